@@ -1,0 +1,1 @@
+"""dflow: durable workflows for machine learning, executed on Dask."""

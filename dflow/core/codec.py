@@ -1,0 +1,105 @@
+"""Events and records as plain data, and back: what a journal keeps of them.
+
+An event becomes ``(kind, version, fields)`` where fields hold only str, int, float, bool, None, bytes,
+lists and dicts. An unknown kind comes back as None and an unknown field is left out, so that a journal
+written by another version stays readable.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from functools import cache, partial
+from typing import Any, TypeVar
+
+from dflow.core import events as ev
+
+Fields = dict[str, Any]
+T = TypeVar("T")
+
+
+def _leaves(cls: type[ev.Event]) -> list[type[ev.Event]]:
+    below = [leaf for sub in cls.__subclasses__() for leaf in _leaves(sub)]
+    return below or [cls]
+
+
+KINDS: dict[str, type[ev.Event]] = {cls.__name__: cls for cls in _leaves(ev.Event)}
+"""Every kind of event by the name under which journals keep it."""
+
+
+def encode(event: ev.Event) -> tuple[str, int, Fields]:
+    """Return an event as its kind, the version of its fields, and its fields."""
+    return type(event).__name__, event.version, plain(event)
+
+
+def decode(kind: str, version: int, data: Mapping[str, Any]) -> ev.Event | None:
+    """Return the event that `encode` was given, or None if its kind is not known here.
+
+    Raises ValueError when a field that has no default is missing.
+    """
+    cls = KINDS.get(kind)
+    if cls is None or version > cls.version:
+        return None
+    return build(cls, data)
+
+
+def plain(value: Any) -> Fields:
+    """Return the fields of a dataclass as plain data, leaving out those that have their default."""
+    data = {}
+    for name, default in _defaults(type(value)):
+        item = getattr(value, name)
+        if item is not default and item != default:
+            data[name] = _plain(item)
+    return data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return plain(value)
+    return value
+
+
+@cache
+def _defaults(cls: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple((f.name, f.default) for f in fields(cls))
+
+
+def build(cls: type[T], data: Mapping[str, Any]) -> T:
+    """Return the dataclass whose `plain` data this is; unknown fields are left out.
+
+    Raises ValueError when a field that has no default is missing.
+    """
+    builders = _builders(cls)
+    missing = [name for name, default in _defaults(cls) if default is MISSING and name not in data]
+    if missing:
+        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
+    return cls(**{name: builders[name](item) for name, item in data.items() if name in builders})
+
+
+@cache
+def _builders(cls: Any) -> dict[str, Callable[[Any], Any]]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: _builder(hints[f.name]) for f in fields(cls)}
+
+
+def _builder(hint: Any) -> Callable[[Any], Any]:
+    """Return the function that turns plain data into a value of type `hint`."""
+    if typing.get_origin(hint) is types.UnionType:
+        inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+        build = _builder(inner)
+        return lambda item: None if item is None else build(item)
+    if typing.get_origin(hint) is tuple:
+        build_item = _builder(typing.get_args(hint)[0])
+        return lambda items: tuple(build_item(item) for item in items)
+    if is_dataclass(hint):
+        return partial(build, hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint
+    return lambda item: item

@@ -1,0 +1,287 @@
+"""What can happen to a run, in the past tense. Everything that changes a record arrives as one of these.
+
+Each event has a `kind`, the name under which the journal keeps it, and a `version` of its fields.
+A field that is added later must have a default, so that old journals stay readable.
+Times (`at`) are seconds since 1970 in UTC; `luck` is a number in [0, 1) drawn by the shell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from dflow.core.records import Cause, ErrorInfo, Held, Policy, Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened at a time."""
+
+    version: ClassVar[int] = 1
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent(Event):
+    """Something that happened to one task run."""
+
+    task_run_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(TaskEvent):
+    """News of one dispatch, from the runner that has it. Stale when the dispatch is not the present one."""
+
+    dispatch: int
+
+
+# The life of a task run ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCreated(TaskEvent):
+    """A task run came into being."""
+
+    flow_run_id: str
+    parent_id: str
+    task_name: str
+    name: str
+    upstreams: tuple[Upstream, ...] = ()
+    policy: Policy = Policy()
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MapItem:
+    """One item of a map: the identity of its task run, and its own upstreams."""
+
+    task_run_id: str
+    name: str
+    upstreams: tuple[Upstream, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapCreated(Event):
+    """Task runs came into being together, as the items of one map."""
+
+    flow_run_id: str
+    parent_id: str
+    task_name: str
+    items: tuple[MapItem, ...]
+    upstreams: tuple[Upstream, ...] = ()
+    policy: Policy = Policy()
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamsMet(TaskEvent):
+    """Nothing stands in the way of a task run any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchVoided(Report):
+    """A dispatch came back, for no fault of its body: its upstream failed, or it was withdrawn.
+
+    A dispatch that came back because its worker is gone is `WorkerLost`.
+    """
+
+    cause: Cause
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted(Report):
+    """The body of a task run started on a worker."""
+
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Report):
+    """The body of a task run ended. `at` is when; an attempt that was not reported started opens with it."""
+
+    started_at: float
+    seconds: float
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSucceeded(Outcome):
+    """The body returned. A small value rides along as `value`, pickled; a large one stays where it is."""
+
+    held: Held = Held.RUNNER
+    value: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRaised(Outcome):
+    """The body raised. `retriable` is the verdict of the user's condition, `luck` feeds the jitter."""
+
+    error: ErrorInfo
+    retriable: bool = True
+    luck: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptTimedOut(Outcome):
+    """The body ran past its deadline."""
+
+    error: ErrorInfo
+    retriable: bool = True
+    luck: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStopped(Outcome):
+    """The body ended because it was asked to stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost(Report):
+    """The worker that had this dispatch is gone. Charged only to a body that had started."""
+
+    cause: Cause = Cause.WORKER_DIED
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopExpired(Report):
+    """A body that was asked to stop went on past its grace: it is left to itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryDue(TaskEvent):
+    """The time to wait after an attempt is over. `attempt` counts those of the present generation."""
+
+    generation: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultLost(Report):
+    """The value of a completed task run is gone from the cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRecomputed(Report):
+    """The cluster made a lost value again: another execution of the same attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamFailed(TaskEvent):
+    """Something that a task run depends on ended without a value. `chain` reads "c ← b ← a"."""
+
+    cause_id: str
+    chain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamLost(TaskEvent):
+    """The value of an upstream that had completed can no longer be had."""
+
+    cause_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheHit(TaskEvent):
+    """The value was already there: no worker is needed."""
+
+    held: Held = Held.JOURNAL
+    value: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested(TaskEvent):
+    """Somebody asked for the task run to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseRequested(TaskEvent):
+    """Somebody asked for the task run to wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaused(TaskEvent):
+    """A paused task run may go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reopened(TaskEvent):
+    """The task run was asked for again, in a new generation."""
+
+    generation: int
+    upstreams: tuple[Upstream, ...] = ()
+    policy: Policy = Policy()
+
+
+# The life of a flow run ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowEvent(Event):
+    """Something that happened to one flow run."""
+
+    flow_run_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRunCreated(FlowEvent):
+    """A flow run came into being."""
+
+    root_id: str
+    parent_id: str | None
+    flow_name: str
+    name: str
+    policy: Policy = Policy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRunStarted(FlowEvent):
+    """The body of a flow began, in a new generation: the first time, for a retry, or to resume."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRunReturned(FlowEvent):
+    """The body of a flow returned, and its final state was worked out.
+
+    `state_name` is Completed, Failed, Crashed or Cancelled. `error` is the first failure among what it returned.
+    """
+
+    state_name: str
+    message: str = ""
+    held: Held = Held.NOWHERE
+    value: bytes | None = None
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRunRaised(FlowEvent):
+    """The body of a flow raised, or ran past its deadline (`state_name` TimedOut)."""
+
+    error: ErrorInfo
+    state_name: str = "Failed"
+    retriable: bool = True
+    luck: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRunInterrupted(FlowEvent):
+    """The driver was stopped, or found dead, before the flow had ended."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowCancelRequested(FlowEvent):
+    """Somebody asked for the flow run to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRunStopped(FlowEvent):
+    """The body of a flow ended because it was asked to."""
+
+    message: str = field(default="")

@@ -1,0 +1,125 @@
+"""The graph of task runs: who may go now, and what a failure takes with it.
+
+A task run may go when each upstream whose value it takes is *done* or *away* (handed to the same
+runner, which passes the value on by itself), and each gate (``wait_for``, ``allow_failure``) is over.
+Nothing here recurses: chains of 10,000 and fan-ins of 50,000 are walked with counters and queues.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from enum import IntEnum
+
+from dflow.core.records import Need, Upstream
+
+
+class Progress(IntEnum):
+    """How far a task run is, as its dependents see it."""
+
+    BLOCKED = 0
+    """Not with a runner: not yet, or not any more."""
+    AWAY = 1
+    """With the runner that also serves its dependents: they may follow it."""
+    DONE = 2
+    """Completed, and its value can be had."""
+    FAILED = 3
+    """Ended without a value."""
+
+
+class Graph:
+    """The dependencies between task runs, and for each how many upstreams still hold it back."""
+
+    def __init__(self) -> None:
+        self._progress: dict[str, Progress] = {}
+        self._upstreams: dict[str, tuple[Upstream, ...]] = {}
+        self._dependents: dict[str, dict[tuple[str, Need], None]] = {}
+        self._holding: dict[str, int] = {}
+
+    def __contains__(self, task_run_id: str) -> bool:
+        return task_run_id in self._progress
+
+    def add(self, task_run_id: str, upstreams: tuple[Upstream, ...]) -> None:
+        """Add a task run, or add it again with other upstreams; each upstream must be there already."""
+        if task_run_id in self._progress:
+            self._forget_edges(task_run_id)
+            self.mark(task_run_id, Progress.BLOCKED)
+        self._progress.setdefault(task_run_id, Progress.BLOCKED)
+        self._upstreams[task_run_id] = tuple(dict.fromkeys(upstreams))
+        for upstream in self._upstreams[task_run_id]:
+            edges = self._dependents.setdefault(upstream.task_run_id, {})
+            edges[task_run_id, upstream.need] = None
+        self._holding[task_run_id] = sum(
+            _holds(u.need, self._progress[u.task_run_id]) for u in self._upstreams[task_run_id]
+        )
+
+    def _forget_edges(self, task_run_id: str) -> None:
+        for upstream in self._upstreams[task_run_id]:
+            del self._dependents[upstream.task_run_id][task_run_id, upstream.need]
+
+    def progress(self, task_run_id: str) -> Progress:
+        """Return how far a task run is."""
+        return self._progress[task_run_id]
+
+    def may_go(self, task_run_id: str) -> bool:
+        """Tell whether nothing stands in the way of a task run."""
+        return (
+            self._progress[task_run_id] is Progress.BLOCKED
+            and self._holding[task_run_id] == 0
+            and self.failed_upstream(task_run_id) is None
+        )
+
+    def failed_upstream(self, task_run_id: str) -> str | None:
+        """Return the first upstream whose failure takes this task run with it, or None."""
+        for upstream in self._upstreams[task_run_id]:
+            if (
+                upstream.need is not Need.ALLOW
+                and self._progress[upstream.task_run_id] is Progress.FAILED
+            ):
+                return upstream.task_run_id
+        return None
+
+    def mark(self, task_run_id: str, progress: Progress) -> list[str]:
+        """Set how far a task run is; return the dependents that may go now because of it."""
+        before, self._progress[task_run_id] = self._progress[task_run_id], progress
+        freed = []
+        for dependent, need in self._dependents.get(task_run_id, ()):
+            change = _holds(need, progress) - _holds(need, before)
+            if change:
+                self._holding[dependent] += change
+                if self.may_go(dependent):
+                    freed.append(dependent)
+        return freed
+
+    def doomed(self, task_run_id: str) -> Iterator[tuple[str, str]]:
+        """Yield (dependent, its failed upstream) for all that the failure of a task run takes with it.
+
+        Nearest first, each once. The caller marks each as FAILED, or leaves it as it is.
+        """
+        queue = deque([task_run_id])
+        seen = {task_run_id}
+        while queue:
+            cause = queue.popleft()
+            for dependent, need in self._dependents.get(cause, ()):
+                if need is not Need.ALLOW and dependent not in seen:
+                    seen.add(dependent)
+                    queue.append(dependent)
+                    yield dependent, cause
+
+    def dependents(self, task_run_id: str) -> Iterator[str]:
+        """Yield the task runs that depend directly on this one."""
+        for dependent, _ in self._dependents.get(task_run_id, ()):
+            yield dependent
+
+    def upstreams(self, task_run_id: str) -> tuple[Upstream, ...]:
+        """Return what a task run depends on."""
+        return self._upstreams[task_run_id]
+
+
+def _holds(need: Need, progress: Progress) -> int:
+    """Return 1 if an upstream that is so far holds back a dependent with this need, else 0."""
+    if progress is Progress.DONE:
+        return 0
+    if progress is Progress.FAILED:
+        return 0 if need is Need.ALLOW else 1
+    return 0 if need is Need.DATA and progress is Progress.AWAY else 1

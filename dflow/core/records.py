@@ -1,0 +1,237 @@
+"""What is known of flow runs, task runs and attempts.
+
+Records are frozen: `dflow.core.machine.step` makes new ones, nobody changes one. Times are seconds
+since 1970 in UTC, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dflow.states import FINAL_TYPES, TYPE_OF_NAME, StateType
+
+
+class Stage(StrEnum):
+    """Where a task run is in its life: the nodes of the transition table."""
+
+    WAITING = "waiting"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    AWAITING_RETRY = "awaiting_retry"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CRASHED = "crashed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Tell whether a task run in this stage has ended, within its generation."""
+        return self in _FINAL_STAGES
+
+
+_FINAL_STAGES = frozenset({Stage.COMPLETED, Stage.FAILED, Stage.CRASHED, Stage.CANCELLED})
+
+
+class FlowStage(StrEnum):
+    """Where a flow run is in its life."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    AWAITING_RETRY = "awaiting_retry"
+    CANCELLING = "cancelling"
+    INTERRUPTED = "interrupted"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CRASHED = "crashed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Tell whether a flow run in this stage has ended, within its generation."""
+        return self in _FINAL_FLOW_STAGES
+
+
+_FINAL_FLOW_STAGES = frozenset(
+    {FlowStage.COMPLETED, FlowStage.FAILED, FlowStage.CRASHED, FlowStage.CANCELLED}
+)
+
+
+class Need(StrEnum):
+    """What a task run needs of one of its upstreams."""
+
+    DATA = "data"
+    """Its value is an argument."""
+    WAIT = "wait"
+    """It must have completed (``wait_for``)."""
+    ALLOW = "allow"
+    """It must have ended, well or not (``allow_failure``)."""
+
+
+class Ending(StrEnum):
+    """How an attempt ended; OPEN while it has not."""
+
+    OPEN = "open"
+    SUCCEEDED = "succeeded"
+    RAISED = "raised"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+    STOPPED = "stopped"
+    ABANDONED = "abandoned"
+
+
+class Cause(StrEnum):
+    """Why a dispatch or an attempt came to nothing. Only WORKER_DIED is ever charged."""
+
+    WORKER_DIED = "worker_died"
+    SCALED_DOWN = "scaled_down"
+    SCHEDULER_LOST = "scheduler_lost"
+    DRIVER_LOST = "driver_lost"
+    UPSTREAM = "upstream"
+    WITHDRAWN = "withdrawn"
+
+
+class Held(StrEnum):
+    """Where the value of a completed task run can be had."""
+
+    NOWHERE = "nowhere"
+    RUNNER = "runner"
+    """Only where it was computed: gone with the cluster or the process."""
+    JOURNAL = "journal"
+    """In the journal: it outlives every process."""
+    LOST = "lost"
+    """It was at the runner, and is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A task run that another one depends on."""
+
+    task_run_id: str
+    need: Need = Need.DATA
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often a task run may be tried, and how long it waits in between.
+
+    `retry_delays` are seconds, the last one repeats; `jitter` is the share by which a delay may grow
+    or shrink; `max_worker_losses` is how many dying workers it survives.
+    """
+
+    retries: int = 0
+    retry_delays: tuple[float, ...] = (0.0,)
+    jitter: float = 0.0
+    max_worker_losses: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An exception in words, and, where it could be pickled, as a blob that rebuilds it.
+
+    Only the engine unpickles `blob`, when a user asks for the exception; nothing that displays does.
+    """
+
+    type_name: str
+    text: str
+    traceback: str = ""
+    blob: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One execution of a task run's body, named by (task run, generation, number)."""
+
+    generation: int
+    number: int
+    dispatch: int
+    started_at: float
+    worker: str = ""
+    ending: Ending = Ending.OPEN
+    ended_at: float | None = None
+    seconds: float | None = None
+    error: ErrorInfo | None = None
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """A task run: its identity, where it is in its life, and what became of it.
+
+    `dispatch` numbers every handing-over to a runner and is never used twice; `raised` and `losses`
+    are what has been spent of the budgets in `policy`. A `suspect` was assigned to a worker that died
+    before anything was heard of a start: its next start must be confirmed before its body runs.
+    """
+
+    id: str
+    flow_run_id: str
+    parent_id: str
+    task_name: str
+    name: str
+    created_at: float
+    upstreams: tuple[Upstream, ...] = ()
+    policy: Policy = Policy()
+    stage: Stage = Stage.WAITING
+    state_name: str = "Pending"
+    message: str = ""
+    changed_at: float = 0.0
+    generation: int = 1
+    dispatch: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    raised: int = 0
+    losses: int = 0
+    suspect: bool = False
+    due: float | None = None
+    held: Held = Held.NOWHERE
+    error: ErrorInfo | None = None
+
+    @property
+    def state_type(self) -> StateType:
+        """The type of the state that users see."""
+        return TYPE_OF_NAME[self.state_name]
+
+    @property
+    def open_attempt(self) -> Attempt | None:
+        """The attempt that has started and not ended, if there is one."""
+        if self.attempts and self.attempts[-1].ending is Ending.OPEN:
+            return self.attempts[-1]
+        return None
+
+    @property
+    def attempts_now(self) -> tuple[Attempt, ...]:
+        """The attempts of the present generation."""
+        return tuple(a for a in self.attempts if a.generation == self.generation)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRun:
+    """A run of a flow: a root, or a subflow of `parent_id` (a flow run or a task run)."""
+
+    id: str
+    root_id: str
+    parent_id: str | None
+    flow_name: str
+    name: str
+    created_at: float
+    policy: Policy = Policy()
+    stage: FlowStage = FlowStage.PENDING
+    state_name: str = "Pending"
+    message: str = ""
+    changed_at: float = 0.0
+    generation: int = 0
+    raised: int = 0
+    due: float | None = None
+    held: Held = Held.NOWHERE
+    error: ErrorInfo | None = None
+
+    @property
+    def state_type(self) -> StateType:
+        """The type of the state that users see."""
+        return TYPE_OF_NAME[self.state_name]
+
+
+def is_final(run: TaskRun | FlowRun) -> bool:
+    """Tell whether a run has ended, within its generation."""
+    return run.state_type in FINAL_TYPES

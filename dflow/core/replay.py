@@ -1,0 +1,75 @@
+"""From events to records: the one way in which a history becomes a table of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from dflow.core import commands as do
+from dflow.core import events as ev
+from dflow.core import flow_machine, machine
+from dflow.core.records import FlowRun, TaskRun
+
+
+class Table:
+    """The flow runs and task runs of one root flow run, as a history of events leaves them."""
+
+    def __init__(self) -> None:
+        self.task_runs: dict[str, TaskRun] = {}
+        self.flow_runs: dict[str, FlowRun] = {}
+
+    def apply(self, event: ev.Event) -> list[tuple[TaskRun | FlowRun, tuple[do.Command, ...]]]:
+        """Apply one event; return each record that it changed or made, with what is to be done for it.
+
+        An event that is refused, or that speaks of an unknown run, changes nothing and returns nothing.
+        """
+        if isinstance(event, ev.MapCreated):
+            return [made for item in machine.unfold(event) for made in self._create(item)]
+        if isinstance(event, ev.TaskCreated):
+            return list(self._create(event))
+        if isinstance(event, ev.FlowRunCreated):
+            return list(self._create_flow(event))
+        if isinstance(event, ev.TaskEvent):
+            return list(self._step(event))
+        if isinstance(event, ev.FlowEvent):
+            return list(self._step_flow(event))
+        return []
+
+    def _create(
+        self, event: ev.TaskCreated
+    ) -> Iterator[tuple[TaskRun, tuple[do.Command, ...]]]:
+        if event.task_run_id not in self.task_runs:
+            run, orders = machine.create(event)
+            self.task_runs[run.id] = run
+            yield run, orders
+
+    def _create_flow(
+        self, event: ev.FlowRunCreated
+    ) -> Iterator[tuple[FlowRun, tuple[do.Command, ...]]]:
+        if event.flow_run_id not in self.flow_runs:
+            run, orders = flow_machine.create(event)
+            self.flow_runs[run.id] = run
+            yield run, orders
+
+    def _step(self, event: ev.TaskEvent) -> Iterator[tuple[TaskRun, tuple[do.Command, ...]]]:
+        before = self.task_runs.get(event.task_run_id)
+        if before is not None:
+            run, orders = machine.step(before, event)
+            if run is not before:
+                self.task_runs[run.id] = run
+                yield run, orders
+
+    def _step_flow(self, event: ev.FlowEvent) -> Iterator[tuple[FlowRun, tuple[do.Command, ...]]]:
+        before = self.flow_runs.get(event.flow_run_id)
+        if before is not None:
+            run, orders = flow_machine.step(before, event)
+            if run is not before:
+                self.flow_runs[run.id] = run
+                yield run, orders
+
+
+def replay(events: Iterable[ev.Event]) -> Table:
+    """Return the table that a history of events leaves."""
+    table = Table()
+    for event in events:
+        table.apply(event)
+    return table
