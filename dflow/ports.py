@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from dflow.core.events import Event
 from dflow.core.records import FlowRun, TaskRun
+from dflow.messages import AttemptInfo, Down, Key, LogEntry, Up, Work
 
 # The journal -------------------------------------------------------------------------------------
 
@@ -46,21 +47,6 @@ class RunEntry:
     holder: Holder | None = None
     heartbeat: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One line that a run said. `level` is that of the logging module (10 … 50)."""
-
-    at: float
-    flow_run_id: str
-    task_run_id: str | None
-    attempt: int
-    level: int
-    logger: str
-    message: str
-    worker: str = ""
-    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +187,98 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+
+
+# Runners and the Link ------------------------------------------------------------------------------
+
+
+class Link(Protocol):
+    """What an attempt has of its driver."""
+
+    def send(self, message: Up) -> None:
+        """Send a message up. Does not block; messages arrive in order, each once."""
+
+    def confirm_start(self) -> None:
+        """Wait until the driver knows that this attempt has started."""
+
+    def receive(self, timeout: float | None = None) -> Down | None:
+        """Return the next message that came down for this attempt, or None after `timeout` seconds."""
+
+    def fetch(self, key: Key) -> Any:
+        """Return the value of a child that is held by the runner. Raises `MissingResult`."""
+
+    def pack(self, call: Any) -> Any:
+        """Return a child's call in the form that the driver's runner takes. Raises `SerializationError`."""
+
+    def witness(self, error: BaseException) -> None:
+        """Show the exception itself to a driver in the same process; elsewhere do nothing."""
+
+
+class Host(Protocol):
+    """What an open runner has of the driver that opened it. All methods may be called by any thread."""
+
+    def news(self, messages: Sequence[Up]) -> None:
+        """Take what came up from attempts, in order. Does not block."""
+
+    def link(self, info: AttemptInfo) -> Link:
+        """Return a link for an attempt that runs in the driver's own process."""
+
+
+class OpenRunner(Protocol):
+    """A runner at work for one root flow run. `dispatch`, `withdraw`, `stop` and `release` do not block.
+
+    Of every dispatch it is given it reports exactly one end: an outcome, `DispatchVoided` (its upstream
+    failed, or it was withdrawn) or `WorkerLost`. An outcome is reported after its value can be fetched.
+    """
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether bodies run in the driver's process: nothing needs to be pickled."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether it takes work whose upstreams are still with it, and passes their values on by itself."""
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether `dispatch` runs the bodies before it returns, in the thread that calls it."""
+
+    def pack(self, call: Any) -> Any:
+        """Return a call as this runner takes it. Raises `SerializationError`, naming the parameter."""
+
+    def dispatch(self, works: Sequence[Work]) -> None:
+        """Take a group of task runs, in an order in which upstreams come first."""
+
+    def withdraw(self, keys: Sequence[Key]) -> None:
+        """Take dispatches back: those that have not started end as voided (WITHDRAWN)."""
+
+    def stop(self, keys: Sequence[Key]) -> None:
+        """Ask running bodies to stop, as far as this runner can."""
+
+    def release(self, keys: Sequence[Key]) -> None:
+        """Let go of values that nobody needs any more."""
+
+    def fetch(self, key: Key) -> Any:
+        """Return the value of a dispatch that succeeded. Raises `MissingResult` or `SerializationError`."""
+
+    def tell(self, key: Key, message: Down) -> None:
+        """Send a message down to the attempt of this dispatch."""
+
+    def close(self) -> None:
+        """End the work for this flow run: nothing of it is left with the runner."""
+
+
+class TaskRunner(Protocol):
+    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share."""
+
+    def open(self, host: Host) -> OpenRunner:
+        """Start to work for a flow run, starting whatever is needed. Raises `ClusterError`."""
+
+    def shutdown(self) -> None:
+        """Let go of everything that open runners equal to this one have shared."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return the kind and the settings, JSON-able, as the journal records them."""
 
 
 # Clock and luck ------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""Exceptions in words, and back: what is kept of an error when it leaves the process that raised it."""
+
+from __future__ import annotations
+
+import traceback
+
+from dflow.attempts import pickling
+from dflow.core.records import ErrorInfo
+from dflow.errors import TaskFailedError
+
+MAX_TEXT = 10_000
+"""How many characters of an exception's message are kept."""
+MAX_TRACEBACK = 30_000
+"""How many characters of a traceback are kept: its end, where the error is."""
+MAX_BLOB = 1_000_000
+"""How many bytes a pickled exception may take, to be kept."""
+
+_OURS = ("/dflow/attempts/body.py",)
+
+
+class RemoteTraceback(Exception):
+    """Carries the traceback of another process, as the cause of the exception raised here."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def capture(error: BaseException) -> ErrorInfo:
+    """Return an exception in words, with a pickle of it if it survives the way there and back."""
+    return ErrorInfo(
+        type_name=_type_name(error),
+        text=_text(error)[:MAX_TEXT],
+        traceback=_traceback(error)[-MAX_TRACEBACK:],
+        blob=_blob(error),
+    )
+
+
+def rebuild(info: ErrorInfo, what: str) -> Exception:
+    """Return the exception that `info` keeps, with its traceback as its cause.
+
+    `what` names the run in the `TaskFailedError` that stands for an exception that cannot be rebuilt,
+    or that would end this process (``SystemExit``).
+    """
+    if info.blob is not None:
+        try:
+            error = pickling.loads(info.blob)
+        except Exception as problem:
+            why = f" (it cannot be rebuilt here: {problem!r})"
+        else:
+            if isinstance(error, Exception):
+                if error.__cause__ is None and info.traceback:
+                    error.__cause__ = RemoteTraceback(info.traceback)
+                return error
+            why = ""
+    else:
+        why = ""
+    failure = TaskFailedError(
+        f"{what} raised {info.type_name}: {info.text}{why}",
+        type_name=info.type_name,
+        text=info.text,
+        traceback=info.traceback,
+    )
+    if info.traceback:
+        failure.__cause__ = RemoteTraceback(info.traceback)
+    return failure
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    if kind.__module__ in ("builtins", *pickling.MAIN_NAMES):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as problem:
+        return f"(its message cannot be shown: {type(problem).__name__})"
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback as Python prints it, without our own frames at its top."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.endswith(_OURS):
+        frames = frames.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except Exception as problem:
+        return f"{_type_name(error)}: (its traceback cannot be shown: {type(problem).__name__})\n"
+
+
+def _blob(error: BaseException) -> bytes | None:
+    """Return the exception pickled, or None if it is too large or does not come back as what it was."""
+    try:
+        data = pickling.dumps_small(error, MAX_BLOB)
+        if data is None or type(pickling.loads(data)) is not type(error):
+            return None
+    except BaseException as problem:
+        if isinstance(problem, KeyboardInterrupt):
+            raise
+        return None
+    return data

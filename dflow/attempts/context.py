@@ -1,0 +1,74 @@
+"""The run that the present thread or coroutine works for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from dflow.messages import AttemptInfo
+from dflow.ports import Link
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowInfo:
+    """What the body of a flow knows of its run."""
+
+    flow_run_id: str
+    flow_run_name: str
+    flow_name: str
+    root_id: str
+    generation: int
+    tags: tuple[str, ...] = ()
+    log_prints: bool = False
+    log_level: int = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """A flow run or an attempt of a task run, and its link to the driver.
+
+    `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something. `notes` is a place where the
+    rooms above keep what belongs to this execution of the body.
+    """
+
+    info: AttemptInfo | FlowInfo
+    link: Link
+    worker: str = ""
+    slot: Callable[[], AbstractContextManager[Any]] = nullcontext
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def task_run_id(self) -> str | None:
+        """The id of the task run, or None in the body of a flow."""
+        return self.info.task_run_id if isinstance(self.info, AttemptInfo) else None
+
+    @property
+    def run_id(self) -> str:
+        """The id of the task run, or in the body of a flow that of the flow run."""
+        return self.task_run_id or self.info.flow_run_id
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt, from 1; in the body of a flow its generation."""
+        return self.info.attempt if isinstance(self.info, AttemptInfo) else self.info.generation
+
+
+_current: ContextVar[RunContext | None] = ContextVar("dflow_run", default=None)
+
+
+def current() -> RunContext | None:
+    """Return the run that this thread or coroutine works for, or None."""
+    return _current.get()
+
+
+@contextmanager
+def entered(context: RunContext) -> Iterator[RunContext]:
+    """Make `context` the current one."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)

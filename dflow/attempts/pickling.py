@@ -1,0 +1,117 @@
+"""Pickles that can be read again: in a worker, in the driver, and by a later process that resumes a run.
+
+cloudpickle sends what lives in ``__main__`` by value, and its class is then another one in every process.
+A script, however, is loaded again under the name ``__mp_main__`` by the worker processes that we start and
+by ``dflow resume``, as multiprocessing does it; there its functions and classes can travel by reference,
+and are the same ones.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+import cloudpickle
+
+MAIN_NAMES: Final = ("__main__", "__mp_main__")
+_PLAIN: Final = (int, float, str, bytes, bool, type(None))
+
+
+class TooLarge(Exception):
+    """A pickle grew beyond the size that was allowed."""
+
+
+def script() -> ModuleType | None:
+    """Return the module that was run as a script or by ``-m``, or None in a notebook or at a prompt."""
+    module = sys.modules.get("__main__")
+    if module is not None and getattr(module, "__file__", "").endswith(".py"):
+        return module
+    return None
+
+
+def main_attribute(qualname: str) -> Any:
+    """Return what is called `qualname` in the script that this process runs, or has loaded to run it."""
+    for name in MAIN_NAMES:
+        target: Any = sys.modules.get(name)
+        for part in qualname.split("."):
+            target = getattr(target, part, None)
+        if target is not None:
+            return target
+    raise pickle.UnpicklingError(
+        f"'{qualname}' is not in the script that is running here. "
+        "Read this result with the script that made it, for example by 'dflow resume'."
+    )
+
+
+def lives_in_script(value: Any) -> bool:
+    """Tell whether a function or class is an attribute of the script, so that `main_attribute` finds it."""
+    if getattr(value, "__module__", None) not in MAIN_NAMES or script() is None:
+        return False
+    target: Any = script()
+    for part in getattr(value, "__qualname__", "?").split("."):
+        target = getattr(target, part, None)
+    return target is value
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """cloudpickle's pickler, with the script's functions and classes by reference."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | FunctionType) and lives_in_script(obj):
+            return main_attribute, (obj.__qualname__,)
+        return super().reducer_override(obj)
+
+
+class _Bounded(io.BytesIO):
+    """A buffer that refuses to grow beyond a size."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.left = limit
+
+    def write(self, data: Any) -> int:
+        self.left -= memoryview(data).nbytes
+        if self.left < 0:
+            raise TooLarge
+        return super().write(data)
+
+    def admits(self, buffer: pickle.PickleBuffer) -> bool:
+        """Refuse a large array before it is copied; a small one goes into the pickle."""
+        if buffer.raw().nbytes > self.left:
+            raise TooLarge
+        return True
+
+
+def dumps(value: Any, *, script_by_reference: bool = True) -> bytes:
+    """Return `value` pickled. With ``script_by_reference=False`` any process can read it."""
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, protocol=5)
+    if not script_by_reference:
+        data: bytes = cloudpickle.dumps(value, protocol=5)
+        return data
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=5).dump(value)
+    return buffer.getvalue()
+
+
+def dumps_small(value: Any, limit: int) -> bytes | None:
+    """Return `value` pickled if that takes at most `limit` bytes, else None, without pickling it all."""
+    if type(value) in _PLAIN:
+        if isinstance(value, str | bytes) and len(value) > limit:
+            return None
+        data = pickle.dumps(value, protocol=5)
+        return data if len(data) <= limit else None
+    buffer = _Bounded(limit)
+    try:
+        _Pickler(buffer, protocol=5, buffer_callback=buffer.admits).dump(value)
+    except TooLarge:
+        return None
+    return buffer.getvalue()
+
+
+def loads(data: bytes) -> Any:
+    """Return what was pickled."""
+    return pickle.loads(data)

@@ -1,0 +1,162 @@
+"""What travels between a driver and the attempts it has sent out.
+
+Down go `Work` and the answers to nested work; up come events, log lines and nested work. These are plain
+data: a runner carries them, wherever its attempts run, without reading more than it needs. A dispatch is
+named by its `Key`: the task run's id and the number of the dispatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dflow.core.events import Event, MapCreated, TaskCreated
+from dflow.core.records import ErrorInfo
+
+Key = tuple[str, int]
+"""(task run id, dispatch): never the same twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptInfo:
+    """What an attempt knows of itself. `small` is the size in bytes up to which a value rides along."""
+
+    task_run_id: str
+    dispatch: int
+    generation: int
+    attempt: int
+    task_name: str
+    task_run_name: str
+    flow_run_id: str
+    flow_run_name: str
+    flow_name: str
+    root_id: str
+    tags: tuple[str, ...] = ()
+    log_prints: bool = False
+    log_level: int = 20
+    small: int = 16_384
+    confirm_start: bool = False
+
+    @property
+    def key(self) -> Key:
+        """The name of the dispatch."""
+        return self.task_run_id, self.dispatch
+
+
+@dataclass(frozen=True, slots=True)
+class AtRunner:
+    """An upstream's value is, or will be, where this runner computed it."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """An upstream's value, pickled."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """An upstream's value itself, in the memory of the driver."""
+
+    value: Any
+
+
+Input = AtRunner | Blob | Here
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One dispatch: a call, packed by the runner that gets it, and where the values it needs are."""
+
+    info: AttemptInfo
+    call: Any
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+
+
+# Up ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One line that a run said. `level` is that of the logging module (10 … 50)."""
+
+    at: float
+    flow_run_id: str
+    task_run_id: str | None
+    attempt: int
+    level: int
+    logger: str
+    message: str
+    worker: str = ""
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """How the task runs of one submission are to be run, apart from what decides their life.
+
+    With `here` the body runs where the call was made: a direct call.
+    """
+
+    tags: tuple[str, ...] = ()
+    log_prints: bool = False
+    here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChildrenCreated:
+    """An attempt made task runs of its own: `calls` are packed, one for each task run of `event`."""
+
+    parent: Key
+    event: TaskCreated | MapCreated
+    calls: tuple[Any, ...]
+    options: CallOptions
+
+
+@dataclass(frozen=True, slots=True)
+class HandleDropped:
+    """Nobody looks at these task runs any more: their values may go, once no task run needs them."""
+
+    task_run_ids: tuple[str, ...]
+
+
+Up = Event | LogEntry | ChildrenCreated | HandleDropped
+
+
+# Down ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Run the body of a child that was called directly."""
+
+    task_run_id: str
+    dispatch: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A child is final. Its value, if it has one, is in `value` (pickled) or at the runner under `key`."""
+
+    task_run_id: str
+    state_name: str
+    message: str
+    at: float
+    error: ErrorInfo | None = None
+    value: bytes | None = None
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartConfirmed:
+    """The driver has recorded that the attempt has started."""
+
+    key: Key
+
+
+Down = Go | Settled | StartConfirmed
