@@ -1,1 +1,75 @@
-"""dflow: durable workflows for machine learning, executed on Dask."""
+"""dflow: durable workflows for machine learning, executed on Dask.
+
+A ``@flow`` calls ``@task``s; ``.submit()`` and ``.map()`` send them to the workers of a Dask cluster, and a
+journal keeps what became of each, from which a run can be watched, explained and resumed.
+
+The names are loaded when they are first used: importing dflow loads neither Dask nor anything else, starts
+nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dflow.attempts.logs import get_run_logger
+    from dflow.engine.calls import unmapped
+    from dflow.engine.definitions import exponential_backoff
+    from dflow.engine.futures import TaskFuture, TaskFutureList, as_completed, wait
+    from dflow.engine.process import shutdown
+    from dflow.flows import Flow, flow
+    from dflow.runs import resume
+    from dflow.states import State, StateType
+    from dflow.tasks import Task, task
+
+__all__ = [
+    "Flow",
+    "State",
+    "StateType",
+    "Task",
+    "TaskFuture",
+    "TaskFutureList",
+    "as_completed",
+    "exponential_backoff",
+    "flow",
+    "get_run_logger",
+    "resume",
+    "shutdown",
+    "task",
+    "unmapped",
+    "wait",
+]
+
+_HOMES = {
+    "Flow": "dflow.flows",
+    "State": "dflow.states",
+    "StateType": "dflow.states",
+    "Task": "dflow.tasks",
+    "TaskFuture": "dflow.engine.futures",
+    "TaskFutureList": "dflow.engine.futures",
+    "as_completed": "dflow.engine.futures",
+    "exponential_backoff": "dflow.engine.definitions",
+    "flow": "dflow.flows",
+    "get_run_logger": "dflow.attempts.logs",
+    "resume": "dflow.runs",
+    "shutdown": "dflow.engine.process",
+    "task": "dflow.tasks",
+    "unmapped": "dflow.engine.calls",
+    "wait": "dflow.engine.futures",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name from its home when it is first used."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'dflow' has no attribute '{name}'")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the names, loaded or not."""
+    return sorted({*globals(), *__all__})

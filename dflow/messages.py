@@ -45,6 +45,13 @@ class AttemptInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Ref:
+    """Stands in the arguments of a call for the value of a task run."""
+
+    task_run_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class AtRunner:
     """An upstream's value is, or will be, where this runner computed it."""
 

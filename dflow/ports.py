@@ -5,7 +5,7 @@ No port speaks of files, of SQL or of a cluster framework. Times are seconds sin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -60,7 +60,10 @@ class Batch:
 
 
 class RunReader(Protocol):
-    """The record of one root flow run, to be read; it may be growing meanwhile."""
+    """The record of one root flow run, to be read; it may be growing meanwhile.
+
+    What a call gives is as it was at the moment of the call. Any call may raise an error of `JournalError`.
+    """
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event | None]]:
         """Yield (number, event) after a number, numbers from 1 without gaps; None for an unknown kind."""
@@ -78,7 +81,10 @@ class RunReader(Protocol):
         """Return {(flow run id, task name): {state name: how many task runs}}."""
 
     def value(self, run_id: str) -> bytes | None:
-        """Return the pickled value of a task run or flow run, if the journal keeps it."""
+        """Return the pickled value that its last outcome carried, if any.
+
+        It counts only while the record of the run says that the journal holds its value.
+        """
 
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
@@ -94,7 +100,8 @@ class RunJournal(RunReader, Protocol):
         """Write a batch in one transaction; return the number of the last event.
 
         The value of an event (``event.value``) is kept apart: `events` gives the event back without it.
-        Raises `RunTakenOver` when another epoch has begun and `JournalUnavailable` when nothing was written.
+        Of several records of one run the last counts. Raises `RunTakenOver` when another epoch has begun,
+        and `JournalUnavailable` when nothing was written: the same batch may be given again.
         """
 
 
@@ -128,8 +135,11 @@ class Catalog(Protocol):
     def list(self, limit: int | None = None) -> list[RunEntry]:
         """Return runs, the newest first."""
 
-    def is_alive(self, entry: RunEntry) -> bool:
-        """Tell whether a run has a driver that lives."""
+    def is_alive(self, entry: RunEntry, at: float) -> bool:
+        """Tell whether a run has a driver that lives, at the time `at`.
+
+        One whose process cannot be seen from here, on another host, lives while its heartbeat is young.
+        """
 
 
 class Inbox(Protocol):
@@ -174,13 +184,23 @@ class Journal(Protocol):
         """Shares of limited things."""
 
     def write(self, run_id: str, epoch: int) -> RunJournal:
-        """Open the record of a run for its driver, made if need be. Raises errors of `JournalError`."""
+        """Open the record of a run for its driver, made if need be.
+
+        Every earlier epoch ends with it. Raises `RunTakenOver` when a later one has begun, and other
+        errors of `JournalError`.
+        """
 
     def read(self, run_id: str) -> RunReader:
-        """Open the record of a run to look at. Raises errors of `JournalError`."""
+        """Open the record of a run to look at.
 
-    def delete(self, run_id: str) -> None:
-        """Delete a run and its record. Raises `RunHeld` while it has a driver that lives."""
+        Raises `RunNotFound` when nothing was recorded of it, and errors of `JournalError`.
+        """
+
+    def delete(self, run_id: str, at: float) -> None:
+        """Delete a run and its record.
+
+        Raises `RunHeld` while it has a driver that lives, `RunNotFound` for an unknown id.
+        """
 
     def describe(self) -> Mapping[str, str]:
         """Return what ``dflow doctor`` shows of it."""
@@ -193,7 +213,11 @@ class Journal(Protocol):
 
 
 class Link(Protocol):
-    """What an attempt has of its driver."""
+    """What an attempt has of its driver. `receive` returns None for good once the attempt has ended."""
+
+    @property
+    def address(self) -> Key:
+        """The dispatch to which messages come down this link."""
 
     def send(self, message: Up) -> None:
         """Send a message up. Does not block; messages arrive in order, each once."""
@@ -202,7 +226,7 @@ class Link(Protocol):
         """Wait until the driver knows that this attempt has started."""
 
     def receive(self, timeout: float | None = None) -> Down | None:
-        """Return the next message that came down for this attempt, or None after `timeout` seconds."""
+        """Return the next message that came down, or None after `timeout` seconds or at the end."""
 
     def fetch(self, key: Key) -> Any:
         """Return the value of a child that is held by the runner. Raises `MissingResult`."""

@@ -7,12 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """Stands in the arguments for the value of a task run."""
-
-    task_run_id: str
+from dflow.messages import Ref
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+from collections.abc import Iterable
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -112,6 +113,14 @@ def dumps_small(value: Any, limit: int) -> bytes | None:
     return buffer.getvalue()
 
 
-def loads(data: bytes) -> Any:
-    """Return what was pickled."""
-    return pickle.loads(data)
+def dumps_apart(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """Return `value` pickled, and apart from it, not copied, the memory of the arrays in it."""
+    buffer = io.BytesIO()
+    apart: list[pickle.PickleBuffer] = []
+    _Pickler(buffer, protocol=5, buffer_callback=apart.append).dump(value)
+    return buffer.getvalue(), apart
+
+
+def loads(data: bytes, buffers: Iterable[Any] = ()) -> Any:
+    """Return what was pickled; `buffers` are what was kept apart."""
+    return pickle.loads(data, buffers=buffers)

@@ -21,12 +21,13 @@ Fields = dict[str, Any]
 T = TypeVar("T")
 
 
-def _leaves(cls: type[ev.Event]) -> list[type[ev.Event]]:
-    below = [leaf for sub in cls.__subclasses__() for leaf in _leaves(sub)]
-    return below or [cls]
+def _is_kind(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, ev.Event) and not thing.__subclasses__()
 
 
-KINDS: dict[str, type[ev.Event]] = {cls.__name__: cls for cls in _leaves(ev.Event)}
+KINDS: dict[str, type[ev.Event]] = {
+    name: thing for name, thing in vars(ev).items() if _is_kind(thing)
+}
 """Every kind of event by the name under which journals keep it."""
 
 
@@ -49,7 +50,8 @@ def decode(kind: str, version: int, data: Mapping[str, Any]) -> ev.Event | None:
 def plain(value: Any) -> Fields:
     """Return the fields of a dataclass as plain data, leaving out those that have their default."""
     data = {}
-    for name, default in _defaults(type(value)):
+    cls: Any = type(value)
+    for name, default in _defaults(cls):
         item = getattr(value, name)
         if item is not default and item != default:
             data[name] = _plain(item)
@@ -76,8 +78,9 @@ def build(cls: type[T], data: Mapping[str, Any]) -> T:
 
     Raises ValueError when a field that has no default is missing.
     """
-    builders = _builders(cls)
-    missing = [name for name, default in _defaults(cls) if default is MISSING and name not in data]
+    shape: Any = cls
+    builders = _builders(shape)
+    missing = [n for n, default in _defaults(shape) if default is MISSING and n not in data]
     if missing:
         raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
     return cls(**{name: builders[name](item) for name, item in data.items() if name in builders})
@@ -93,12 +96,12 @@ def _builder(hint: Any) -> Callable[[Any], Any]:
     """Return the function that turns plain data into a value of type `hint`."""
     if typing.get_origin(hint) is types.UnionType:
         inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-        build = _builder(inner)
-        return lambda item: None if item is None else build(item)
+        build_inner = _builder(inner)
+        return lambda item: None if item is None else build_inner(item)
     if typing.get_origin(hint) is tuple:
         build_item = _builder(typing.get_args(hint)[0])
         return lambda items: tuple(build_item(item) for item in items)
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return partial(build, hint)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint

@@ -248,7 +248,8 @@ class FlowRunStarted(FlowEvent):
 class FlowRunReturned(FlowEvent):
     """The body of a flow returned, and its final state was worked out.
 
-    `state_name` is Completed, Failed, Crashed or Cancelled. `error` is the first failure among what it returned.
+    `state_name` is Completed, Failed, Crashed or Cancelled. `error` is the first failure among what it
+    returned.
     """
 
     state_name: str

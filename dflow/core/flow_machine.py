@@ -103,7 +103,9 @@ def interrupt(run: FlowRun, event: ev.FlowRunInterrupted) -> tuple[Changes, tupl
     return {"state_name": "Interrupted", "message": event.message}, (do.Settle(run.id),)
 
 
-def ask_to_end(run: FlowRun, event: ev.FlowCancelRequested) -> tuple[Changes, tuple[do.Command, ...]]:
+def ask_to_end(
+    run: FlowRun, event: ev.FlowCancelRequested
+) -> tuple[Changes, tuple[do.Command, ...]]:
     """Ask the body to end."""
     return {"state_name": "Cancelling", "due": None}, (do.Stop(run.id, 0),)
 
@@ -182,7 +184,8 @@ def step(run: FlowRun, event: ev.FlowEvent, table: FlowTable = FLOW_TABLE) -> Fl
     for row in table.get((run.stage, type(event)), ()):
         if row.guard(run, event):
             changes, orders = row.effect(run, event)
-            return replace(run, stage=row.target, changed_at=event.at, **changes), orders
+            at = max(run.changed_at, event.at)
+            return replace(run, stage=row.target, changed_at=at, **changes), orders
     return run, ()
 
 

@@ -63,11 +63,7 @@ class Graph:
 
     def may_go(self, task_run_id: str) -> bool:
         """Tell whether nothing stands in the way of a task run."""
-        return (
-            self._progress[task_run_id] is Progress.BLOCKED
-            and self._holding[task_run_id] == 0
-            and self.failed_upstream(task_run_id) is None
-        )
+        return self._progress[task_run_id] is Progress.BLOCKED and not self._holding[task_run_id]
 
     def failed_upstream(self, task_run_id: str) -> str | None:
         """Return the first upstream whose failure takes this task run with it, or None."""
@@ -82,29 +78,33 @@ class Graph:
     def mark(self, task_run_id: str, progress: Progress) -> list[str]:
         """Set how far a task run is; return the dependents that may go now because of it."""
         before, self._progress[task_run_id] = self._progress[task_run_id], progress
-        freed = []
+        touched: dict[str, None] = {}
         for dependent, need in self._dependents.get(task_run_id, ()):
             change = _holds(need, progress) - _holds(need, before)
             if change:
                 self._holding[dependent] += change
-                if self.may_go(dependent):
-                    freed.append(dependent)
-        return freed
+                touched[dependent] = None
+        return [dependent for dependent in touched if self.may_go(dependent)]
 
     def doomed(self, task_run_id: str) -> Iterator[tuple[str, str]]:
         """Yield (dependent, its failed upstream) for all that the failure of a task run takes with it.
 
-        Nearest first, each once. The caller marks each as FAILED, or leaves it as it is.
+        Nearest first, each once; those that have failed already are passed over. The caller marks each
+        one that fails as FAILED before it takes the next, or leaves it as it is: what hangs on one that
+        stands is not taken along.
         """
         queue = deque([task_run_id])
         seen = {task_run_id}
         while queue:
             cause = queue.popleft()
-            for dependent, need in self._dependents.get(cause, ()):
-                if need is not Need.ALLOW and dependent not in seen:
-                    seen.add(dependent)
+            for dependent, need in tuple(self._dependents.get(cause, ())):
+                has_failed = self._progress[dependent] is Progress.FAILED
+                if need is Need.ALLOW or dependent in seen or has_failed:
+                    continue
+                seen.add(dependent)
+                yield dependent, cause
+                if self._progress[dependent] is Progress.FAILED:
                     queue.append(dependent)
-                    yield dependent, cause
 
     def dependents(self, task_run_id: str) -> Iterator[str]:
         """Yield the task runs that depend directly on this one."""

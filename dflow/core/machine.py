@@ -79,6 +79,11 @@ def value_gone(run: TaskRun, event: ev.Reopened) -> bool:
     return next_generation(run, event) and run.held is not Held.JOURNAL
 
 
+def late_start(run: TaskRun, event: ev.AttemptStarted) -> bool:
+    """The report is current, and it is the first of its start."""
+    return current(run, event) and run.open_attempt is None
+
+
 def value_held(run: TaskRun, event: ev.Report) -> bool:
     """The report is current, and the value is at the runner."""
     return current(run, event) and run.held is Held.RUNNER
@@ -108,7 +113,10 @@ def closed(
     error: ErrorInfo | None = None,
     cause: Cause | None = None,
 ) -> tuple[Attempt, ...]:
-    """Return the attempts with the last one ended by `event`; an outcome opens one first if need be."""
+    """Return the attempts with the last one ended by `event`; an outcome opens one first if need be.
+
+    Clocks differ and jump: an attempt never ends before it started.
+    """
     attempts, worker = run.attempts, ""
     seconds: float | None = None
     if isinstance(event, ev.Outcome):
@@ -119,7 +127,7 @@ def closed(
     last = replace(
         attempts[-1],
         ending=ending,
-        ended_at=event.at,
+        ended_at=max(event.at, attempts[-1].started_at),
         seconds=seconds,
         error=error,
         cause=cause,
@@ -240,7 +248,9 @@ def go_again(run: TaskRun, event: ev.TaskEvent) -> tuple[Changes, tuple[do.Comma
     return {"due": None, "state_name": "Pending", "message": ""}, (do.Consider(run.id),)
 
 
-def upstream_failed(run: TaskRun, event: ev.UpstreamFailed) -> tuple[Changes, tuple[do.Command, ...]]:
+def upstream_failed(
+    run: TaskRun, event: ev.UpstreamFailed
+) -> tuple[Changes, tuple[do.Command, ...]]:
     """End without an attempt, naming the chain of failures."""
     changes: Changes = {
         "state_name": "UpstreamFailed",
@@ -258,6 +268,12 @@ def upstream_failed_withdrawn(
     return changes, (do.Withdraw(run.id, run.dispatch), *orders)
 
 
+def upstream_gone(run: TaskRun, event: ev.UpstreamFailed) -> tuple[Changes, tuple[do.Command, ...]]:
+    """End because an upstream, which had completed before the first attempt, failed this time."""
+    message = f"Cannot be tried again, because something upstream failed since: {event.chain}"
+    return {"state_name": "UpstreamLost", "message": message}, (do.Settle(run.id),)
+
+
 def upstream_lost(run: TaskRun, event: ev.UpstreamLost) -> tuple[Changes, tuple[do.Command, ...]]:
     """End because the value of an upstream is gone."""
     return {"state_name": "UpstreamLost", "message": event.message}, (do.Settle(run.id),)
@@ -265,7 +281,8 @@ def upstream_lost(run: TaskRun, event: ev.UpstreamLost) -> tuple[Changes, tuple[
 
 def hit(run: TaskRun, event: ev.CacheHit) -> tuple[Changes, tuple[do.Command, ...]]:
     """End well without an attempt."""
-    return {"state_name": "Cached", "message": "", "held": event.held}, (do.Settle(run.id),)
+    changes: Changes = {"state_name": "Cached", "message": "", "held": event.held, "error": None}
+    return changes, (do.Settle(run.id),)
 
 
 def cancel(run: TaskRun, event: ev.TaskEvent) -> tuple[Changes, tuple[do.Command, ...]]:
@@ -378,6 +395,7 @@ def _rows() -> Iterator[Row]:
 
     yield Row(waiting, ev.UpstreamsMet, always, dispatched, dispatch)
     yield Row(waiting, ev.UpstreamFailed, untried, failed, upstream_failed)
+    yield Row(waiting, ev.UpstreamFailed, always, failed, upstream_gone)
     yield Row(waiting, ev.UpstreamLost, always, failed, upstream_lost)
     yield Row(waiting, ev.CacheHit, untried, completed, hit)
     yield Row(waiting, ev.CancelRequested, always, cancelled, cancel)
@@ -410,7 +428,7 @@ def _rows() -> Iterator[Row]:
     yield Row(paused, ev.UpstreamFailed, untried, failed, upstream_failed)
     yield Row(paused, ev.CancelRequested, always, cancelled, cancel)
 
-    yield Row(cancelling, ev.AttemptStarted, current, cancelling, start_and_stop)
+    yield Row(cancelling, ev.AttemptStarted, late_start, cancelling, start_and_stop)
     yield Row(cancelling, ev.AttemptSucceeded, current, completed, succeed)
     yield Row(cancelling, ev.AttemptRaised, current, cancelled, _cancelled_by(Ending.RAISED))
     yield Row(cancelling, ev.AttemptTimedOut, current, cancelled, _cancelled_by(Ending.TIMED_OUT))
@@ -453,11 +471,13 @@ def step(run: TaskRun, event: ev.TaskEvent, table: Table = TABLE) -> Step:
     """Return the task run as `event` leaves it, and what is to be done.
 
     An event that no row admits is refused: the same object comes back, with no commands.
+    `changed_at` never goes back, whatever the clocks do.
     """
     for row in table.get((run.stage, type(event)), ()):
         if row.guard(run, event):
             changes, orders = row.effect(run, event)
-            return replace(run, stage=row.target, changed_at=event.at, **changes), orders
+            at = max(run.changed_at, event.at)
+            return replace(run, stage=row.target, changed_at=at, **changes), orders
     return run, ()
 
 

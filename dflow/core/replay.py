@@ -11,11 +11,15 @@ from dflow.core.records import FlowRun, TaskRun
 
 
 class Table:
-    """The flow runs and task runs of one root flow run, as a history of events leaves them."""
+    """The flow runs and task runs of one root flow run, as a history of events leaves them.
 
-    def __init__(self) -> None:
+    Only tests give other `rules` than those of the machine, to see that breaking them is noticed.
+    """
+
+    def __init__(self, rules: machine.Table = machine.TABLE) -> None:
         self.task_runs: dict[str, TaskRun] = {}
         self.flow_runs: dict[str, FlowRun] = {}
+        self._rules = rules
 
     def apply(self, event: ev.Event) -> list[tuple[TaskRun | FlowRun, tuple[do.Command, ...]]]:
         """Apply one event; return each record that it changed or made, with what is to be done for it.
@@ -34,9 +38,7 @@ class Table:
             return list(self._step_flow(event))
         return []
 
-    def _create(
-        self, event: ev.TaskCreated
-    ) -> Iterator[tuple[TaskRun, tuple[do.Command, ...]]]:
+    def _create(self, event: ev.TaskCreated) -> Iterator[tuple[TaskRun, tuple[do.Command, ...]]]:
         if event.task_run_id not in self.task_runs:
             run, orders = machine.create(event)
             self.task_runs[run.id] = run
@@ -53,7 +55,7 @@ class Table:
     def _step(self, event: ev.TaskEvent) -> Iterator[tuple[TaskRun, tuple[do.Command, ...]]]:
         before = self.task_runs.get(event.task_run_id)
         if before is not None:
-            run, orders = machine.step(before, event)
+            run, orders = machine.step(before, event, self._rules)
             if run is not before:
                 self.task_runs[run.id] = run
                 yield run, orders

@@ -1,0 +1,230 @@
+"""The end of the Link that attempts on a worker have, whatever carries it.
+
+What attempts say goes up in numbered batches, sent by a thread of its own: what a body said a moment before
+its process was killed has left already. What their driver says comes down into inboxes. This module knows
+no cluster framework: it is given a function that carries a batch away.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dflow.attempts import clock
+from dflow.core.events import Outcome
+from dflow.errors import CancelledError
+from dflow.messages import ChildrenCreated, Down, Key, LogEntry, StartConfirmed, Up
+
+FLUSH = 0.02
+"""Seconds that a message waits at most for others to travel with it."""
+IDLE = 30.0
+"""Seconds after which a thread that has nothing to send ends."""
+MAX_BATCH = 250_000
+"""How many bytes a batch of several messages may take."""
+MAX_LINES = 10_000
+"""How many log lines of one attempt are sent."""
+MAX_CHARS = 5_000_000
+"""How many characters the log lines of one attempt may have together."""
+
+Letter = tuple[Key, Up]
+"""A message, and the address of the link that it went into."""
+
+_log = logging.getLogger("dflow.attempts")
+
+
+def open_batch(data: bytes) -> list[Letter]:
+    """Return the letters of a batch."""
+    letters: list[Letter] = pickle.loads(data)
+    return letters
+
+
+class Sender:
+    """Sends letters up, in order, in batches numbered from 1.
+
+    `carry` is called with (number, batch), by one thread at a time. Outcomes and new task runs leave at once
+    when nothing has left just before; everything else waits `FLUSH` seconds at most.
+    """
+
+    def __init__(self, carry: Callable[[int, bytes], None]) -> None:
+        self._carry = carry
+        self._changed = threading.Condition()
+        self._letters: list[Letter] = []
+        self._due = 0.0
+        self._sent_at = 0.0
+        self._number = 0
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def send(self, address: Key, message: Up, *, urgent: bool = False) -> None:
+        """Send a message that went into the link with this address. Does not block."""
+        with self._changed:
+            due = clock.monotonic() + FLUSH
+            if urgent:
+                due = min(due, self._sent_at + FLUSH)
+            self._due = min(self._due, due) if self._letters else due
+            self._letters.append((address, message))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dflow-sender", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Send what is left, and end the thread once that is done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while letters := self._next():
+            for data in _batches(letters):
+                self._number += 1
+                try:
+                    self._carry(self._number, data)
+                except Exception:
+                    _log.exception("What attempts have reported could not be sent to their driver.")
+
+    def _next(self) -> list[Letter]:
+        """Wait until letters are due, and take them; none when it is time to end."""
+        with self._changed:
+            while not self._letters:
+                if self._closed or not self._changed.wait(IDLE):
+                    self._thread = None
+                    return []
+            while not self._closed and (left := self._due - clock.monotonic()) > 0:
+                self._changed.wait(left)
+            letters, self._letters = self._letters, []
+            self._sent_at = clock.monotonic()
+            return letters
+
+
+def _batches(letters: Sequence[Letter]) -> list[bytes]:
+    """Return letters as batches that are not too large, leaving out what cannot be pickled."""
+    try:
+        data = pickle.dumps(letters, protocol=5)
+    except Exception:
+        if len(letters) == 1:
+            _log.exception("A message of task run %s could not be sent.", letters[0][0][0])
+            return []
+    else:
+        if len(data) <= MAX_BATCH or len(letters) == 1:
+            return [data]
+    half = len(letters) // 2
+    return [*_batches(letters[:half]), *_batches(letters[half:])]
+
+
+class Mailbox:
+    """What has come down for one attempt and was not yet read."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._messages: deque[Down] = deque()
+        self._confirmed = False
+        self._closed = False
+
+    def put(self, message: Down) -> None:
+        """Add a message."""
+        with self._changed:
+            if isinstance(message, StartConfirmed):
+                self._confirmed = True
+            else:
+                self._messages.append(message)
+            self._changed.notify_all()
+
+    def get(self, timeout: float | None) -> Down | None:
+        """Take the oldest message, or return None after `timeout` seconds, and for good once it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._messages or self._closed, timeout)
+            return self._messages.popleft() if self._messages else None
+
+    def wait_for_confirmation(self) -> bool:
+        """Wait until the start is confirmed; return False if it never will be."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._confirmed or self._closed)
+            return self._confirmed
+
+    def close(self) -> None:
+        """Let those who wait go."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class WorkerLink:
+    """The link of one attempt on a worker."""
+
+    def __init__(
+        self,
+        address: Key,
+        sender: Sender,
+        mailbox: Mailbox,
+        fetch: Callable[[Key], Any],
+        pack: Callable[[Any], Any],
+    ) -> None:
+        self._address = address
+        self._sender = sender
+        self._mailbox = mailbox
+        self._fetch = fetch
+        self._pack = pack
+        self._lock = threading.Lock()
+        self._lines = 0
+        self._chars = 0
+        self._dropped = 0
+        self._last_line: LogEntry | None = None
+
+    @property
+    def address(self) -> Key:
+        """The dispatch to which messages come down this link."""
+        return self._address
+
+    def send(self, message: Up) -> None:
+        """Send a message up. Log lines beyond what one attempt may say are counted instead."""
+        if isinstance(message, LogEntry) and not self._admits(message):
+            return
+        urgent = isinstance(message, Outcome | ChildrenCreated)
+        self._sender.send(self._address, message, urgent=urgent)
+
+    def _admits(self, entry: LogEntry) -> bool:
+        with self._lock:
+            self._last_line = entry
+            if self._lines >= MAX_LINES or self._chars >= MAX_CHARS:
+                self._dropped += 1
+                return False
+            self._lines += 1
+            self._chars += len(entry.message)
+            return True
+
+    def confirm_start(self) -> None:
+        """Wait until the driver knows of the start. Raises `CancelledError` if it has gone away instead."""
+        if not self._mailbox.wait_for_confirmation():
+            raise CancelledError("The driver ended the flow run before this attempt could begin.")
+
+    def receive(self, timeout: float | None = None) -> Down | None:
+        """Return the next message that came down, or None after `timeout` seconds or at the end."""
+        return self._mailbox.get(timeout)
+
+    def fetch(self, key: Key) -> Any:
+        """Return the value of a child that is held by the runner."""
+        return self._fetch(key)
+
+    def pack(self, call: Any) -> Any:
+        """Return a child's call in the form that the driver's runner takes."""
+        return self._pack(call)
+
+    def witness(self, error: BaseException) -> None:
+        """Do nothing: the driver is in another process."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """Send the outcome of the attempt, after saying how many log lines were dropped; end the link."""
+        with self._lock:
+            dropped, last = self._dropped, self._last_line
+        if dropped and last is not None:
+            text = f"{dropped} more lines were dropped: an attempt may write {MAX_LINES}."
+            note = replace(last, at=outcome.at, level=logging.WARNING, message=text)
+            self._sender.send(self._address, note)
+        self.send(outcome)
+        self._mailbox.close()

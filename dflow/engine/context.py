@@ -1,0 +1,30 @@
+"""The scope of the code that runs now: of a flow, of a task, on a worker, or outside of everything."""
+
+from __future__ import annotations
+
+from dflow.attempts.context import RunContext, current
+from dflow.engine import process
+from dflow.engine.driver_scope import DriverScope
+from dflow.engine.links import LocalLink
+from dflow.engine.remote import RemoteScope
+from dflow.engine.scope import Scope
+
+
+def current_scope() -> Scope:
+    """Return the scope in which a task that is called now is asked for."""
+    context = current()
+    if context is None:
+        return process.ambient_scope()
+    scope: Scope | None = context.notes.get("scope")
+    if scope is None:
+        scope = context.notes["scope"] = _made_for(context)
+    return scope
+
+
+def _made_for(context: RunContext) -> Scope:
+    if not isinstance(context.link, LocalLink):
+        return RemoteScope(context)
+    session, flow_run_id = context.link.session, context.info.flow_run_id
+    return DriverScope(
+        session, flow_run_id, context.run_id, lambda: session.open_runner(flow_run_id)
+    )

@@ -1,0 +1,131 @@
+"""The engine as seen by a body that runs in the driver's process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from dflow.attempts import body
+from dflow.attempts.calls import Call
+from dflow.core.events import MapCreated, TaskCreated
+from dflow.core.machine import unfold
+from dflow.engine import outcomes
+from dflow.engine.identity import Children
+from dflow.engine.scope import Scope, Status, status_of
+from dflow.engine.session import Session
+from dflow.messages import CallOptions, Go
+from dflow.ports import OpenRunner
+from dflow.states import StateType
+
+
+class DriverScope:
+    """Asks the session for task runs, on behalf of one execution of a body."""
+
+    def __init__(
+        self,
+        session: Session,
+        flow_run_id: str,
+        parent_id: str,
+        runner: Callable[[], OpenRunner],
+    ) -> None:
+        self.session = session
+        self._flow_run_id = flow_run_id
+        self._parent_id = parent_id
+        self._runner = runner
+        self._children = Children(parent_id)
+
+    @property
+    def flow_run_id(self) -> str:
+        """The flow run that task runs asked for here belong to."""
+        return self._flow_run_id
+
+    @property
+    def parent_id(self) -> str:
+        """The run whose body asks."""
+        return self._parent_id
+
+    def now(self) -> float:
+        """Return seconds since 1970 in UTC."""
+        return self.session.clock.now()
+
+    def identify(self, task_name: str, inputs: Any) -> tuple[str, str]:
+        """Return the id and the name of the next call of a task with these inputs."""
+        return self._children.identify(task_name, inputs)
+
+    def owns(self, other: Scope) -> bool:
+        """Tell whether a future of `other` may be an upstream here: one of the same session."""
+        return isinstance(other, DriverScope) and other.session is self.session
+
+    def submit(
+        self, event: TaskCreated | MapCreated, calls: Sequence[Call], options: CallOptions
+    ) -> None:
+        """Ask for task runs, one call each. Waits for them only where the runner runs them here."""
+        runner = self._runner()
+        packed = [runner.pack(call) for call in calls]
+        if not runner.runs_here:
+            self.session.ask(event, packed, options, runner)
+            return
+        items = list(unfold(event)) if isinstance(event, MapCreated) else [event]
+        orders: SimpleQueue[Go | None] = SimpleQueue()
+        self.session.ask(event, packed, options, runner, orders=orders)
+        left = len(items)
+        while left:
+            order = self._next(orders)
+            if order is None:
+                left -= 1
+            else:
+                runner.dispatch([self.session.work(order)])
+
+    def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
+        """Ask for one task run, run its body in this thread, and return its value."""
+        orders: SimpleQueue[Go | None] = SimpleQueue()
+        self.session.ask(event, [call], options, None, orders=orders)
+        value: Any = None
+        ran = False
+        while (order := self._next(orders)) is not None:
+            value, ran = self._run_body(order, call), True
+        if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
+            return value
+        try:
+            return self.session.value(event.task_run_id)
+        finally:
+            self.session.errors.pop(event.task_run_id, None)
+
+    def _next(self, orders: SimpleQueue[Go | None]) -> Go | None:
+        """Return what is to be done next; None when the task run is final."""
+        while True:
+            with suppress(Empty):
+                return orders.get(timeout=1.0)
+            if self.session.tracker.failure is not None:
+                raise self.session.tracker.failure
+
+    def _run_body(self, go: Go, call: Call) -> Any:
+        work = self.session.work(go)
+        outcome, value = body.run(
+            work.info,
+            lambda: (call, {key: self.session.value(key) for key in work.inputs}),
+            self.session.link(work.info),
+            interrupts=True,
+        )
+        self.session.tracker.post(outcome)
+        return value
+
+    def status(self, task_run_id: str) -> Status:
+        """Return the state that is shown of a task run."""
+        if self.session.tracker.failure is not None:
+            raise self.session.tracker.failure
+        return status_of(self.session.tracker.shown.get(task_run_id))
+
+    def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
+        """Call `then` once the task run is final."""
+        self.session.tracker.when_final(task_run_id, then)
+
+    def value(self, task_run_id: str) -> Any:
+        """Return the value of a completed task run. Raises what made it fail, or `MissingResult`."""
+        return self.session.value(task_run_id)
+
+    def drop(self, task_run_id: str) -> None:
+        """Note that a future is gone."""
+        self.session.drop(task_run_id)

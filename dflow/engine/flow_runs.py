@@ -1,0 +1,274 @@
+"""One flow run from its start to its end: the body runs here, in the thread that called the flow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dflow.attempts import pickling
+from dflow.attempts.calls import swap
+from dflow.attempts.capture import capture
+from dflow.attempts.context import FlowInfo, RunContext, entered
+from dflow.attempts.logs import say
+from dflow.attempts.prints import captured
+from dflow.core import events as ev
+from dflow.core.records import ErrorInfo, FlowRun, FlowStage, Held, Policy
+from dflow.engine import outcomes, run_logs
+from dflow.engine.driver_scope import DriverScope
+from dflow.engine.futures import TaskFuture
+from dflow.engine.ledger import Ledger
+from dflow.engine.links import LocalLink
+from dflow.engine.session import Session
+from dflow.errors import InternalError
+from dflow.states import TYPE_OF_NAME, State, StateType
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a flow run ended: its final state, its value, or the exception to raise."""
+
+    state_name: str
+    message: str
+    value: Any = None
+    error: BaseException | None = None
+
+
+def begin_subflow(
+    session: Session, flow: FlowInfo, parent_id: str, policy: Policy
+) -> Ended | None:
+    """Record a subflow that is called; return how it ended if it has completed before and its value is kept."""
+    run = session.tracker.shown.get(flow.flow_run_id)
+    if run is None:
+        session.tracker.commit(
+            ev.FlowRunCreated(
+                at=session.clock.now(),
+                flow_run_id=flow.flow_run_id,
+                root_id=flow.root_id,
+                parent_id=parent_id,
+                flow_name=flow.flow_name,
+                name=flow.flow_run_name,
+                policy=policy,
+            )
+        )
+    elif run.stage is FlowStage.COMPLETED and run.held is Held.JOURNAL:
+        return Ended(run.state_name, run.message, session.kept(run.id))
+    return None
+
+
+def execute(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Ended:
+    """Run the body of a flow, again as often as its retries allow, and record what becomes of it.
+
+    KeyboardInterrupt is recorded as an interruption and goes on to the caller, as does a journal that
+    cannot be written.
+    """
+    while True:
+        generation = _shown(session, flow).generation + 1
+        now = session.clock.now()
+        session.tracker.commit(
+            ev.FlowRunStarted(at=now, flow_run_id=flow.flow_run_id, generation=generation)
+        )
+        session.in_tracker(lambda ledger: ledger.closed_flows.discard(flow.flow_run_id))
+        try:
+            ended = _once(session, replace(flow, generation=generation), body)
+        except KeyboardInterrupt:
+            _interrupted(session, flow, "Stopped from outside.")
+            raise
+        if ended is not None:
+            return ended
+        try:
+            _await_retry(session, flow)
+        except KeyboardInterrupt:
+            _interrupted(session, flow, "Stopped from outside, while it awaited a retry.")
+            raise
+
+
+def _once(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Ended | None:
+    """Run the body once; return how the flow run ended, or None if it will be tried again."""
+    try:
+        returned = _run_body(session, flow, body)
+        _wait_for_all(session, flow.flow_run_id)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        if session.tracker.failure is not None:
+            raise
+        return _raised(session, flow, error)
+    return _returned(session, flow, returned)
+
+
+def _run_body(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Any:
+    context = RunContext(info=flow, link=LocalLink(session, flow.flow_run_id))
+    context.notes["scope"] = DriverScope(
+        session,
+        flow.flow_run_id,
+        flow.flow_run_id,
+        lambda: session.open_runner(flow.flow_run_id),
+    )
+    with ExitStack() as stack:
+        stack.enter_context(entered(context))
+        if flow.log_prints:
+            stack.enter_context(captured(lambda line: say(context, logging.INFO, line)))
+        return body()
+
+
+def _shown(session: Session, flow: FlowInfo) -> FlowRun:
+    run = session.tracker.shown[flow.flow_run_id]
+    if not isinstance(run, FlowRun):
+        raise InternalError(f"'{flow.flow_run_name}' is not a flow run.")
+    return run
+
+
+# The work of a flow run at its end -------------------------------------------------------------------
+
+
+def _claimed(ledger: Ledger, flow_run_id: str) -> list[str]:
+    return [run.id for run in ledger.unfinished_in(flow_run_id) if run.id in ledger.claims]
+
+
+def _wait_for_all(session: Session, flow_run_id: str) -> None:
+    """Wait for whatever was submitted, by the flow or by its tasks; then close what nobody asked for."""
+    while ids := session.in_tracker(lambda ledger: _claimed(ledger, flow_run_id)):
+        _wait(session, ids, None)
+    now = session.clock.now()
+    root = flow_run_id == session.root.flow_run_id
+    left = session.in_tracker(
+        lambda ledger: ledger.cancel_unclaimed(None if root else flow_run_id, now)
+    )
+    if left:
+        shown = ", ".join(left[:10]) + (", …" if len(left) > 10 else "")
+        run_logs.show(
+            logging.WARNING,
+            f"WARNING {len(left)} unfinished task runs of the earlier run were not asked for again: "
+            f"{shown}",
+        )
+
+
+def _cancel_all(session: Session, flow_run_id: str) -> None:
+    """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself."""
+    now = session.clock.now()
+    session.in_tracker(lambda ledger: ledger.cancel_all(flow_run_id, now))
+    ids = session.in_tracker(lambda ledger: _claimed(ledger, flow_run_id))
+    _wait(session, ids, session.settings.stop_grace)
+    now = session.clock.now()
+    session.in_tracker(lambda ledger: ledger.abandon_all(flow_run_id, now))
+
+
+def _wait(session: Session, task_run_ids: list[str], timeout: float | None) -> None:
+    left = threading.Semaphore(0)
+    for task_run_id in task_run_ids:
+        session.tracker.when_final(task_run_id, left.release)
+    deadline = None if timeout is None else session.clock.monotonic() + timeout
+    for _ in task_run_ids:
+        if deadline is None:
+            left.acquire()
+        elif not left.acquire(timeout=max(0.0, deadline - session.clock.monotonic())):
+            return
+    if session.tracker.failure is not None:
+        raise session.tracker.failure
+
+
+# How it ended --------------------------------------------------------------------------------------------
+
+
+def _returned(session: Session, flow: FlowInfo, returned: Any) -> Ended:
+    """Work out the final state from what the body returned, and record it."""
+    states: list[State] = []
+
+    def note(item: TaskFuture[Any] | State) -> State:
+        state = item.state if isinstance(item, TaskFuture) else item
+        states.append(state)
+        return state
+
+    shape = swap(returned, note, (TaskFuture, State))
+    bad = [state for state in states if not state.is_completed()]
+    if isinstance(shape, State):
+        ended = Ended(shape.name, shape.message)
+    elif not bad:
+        ended = Ended("Completed", f"{len(states)} of {len(states)} completed." if states else "")
+    else:
+        cancelled = any(state.is_cancelled() for state in bad)
+        ended = Ended(
+            "Cancelled" if cancelled else "Failed",
+            f"{len(bad)}/{len(states)} task runs {'were cancelled' if cancelled else 'failed'}.",
+        )
+    if bad:
+        error = bad[0].result(raise_on_failure=False) if bad[0].is_final() else None
+        failure = error if isinstance(error, BaseException) else None
+        return _record(session, flow, replace(ended, error=failure))
+    value = swap(shape, lambda state: state.result(), State) if states else returned
+    return _record(session, flow, replace(ended, value=value))
+
+
+def _record(session: Session, flow: FlowInfo, ended: Ended) -> Ended:
+    blob: bytes | None = None
+    if ended.error is None:
+        try:
+            blob = pickling.dumps_small(ended.value, session.settings.small_result)
+        except Exception as problem:
+            run_logs.show(
+                logging.DEBUG, f"DEBUG   {flow.flow_run_name} | its value is not kept: {problem}"
+            )
+    session.tracker.commit(
+        ev.FlowRunReturned(
+            at=session.clock.now(),
+            flow_run_id=flow.flow_run_id,
+            state_name=ended.state_name,
+            message=ended.message,
+            held=Held.NOWHERE if blob is None else Held.JOURNAL,
+            value=blob,
+            error=None if ended.error is None else capture(ended.error),
+        )
+    )
+    run = _shown(session, flow)
+    if run.state_name == ended.state_name:
+        return ended
+    return replace(ended, state_name=run.state_name, message=run.message)
+
+
+def _raised(session: Session, flow: FlowInfo, error: BaseException) -> Ended | None:
+    """Cancel what is left, and record the failure; return None if the flow will be tried again."""
+    _cancel_all(session, flow.flow_run_id)
+    info: ErrorInfo = capture(error)
+    session.tracker.commit(
+        ev.FlowRunRaised(
+            at=session.clock.now(),
+            flow_run_id=flow.flow_run_id,
+            error=info,
+            luck=session.ids.luck(),
+        )
+    )
+    run = _shown(session, flow)
+    if run.stage is FlowStage.AWAITING_RETRY:
+        return None
+    return Ended(run.state_name, run.message, error=error)
+
+
+def _await_retry(session: Session, flow: FlowInfo) -> None:
+    run = _shown(session, flow)
+    wait = max(0.0, (run.due or 0.0) - session.clock.now())
+    run_logs.show(
+        logging.WARNING, f"RETRY   {run.name} | {run.message}; the flow runs again in {wait:.1f} s"
+    )
+    threading.Event().wait(wait)
+
+
+def _interrupted(session: Session, flow: FlowInfo, message: str) -> None:
+    if session.tracker.failure is None:
+        session.tracker.commit(
+            ev.FlowRunInterrupted(
+                at=session.clock.now(), flow_run_id=flow.flow_run_id, message=message
+            )
+        )
+
+
+def outcome_of(flow_name: str, ended: Ended) -> Any:
+    """Return the value of a flow run that completed, or raise why it did not."""
+    if ended.error is not None:
+        raise ended.error
+    if TYPE_OF_NAME[ended.state_name] is StateType.COMPLETED:
+        return ended.value
+    raise outcomes.failure_of(flow_name, ended.state_name, ended.message, None)

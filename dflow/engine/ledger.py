@@ -1,0 +1,382 @@
+"""The ledger: what the tracker knows of one root flow run, and what follows from each event.
+
+It applies events to the records, lets the graph decide who goes next, and counts who still needs which
+value. It has no thread, no clock and no I/O: the tracker feeds it, takes what has changed, commits that,
+and then acts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from dflow.core import commands as do
+from dflow.core import events as ev
+from dflow.core import machine
+from dflow.core.graph import Graph, Progress
+from dflow.core.records import Cause, FlowRun, FlowStage, Held, Need, Stage, TaskRun, Upstream
+from dflow.core.replay import Table
+
+CHAIN_NAMES = 8
+"""How many names a chain of upstream failures shows, from the last to the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release(do.Command):
+    """Nobody needs the value any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody in this process asked for a task run: it may be dispatched, to a runner or to its caller.
+
+    `runner` tells runners apart. `follows` says that it takes a task run while its upstreams are still
+    under way with it, `shares_memory` that a value costs nothing to leave there.
+    """
+
+    runner: int
+    here: bool = False
+    follows: bool = False
+    shares_memory: bool = True
+
+
+@dataclass(slots=True)
+class Changes:
+    """What has changed since the last time: to be committed, then shown and acted on."""
+
+    events: list[ev.Event]
+    records: dict[str, TaskRun | FlowRun]
+    orders: list[do.Command]
+
+
+class Ledger:
+    """The table of runs, the graph, and who needs what."""
+
+    def __init__(self, table: Table | None = None) -> None:
+        self.table = table or Table()
+        self.claims: dict[str, Claim] = {}
+        self.with_runner: set[str] = set()
+        self.closed_flows: set[str] = set()
+        self.counts: dict[tuple[str, str], Counter[str]] = {}
+        self.unfinished: Counter[str] = Counter()
+        self._graph = Graph()
+        self._handles: Counter[str] = Counter()
+        self._consumers: Counter[str] = Counter()
+        self._counted: dict[str, tuple[Upstream, ...]] = {}
+        self._cause: dict[str, str] = {}
+        self._chains: dict[str, tuple[str, ...]] = {}
+        self._changes = Changes([], {}, [])
+        for run in self.table.task_runs.values():
+            self._graph.add(run.id, ())
+            self._graph.mark(run.id, self._progress(run))
+            self._count(None, run)
+
+    def take(self) -> Changes:
+        """Return what has changed since the last time."""
+        changes, self._changes = self._changes, Changes([], {}, [])
+        return changes
+
+    def root_failure(self, task_run_id: str) -> str:
+        """Return the task run at whose failure a chain of upstream failures began."""
+        while task_run_id in self._cause:
+            task_run_id = self._cause[task_run_id]
+        return task_run_id
+
+    def obtainable(self, run: TaskRun) -> bool:
+        """Tell whether the value of a completed task run can be had."""
+        return run.held is Held.JOURNAL or run.id in self.with_runner
+
+    # Asking for task runs -------------------------------------------------------------------------
+
+    def ask(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim, handles: bool) -> None:
+        """Claim the task runs of `event`: make those that are new, open those again that must run again.
+
+        A completed one whose value can be had is left as it is, as is one that is under way.
+        """
+        items = list(machine.unfold(event)) if isinstance(event, ev.MapCreated) else [event]
+        new = [item for item in items if item.task_run_id not in self.table.task_runs]
+        for item in items:
+            if handles:
+                self._handles[item.task_run_id] += 1
+        again = [item for item in items if item.task_run_id in self.table.task_runs]
+        self.claims.update(dict.fromkeys((item.task_run_id for item in new), claim))
+        if isinstance(event, ev.MapCreated) and new:
+            made = {item.task_run_id for item in new}
+            kept = tuple(item for item in event.items if item.task_run_id in made)
+            self.apply(replace(event, items=kept))
+        elif new:
+            self.apply(event)
+        for item in again:
+            self._ask_again(item, claim)
+
+    def _ask_again(self, event: ev.TaskCreated, claim: Claim) -> None:
+        run = self.table.task_runs[event.task_run_id]
+        if run.stage is Stage.COMPLETED and self.obtainable(run):
+            return
+        if not run.stage.final and run.id in self.claims:
+            return
+        self.claims[run.id] = claim
+        self._cause.pop(run.id, None)
+        self.apply(
+            ev.Reopened(
+                at=event.at,
+                task_run_id=run.id,
+                generation=run.generation + 1,
+                upstreams=event.upstreams,
+                policy=event.policy,
+            )
+        )
+
+    def drop_handles(self, task_run_ids: Iterable[str]) -> None:
+        """Note that one future of each of these task runs is gone."""
+        for task_run_id in task_run_ids:
+            self._handles[task_run_id] -= 1
+            if self._handles[task_run_id] <= 0:
+                del self._handles[task_run_id]
+                self._release_if_unneeded(task_run_id)
+
+    def _release_if_unneeded(self, task_run_id: str) -> None:
+        run = self.table.task_runs.get(task_run_id)
+        if (
+            task_run_id in self.with_runner
+            and not self._handles[task_run_id]
+            and not self._consumers[task_run_id]
+            and run is not None
+            and run.stage.final
+        ):
+            self.with_runner.discard(task_run_id)
+            self._changes.orders.append(Release(task_run_id))
+
+    # Closing ----------------------------------------------------------------------------------------
+
+    def cancel_all(self, flow_run_id: str, at: float) -> None:
+        """Cancel all that is unfinished in a flow run, and whatever is asked for in it from now on."""
+        self.closed_flows.add(flow_run_id)
+        for run in self.unfinished_in(flow_run_id):
+            self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
+
+    def abandon_all(self, flow_run_id: str, at: float) -> None:
+        """Give up on the bodies of a flow run that were asked to stop and go on."""
+        for run in self.unfinished_in(flow_run_id):
+            self.apply(ev.StopExpired(at=at, task_run_id=run.id, dispatch=run.dispatch))
+
+    def cancel_unclaimed(self, flow_run_id: str | None, at: float) -> list[str]:
+        """Cancel what an earlier driver left unfinished and nobody has asked for again; return the names.
+
+        In one flow run, or with None in all of them, the subflows that were not called again included.
+        """
+        if flow_run_id is None:
+            for flow_run in list(self.table.flow_runs.values()):
+                if flow_run.stage is FlowStage.INTERRUPTED:
+                    self.apply(ev.FlowCancelRequested(at=at, flow_run_id=flow_run.id))
+        left = [run for run in self.unfinished_in(flow_run_id) if run.id not in self.claims]
+        for run in left:
+            self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
+        return [run.name for run in left]
+
+    def unfinished_in(self, flow_run_id: str | None) -> list[TaskRun]:
+        """Return the task runs that are not final, of one flow run or with None of all."""
+        count = self.unfinished.total() if flow_run_id is None else self.unfinished[flow_run_id]
+        if not count:
+            return []
+        return [
+            run
+            for run in self.table.task_runs.values()
+            if flow_run_id in (None, run.flow_run_id) and not run.stage.final
+        ]
+
+    def recover(self, at: float) -> None:
+        """Close what a driver that is gone has left open: nothing that it had sent out will be heard of."""
+        for flow_run in list(self.table.flow_runs.values()):
+            if not flow_run.stage.final and flow_run.stage is not FlowStage.INTERRUPTED:
+                self.apply(
+                    ev.FlowRunInterrupted(
+                        at=at, flow_run_id=flow_run.id, message="Its driver ended before it did."
+                    )
+                )
+        for run in list(self.table.task_runs.values()):
+            if run.stage in (Stage.DISPATCHED, Stage.RUNNING, Stage.CANCELLING):
+                self.apply(
+                    ev.WorkerLost(
+                        at=at,
+                        task_run_id=run.id,
+                        dispatch=run.dispatch,
+                        cause=Cause.DRIVER_LOST,
+                        message="Its driver ended before it did.",
+                    )
+                )
+
+    # Events -------------------------------------------------------------------------------------------
+
+    def apply(self, event: ev.Event) -> None:
+        """Apply an event, and all that follows from it before anything outside has to happen."""
+        queue = deque([event])
+        while queue:
+            event = queue.popleft()
+            before = None
+            if isinstance(event, ev.TaskEvent):
+                before = self.table.task_runs.get(event.task_run_id)
+            changed = self.table.apply(event)
+            if changed:
+                self._changes.events.append(event)
+            for run, orders in changed:
+                self._changes.records[run.id] = run
+                if isinstance(run, TaskRun):
+                    queue.extend(self._follow(before, run, orders, event))
+                else:
+                    self._changes.orders.extend(orders)
+
+    def _follow(
+        self,
+        before: TaskRun | None,
+        run: TaskRun,
+        orders: tuple[do.Command, ...],
+        event: ev.Event,
+    ) -> Iterator[ev.Event]:
+        """Bring graph and counts up to date; yield the events that follow at once."""
+        self._count(before, run)
+        self._note_value(run, event)
+        if before is None or isinstance(event, ev.Reopened):
+            self._graph.add(run.id, self._edges(run))
+        freed = self._graph.mark(run.id, self._progress(run))
+        for order in orders:
+            if isinstance(order, do.Consider):
+                yield from self._consider(run.id, event.at)
+            else:
+                self._changes.orders.append(order)
+        for dependent in freed:
+            yield from self._consider(dependent, event.at)
+        if run.stage.final and run.stage is not Stage.COMPLETED:
+            yield from self._take_along(run, event.at)
+        self._count_consumers(run)
+        if run.stage.final:
+            self._release_if_unneeded(run.id)
+
+    def _consider(self, task_run_id: str, at: float) -> Iterator[ev.Event]:
+        """Decide whether a waiting task run goes, fails or waits on."""
+        run = self.table.task_runs[task_run_id]
+        if run.stage is not Stage.WAITING or task_run_id not in self.claims:
+            return
+        if run.flow_run_id in self.closed_flows:
+            yield ev.CancelRequested(at=at, task_run_id=task_run_id)
+            return
+        failed = self._graph.failed_upstream(task_run_id)
+        if failed is not None:
+            yield self._upstream_failed(run, self.table.task_runs[failed], at)
+        elif self._graph.may_go(task_run_id):
+            lost = self._lost_upstream(run)
+            if lost is None:
+                yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
+            else:
+                yield ev.UpstreamLost(
+                    at=at,
+                    task_run_id=task_run_id,
+                    cause_id=lost.id,
+                    message=f"The value of '{lost.name}' was lost and is not kept. "
+                    "Keep results small, or run the flow again.",
+                )
+
+    def _take_along(self, run: TaskRun, at: float) -> Iterator[ev.Event]:
+        for dependent_id in self._graph.dependents(run.id):
+            dependent = self.table.task_runs[dependent_id]
+            needs = any(
+                u.task_run_id == run.id and u.need is not Need.ALLOW for u in dependent.upstreams
+            )
+            if needs and not dependent.stage.final:
+                yield self._upstream_failed(dependent, run, at)
+
+    def _upstream_failed(self, run: TaskRun, cause: TaskRun, at: float) -> ev.Event:
+        if run.attempts_now:
+            return ev.UpstreamLost(
+                at=at,
+                task_run_id=run.id,
+                cause_id=cause.id,
+                message=f"'{cause.name}', whose value it needs, has ended as {cause.state_name}.",
+            )
+        self._cause[run.id] = cause.id
+        names = (run.name, *self._chains.get(cause.id, (cause.name,)))
+        if len(names) > CHAIN_NAMES:
+            names = (*names[: CHAIN_NAMES - 2], "…", names[-1])
+        self._chains[run.id] = names
+        return ev.UpstreamFailed(
+            at=at, task_run_id=run.id, cause_id=cause.id, chain=" ← ".join(names)
+        )
+
+    def _lost_upstream(self, run: TaskRun) -> TaskRun | None:
+        for upstream in run.upstreams:
+            source = self.table.task_runs[upstream.task_run_id]
+            if (
+                upstream.need is Need.DATA
+                and source.stage is Stage.COMPLETED
+                and not self.obtainable(source)
+            ):
+                return source
+        return None
+
+    def _edges(self, run: TaskRun) -> tuple[Upstream, ...]:
+        """Return the upstreams as the graph takes them: only the same runner passes values on by itself."""
+        claim = self.claims[run.id]
+        return tuple(
+            replace(upstream, need=Need.WAIT)
+            if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, claim)
+            else upstream
+            for upstream in run.upstreams
+        )
+
+    def _passes_on(self, upstream_id: str, claim: Claim) -> bool:
+        source = self.claims.get(upstream_id)
+        return (
+            source is not None
+            and claim.follows
+            and not (claim.here or source.here)
+            and claim.runner == source.runner
+        )
+
+    def _progress(self, run: TaskRun) -> Progress:
+        if run.stage is Stage.COMPLETED:
+            return Progress.DONE
+        if run.stage.final:
+            return Progress.FAILED
+        claim = self.claims.get(run.id)
+        if run.stage in (Stage.DISPATCHED, Stage.RUNNING) and claim is not None and claim.follows:
+            return Progress.AWAY
+        return Progress.BLOCKED
+
+    # Counting -----------------------------------------------------------------------------------------
+
+    def _count(self, before: TaskRun | None, run: TaskRun) -> None:
+        group = self.counts.setdefault((run.flow_run_id, run.task_name), Counter())
+        if before is not None:
+            group[before.state_name] -= 1
+        group[run.state_name] += 1
+        was_open = before is not None and not before.stage.final
+        self.unfinished[run.flow_run_id] += (not run.stage.final) - was_open
+
+    def _note_value(self, run: TaskRun, event: ev.Event) -> None:
+        claim = self.claims.get(run.id)
+        if isinstance(event, ev.AttemptSucceeded) and claim is not None and not claim.here:
+            if run.held is Held.JOURNAL and not claim.shares_memory:
+                self._changes.orders.append(Release(run.id))
+            else:
+                self.with_runner.add(run.id)
+        elif isinstance(event, ev.ResultLost | ev.Reopened):
+            self.with_runner.discard(run.id)
+        elif isinstance(event, ev.ResultRecomputed):
+            self.with_runner.add(run.id)
+
+    def _count_consumers(self, run: TaskRun) -> None:
+        """Keep count of the unfinished task runs that need each value."""
+        wanted = not run.stage.final and run.id in self.claims
+        needed = run.upstreams if wanted else ()
+        counted = self._counted.get(run.id, ())
+        if needed is counted or needed == counted:
+            return
+        self._counted[run.id] = needed
+        for upstream in needed:
+            self._consumers[upstream.task_run_id] += 1
+        for upstream in counted:
+            self._consumers[upstream.task_run_id] -= 1
+            self._release_if_unneeded(upstream.task_run_id)
+        if not needed:
+            del self._counted[run.id]

@@ -1,0 +1,42 @@
+"""The Link of an attempt that runs in the driver's own process: everything is at hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dflow.messages import Down, Key, Up
+
+if TYPE_CHECKING:
+    from dflow.engine.session import Session
+
+
+class LocalLink:
+    """Posts straight to the session. Nothing has to come down: nested work uses the session itself."""
+
+    def __init__(self, session: Session, run_id: str, dispatch: int = 0) -> None:
+        self.session = session
+        self.address = (run_id, dispatch)
+
+    def send(self, message: Up) -> None:
+        """Post a message."""
+        self.session.news([message])
+
+    def confirm_start(self) -> None:
+        """Wait until the driver has recorded the start."""
+        self.session.tracker.commit()
+
+    def receive(self, timeout: float | None = None) -> Down | None:
+        """Return None: nothing comes down here."""
+        return None
+
+    def fetch(self, key: Key) -> Any:
+        """Return the value of a child."""
+        return self.session.value(key[0])
+
+    def pack(self, call: Any) -> Any:
+        """Return the call as it is."""
+        return call
+
+    def witness(self, error: BaseException) -> None:
+        """Keep the exception itself, for those in this process who ask for it."""
+        self.session.errors[self.address[0]] = error

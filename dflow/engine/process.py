@@ -1,0 +1,281 @@
+"""What this process has open: its journal, its sessions, the runners it has used.
+
+Root flow runs come and go; work outside of flows belongs to one ambient session, made at its first use.
+`shutdown` ends it all, also at exit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dflow import settings as settings_module
+from dflow.attempts.context import FlowInfo
+from dflow.core import events as ev
+from dflow.core.records import Policy
+from dflow.core.replay import Table
+from dflow.engine import run_logs, runners, system
+from dflow.engine.driver_scope import DriverScope
+from dflow.engine.session import Session
+from dflow.engine.watch import Watch
+from dflow.errors import NoRunError
+from dflow.journal import SqliteJournal
+from dflow.ports import Clock, Ids, Journal, RunEntry, TaskRunner
+from dflow.settings import Settings
+
+LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+AMBIENT = "session"
+"""The name of the flow to which work outside of flows belongs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The parts that sessions of one process share. Tests give their own journal, clock and ids."""
+
+    settings: Settings
+    journal: Journal
+    clock: Clock = field(default_factory=system.SystemClock)
+    ids: Ids = field(default_factory=system.SystemIds)
+    pid: int = field(default_factory=os.getpid)
+    pinned: bool = False
+
+
+def _opened(settings: Settings) -> Process:
+    journal = SqliteJournal(
+        Path(settings.home), durability=settings.durability, is_alive=system.is_alive
+    )
+    return Process(settings=settings, journal=journal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootRun:
+    """A root flow run that is to be driven here: a new one, or one that is taken up again."""
+
+    flow: FlowInfo
+    runner: Callable[[], TaskRunner]
+    policy: Policy = Policy()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    taken_up: bool = False
+
+
+_lock = threading.RLock()
+_process: Process | None = None
+_ambient: tuple[Session, DriverScope] | None = None
+_roots: dict[str, Session] = {}
+_used: set[TaskRunner] = set()
+_watchers: list[Callable[[Session], None]] = []
+
+
+def process() -> Process:
+    """Return what sessions of this process share, as the settings are now. Raises `SettingsError`."""
+    global _process  # noqa: PLW0603  (one per process, by its nature)
+    with _lock:
+        if _process is not None and _process.pid != os.getpid():
+            _forget_parent()
+        if _process is not None and (_process.pinned or _roots or _ambient is not None):
+            return _process
+        wanted = settings_module.load()
+        if _process is not None and _process.settings != wanted:
+            _process.journal.close()
+            _process = None
+        if _process is None:
+            _process = _opened(wanted)
+            atexit.unregister(shutdown)
+            atexit.register(shutdown)
+        return _process
+
+
+def _forget_parent() -> None:
+    """After a fork: what was the parent's is left alone, this process starts afresh."""
+    global _process, _ambient  # noqa: PLW0603  (one per process, by its nature)
+    _process, _ambient = None, None
+    _roots.clear()
+    _used.clear()
+
+
+@contextmanager
+def replaced(other: Process) -> Iterator[Process]:
+    """Let sessions that begin inside use `other`: its journal, its clock, its ids, its settings."""
+    global _process  # noqa: PLW0603  (one per process, by its nature)
+    with _lock:
+        before, _process = _process, replace(other, pinned=True)
+    try:
+        yield other
+    finally:
+        with _lock:
+            _close_ambient()
+            _process = before
+
+
+@contextmanager
+def watched(watcher: Callable[[Session], None]) -> Iterator[None]:
+    """Call ``watcher(session)`` for each session of a root flow run that begins inside."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
+def use(runner: Any) -> TaskRunner:
+    """Return the runner that an instance, a class, a name or None (the default one) speaks of."""
+    chosen = runners.resolve(process().settings.task_runner if runner is None else runner)
+    with _lock:
+        _used.add(chosen)
+    return chosen
+
+
+@contextmanager
+def session(root: RootRun) -> Iterator[Session]:
+    """Drive a root flow run: claim it, open its journal, and close everything at the end.
+
+    Raises errors of `JournalError`, `RunHeld` among them.
+    """
+    here = process()
+    run_logs.prepare(here.settings.log_level)
+    run_id, now = root.flow.flow_run_id, here.clock.now()
+    catalog = here.journal.catalog
+    if not root.taken_up:
+        catalog.create(
+            RunEntry(
+                id=run_id,
+                name=root.flow.flow_run_name,
+                flow_name=root.flow.flow_name,
+                created_at=now,
+                changed_at=now,
+                details=root.details,
+            )
+        )
+    epoch = catalog.claim(run_id, system.holder(), now)
+    try:
+        journal = here.journal.write(run_id, epoch)
+        table = _table_of(journal) if root.taken_up else None
+        opened = Session(root.flow, journal, here.settings, here.clock, here.ids, table)
+    except BaseException:
+        catalog.release(run_id, epoch)
+        raise
+    opened.add_flow(root.flow, root.runner)
+    watch = Watch(opened, catalog, run_id, epoch, here.clock)
+    with _lock:
+        _roots[run_id] = opened
+    try:
+        _begin(opened, root)
+        for watcher in _watchers:
+            watcher(opened)
+        yield opened
+    finally:
+        with _lock:
+            _roots.pop(run_id, None)
+        watch.stop()
+        opened.close()
+        run = opened.tracker.shown.get(run_id)
+        if run is not None and opened.tracker.failure is None:
+            catalog.update(run_id, epoch, run.state_name, run.message, run.changed_at)
+        catalog.release(run_id, epoch)
+
+
+def _table_of(journal: Any) -> Table:
+    table = Table()
+    table.flow_runs.update((run.id, run) for run in journal.flow_runs())
+    table.task_runs.update((run.id, run) for run in journal.task_runs())
+    return table
+
+
+def _begin(opened: Session, root: RootRun) -> None:
+    now = opened.clock.now()
+    if not root.taken_up or root.flow.flow_run_id not in opened.tracker.shown:
+        opened.tracker.commit(
+            ev.FlowRunCreated(
+                at=now,
+                flow_run_id=root.flow.flow_run_id,
+                root_id=root.flow.flow_run_id,
+                parent_id=None,
+                flow_name=root.flow.flow_name,
+                name=root.flow.flow_run_name,
+                policy=root.policy,
+            )
+        )
+        return
+    opened.in_tracker(lambda ledger: ledger.recover(now))
+
+
+# Work outside of flows -------------------------------------------------------------------------------
+
+
+def ambient_scope() -> DriverScope:
+    """Return the scope of work outside of flows. Raises `NoRunError` in a stray thread of a flow."""
+    global _ambient  # noqa: PLW0603  (one per process, by its nature)
+    process()
+    with _lock:
+        if _roots:
+            raise NoRunError(
+                "A task was called in a thread that does not know the flow it belongs to. Start the "
+                "thread with contextvars.copy_context().run(function), so that it does."
+            )
+        if _ambient is None:
+            _ambient = _open_ambient()
+        return _ambient[1]
+
+
+_ambient_exit = contextlib.ExitStack()
+
+
+def _open_ambient() -> tuple[Session, DriverScope]:
+    here = process()
+    run_id = here.ids.run_id()
+    flow = FlowInfo(
+        flow_run_id=run_id,
+        flow_run_name=here.ids.run_name(),
+        flow_name=AMBIENT,
+        root_id=run_id,
+        generation=1,
+        log_level=LEVELS[here.settings.log_level],
+    )
+    opened = _ambient_exit.enter_context(session(RootRun(flow=flow, runner=lambda: use(None))))
+    _roots.pop(run_id)
+    opened.tracker.commit(
+        ev.FlowRunStarted(at=here.clock.now(), flow_run_id=run_id, generation=1)
+    )
+    return opened, DriverScope(opened, run_id, run_id, lambda: opened.open_runner(run_id))
+
+
+def _close_ambient() -> None:
+    """End the ambient session: what nobody waited for is cancelled."""
+    global _ambient  # noqa: PLW0603  (one per process, by its nature)
+    if _ambient is None:
+        return
+    opened, scope = _ambient
+    _ambient = None
+    now = opened.clock.now()
+    if opened.tracker.failure is None:
+        opened.in_tracker(lambda ledger: ledger.cancel_all(scope.flow_run_id, now))
+        opened.in_tracker(lambda ledger: ledger.abandon_all(scope.flow_run_id, now))
+        opened.tracker.commit(
+            ev.FlowRunReturned(at=now, flow_run_id=scope.flow_run_id, state_name="Completed")
+        )
+    _ambient_exit.close()
+
+
+def shutdown() -> None:
+    """End the session of work outside of flows, and let go of clusters, threads and files.
+
+    Called at exit too. A flow or a task that is called afterwards starts afresh.
+    """
+    global _process  # noqa: PLW0603  (one per process, by its nature)
+    with _lock:
+        if _process is None or _process.pid != os.getpid():
+            return
+        _close_ambient()
+        for runner in _used:
+            runner.shutdown()
+        _used.clear()
+        _process.journal.close()
+        _process = None
+        atexit.unregister(shutdown)

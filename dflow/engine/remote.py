@@ -1,0 +1,220 @@
+"""The engine as seen by a body that runs on a worker: it asks, and is told, through the Link.
+
+Only the driver records and dispatches. A body on a worker names its children itself (identity needs nobody
+else), sends them up, and hears what became of them. A child that is called directly runs right here, each
+attempt of it when the driver says go.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dflow.attempts import body, clock
+from dflow.attempts.calls import Call
+from dflow.attempts.context import RunContext
+from dflow.attempts.pickling import loads
+from dflow.core.events import MapCreated, TaskCreated
+from dflow.engine import outcomes
+from dflow.engine.identity import Children
+from dflow.engine.scope import PENDING, Scope, Status
+from dflow.errors import InternalError, MissingResult
+from dflow.messages import (
+    AttemptInfo,
+    CallOptions,
+    ChildrenCreated,
+    Down,
+    Go,
+    HandleDropped,
+    Settled,
+)
+from dflow.ports import Link
+from dflow.states import StateType
+
+
+class Desk:
+    """Takes what comes down the link of one attempt, and gives it to those who wait for it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self._settled: dict[str, Settled] = {}
+        self._orders: dict[str, SimpleQueue[Go | None]] = {}
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._thread = threading.Thread(target=self._read, name="dflow-desk", daemon=True)
+        self._thread.start()
+
+    def orders(self, task_run_id: str) -> SimpleQueue[Go | None]:
+        """Return where the orders for a child that runs here arrive."""
+        with self._lock:
+            return self._orders.setdefault(task_run_id, SimpleQueue())
+
+    def forget(self, task_run_id: str) -> None:
+        """Forget what is known of a child that is asked for (again)."""
+        with self._lock:
+            self._settled.pop(task_run_id, None)
+
+    def settled(self, task_run_id: str) -> Settled | None:
+        """Return what became of a child, if it is final."""
+        return self._settled.get(task_run_id)
+
+    def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
+        """Call `then` once a child is final."""
+        with self._lock:
+            if task_run_id not in self._settled:
+                self._waiting.setdefault(task_run_id, []).append(then)
+                return
+        then()
+
+    def _read(self) -> None:
+        while (message := self._link.receive()) is not None:
+            self._take(message)
+
+    def _take(self, message: Down) -> None:
+        if isinstance(message, Go):
+            self.orders(message.task_run_id).put(message)
+        elif isinstance(message, Settled):
+            with self._lock:
+                self._settled[message.task_run_id] = message
+                calls = self._waiting.pop(message.task_run_id, [])
+                orders = self._orders.get(message.task_run_id)
+            if orders is not None:
+                orders.put(None)
+            for call in calls:
+                call()
+
+
+_desks: WeakKeyDictionary[Any, Desk] = WeakKeyDictionary()
+_desks_lock = threading.Lock()
+
+
+def _desk_of(link: Link) -> Desk:
+    with _desks_lock:
+        if link not in _desks:
+            _desks[link] = Desk(link)
+        return _desks[link]
+
+
+class RemoteScope:
+    """Asks the driver for task runs, on behalf of one execution of a body on a worker."""
+
+    def __init__(self, context: RunContext) -> None:
+        if not isinstance(context.info, AttemptInfo):
+            raise InternalError("Only a task run can ask from a worker.")
+        self._context = context
+        self._info = context.info
+        self._link = context.link
+        self._desk = _desk_of(context.link)
+        self._children = Children(self._info.task_run_id)
+
+    @property
+    def flow_run_id(self) -> str:
+        """The flow run that task runs asked for here belong to."""
+        return self._info.flow_run_id
+
+    @property
+    def parent_id(self) -> str:
+        """The run whose body asks."""
+        return self._info.task_run_id
+
+    def now(self) -> float:
+        """Return seconds since 1970 in UTC."""
+        return clock.now()
+
+    def identify(self, task_name: str, inputs: Any) -> tuple[str, str]:
+        """Return the id and the name of the next call of a task with these inputs."""
+        return self._children.identify(task_name, inputs)
+
+    def owns(self, other: Scope) -> bool:
+        """Tell whether a future of `other` may be an upstream here: one of the same attempt."""
+        return isinstance(other, RemoteScope) and other._desk is self._desk
+
+    def submit(
+        self, event: TaskCreated | MapCreated, calls: Sequence[Call], options: CallOptions
+    ) -> None:
+        """Send task runs up, one call each; the driver records and dispatches them."""
+        items = event.items if isinstance(event, MapCreated) else (event,)
+        for item in items:
+            self._desk.forget(item.task_run_id)
+        packed = tuple(self._link.pack(call) for call in calls)
+        self._send(event, packed, options)
+
+    def _send(
+        self, event: TaskCreated | MapCreated, calls: tuple[Any, ...], options: CallOptions
+    ) -> None:
+        self._link.send(ChildrenCreated(self._link.address, event, calls, options))
+
+    def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
+        """Send a task run up, run its body here whenever the driver says go, and return its value."""
+        self._desk.forget(event.task_run_id)
+        orders = self._desk.orders(event.task_run_id)
+        self._send(event, (None,), options)
+        value: Any = None
+        ran = False
+        waits_for_others = bool(event.upstreams)
+        while True:
+            with self._context.slot() if waits_for_others else nullcontext():
+                order = orders.get()
+            if order is None:
+                break
+            value, ran = self._run_body(order, event, call, options), True
+        if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
+            return value
+        return self.value(event.task_run_id)
+
+    def _run_body(self, go: Go, event: TaskCreated, call: Call, options: CallOptions) -> Any:
+        info = replace(
+            self._info,
+            task_run_id=event.task_run_id,
+            dispatch=go.dispatch,
+            attempt=go.attempt,
+            task_name=event.task_name,
+            task_run_name=event.name,
+            tags=options.tags,
+            log_prints=options.log_prints,
+            confirm_start=False,
+        )
+        outcome, value = body.run(
+            info,
+            lambda: (call, {up.task_run_id: self.value(up.task_run_id) for up in event.upstreams}),
+            self._link,
+            worker=self._context.worker,
+            slot=self._context.slot,
+        )
+        self._link.send(outcome)
+        return value
+
+    def status(self, task_run_id: str) -> Status:
+        """Return the state of a child, as far as it is known here."""
+        settled = self._desk.settled(task_run_id)
+        if settled is None:
+            return PENDING
+        return Status(settled.state_name, settled.message, settled.at)
+
+    def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
+        """Call `then` once a child is final."""
+        self._desk.when_final(task_run_id, then)
+
+    def value(self, task_run_id: str) -> Any:
+        """Return the value of a child. Raises what made it fail, or `MissingResult`."""
+        settled = self._desk.settled(task_run_id)
+        if settled is None:
+            raise InternalError(f"Task run {task_run_id} is not final.")
+        if self.status(task_run_id).type is not StateType.COMPLETED:
+            raise outcomes.failure_of(
+                task_run_id[:8], settled.state_name, settled.message, settled.error
+            )
+        if settled.value is not None:
+            return loads(settled.value)
+        if settled.key is None:
+            raise MissingResult("The child has completed, but its value is gone.")
+        return self._link.fetch(settled.key)
+
+    def drop(self, task_run_id: str) -> None:
+        """Note that a future is gone."""
+        self._link.send(HandleDropped((task_run_id,)))

@@ -1,0 +1,82 @@
+"""The driver's log: what runs say, and what becomes of them, in one place for people to read.
+
+Lines of runs go through the journal first and are shown here after. The logger is ``dflow``; a program that
+has set up logging of its own gets them there, any other on standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+from dflow.core.records import FlowRun, Need, Stage, TaskRun
+from dflow.messages import LogEntry
+
+SHOWN = "dflow.runs"
+"""The logger on which lines of runs are shown."""
+
+_lock = threading.Lock()
+_handler: logging.Handler | None = None
+
+
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # its stream is looked up
+    """Writes to what ``sys.stderr`` is at the moment, so that captured and redirected output works."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def prepare(level: str) -> None:
+    """Show the lines of runs on standard error, unless the program has set up logging of its own."""
+    global _handler
+    logger = logging.getLogger("dflow")
+    with _lock:
+        logger.setLevel(level)
+        if _handler is None and not logger.handlers and not logging.getLogger().handlers:
+            _handler = _Stderr()
+            _handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            logger.addHandler(_handler)
+
+
+def show(level: int, message: str) -> None:
+    """Show one line."""
+    logging.getLogger(SHOWN).log(level, message)
+
+
+def echo(entries: Sequence[LogEntry], name_of: Callable[[str], str]) -> None:
+    """Show lines of runs, each with the name of its run, its attempt if it is not the first, its worker."""
+    for entry in entries:
+        who = name_of(entry.task_run_id or entry.flow_run_id)
+        if entry.attempt > 1:
+            who += f" (attempt {entry.attempt})"
+        if entry.worker:
+            who += f" @ {entry.worker}"
+        show(entry.level, f"{logging.getLevelName(entry.level):<7} {who} | {entry.message}")
+
+
+def announce(run: TaskRun | FlowRun) -> None:
+    """Show what became of a run, where somebody should know: retries, losses and failures."""
+    if isinstance(run, FlowRun):
+        return
+    retry = run.stage is Stage.AWAITING_RETRY
+    if run.stage not in (Stage.FAILED, Stage.CRASHED) and not retry:
+        return
+    tried = f"attempt {len(run.attempts_now)} of {run.policy.retries + 1}"
+    message = run.message
+    if retry:
+        wait = max(0.0, (run.due or run.changed_at) - run.changed_at)
+        message = f"{tried} failed: {message}; next in {wait:.1f} s"
+        show(logging.WARNING, f"RETRY   {run.name} | {message}")
+    elif run.state_name != "UpstreamFailed" or not any(
+        u.need is Need.ALLOW for u in run.upstreams
+    ):
+        show(logging.ERROR, f"{run.state_name.upper():<7} {run.name} | {message}")
+
+
+def show_end(name: str, flow_name: str, state_name: str, message: str) -> None:
+    """Show how a root flow run ended."""
+    level = logging.INFO if state_name == "Completed" else logging.ERROR
+    show(level, f"{state_name.upper():<7} {name} | flow '{flow_name}'. {message}".rstrip())

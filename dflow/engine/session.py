@@ -1,0 +1,401 @@
+"""A session: one root flow run, driven by this process.
+
+It joins the tracker to the journal on one side and to the open runners on the other: commands become work,
+what comes up from attempts becomes posts. It must not decide anything: the ledger does.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from dflow.attempts.calls import Call
+from dflow.attempts.capture import capture
+from dflow.attempts.context import FlowInfo
+from dflow.attempts.pickling import loads
+from dflow.core import commands as do
+from dflow.core import events as ev
+from dflow.core.records import FlowRun, Held, Stage, TaskRun
+from dflow.core.replay import Table
+from dflow.engine import outcomes, run_logs
+from dflow.engine.ledger import Claim, Ledger, Release
+from dflow.engine.links import LocalLink
+from dflow.engine.tracker import Asked, Do, Tracker, ids_of
+from dflow.errors import InternalError, JournalUnavailable, MissingResult
+from dflow.messages import (
+    AtRunner,
+    AttemptInfo,
+    Blob,
+    CallOptions,
+    ChildrenCreated,
+    Go,
+    HandleDropped,
+    Here,
+    Input,
+    Key,
+    LogEntry,
+    Settled,
+    StartConfirmed,
+    Up,
+    Work,
+)
+from dflow.ports import Clock, Ids, OpenRunner, RunJournal, TaskRunner
+from dflow.settings import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What was asked for: a call, by whom, and where it is to run."""
+
+    call: Any
+    options: CallOptions
+    flow: FlowInfo
+    runner: OpenRunner | None
+    parent: Key | None = None
+    orders: SimpleQueue[Go | None] | None = None
+
+
+class Session:
+    """Drives one root flow run: what its flow and its tasks ask for goes through here."""
+
+    def __init__(
+        self,
+        root: FlowInfo,
+        journal: RunJournal,
+        settings: Settings,
+        clock: Clock,
+        ids: Ids,
+        table: Table | None = None,
+    ) -> None:
+        self.root = root
+        self.settings = settings
+        self.clock = clock
+        self.ids = ids
+        self.journal = journal
+        self.ledger = Ledger(table)
+        self.errors: dict[str, BaseException] = {}
+        self._asked: dict[str, Asking] = {}
+        self._flows: dict[str, FlowInfo] = {}
+        self._runners: dict[str, Callable[[], TaskRunner]] = {}
+        self._open: dict[TaskRunner, OpenRunner] = {}
+        self._opening = threading.Lock()
+        self._confirming: set[Key] = set()
+        self._carrier: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
+        self.tracker = Tracker(
+            self.ledger,
+            journal,
+            clock,
+            act=self._act,
+            echo=lambda entries: run_logs.echo(entries, self.name_of),
+            changed=self._changed,
+        )
+        self.tracker.start()
+
+    # Flow runs and their runners --------------------------------------------------------------------
+
+    def add_flow(self, flow: FlowInfo, runner: Callable[[], TaskRunner]) -> None:
+        """Let a flow run ask for task runs; `runner` gives its runner, when the first is submitted."""
+        self._flows[flow.flow_run_id] = flow
+        self._runners[flow.flow_run_id] = runner
+
+    def runner_of(self, flow_run_id: str) -> Callable[[], TaskRunner]:
+        """Return what gives the runner of a flow run."""
+        return self._runners[flow_run_id]
+
+    def open_runner(self, flow_run_id: str) -> OpenRunner:
+        """Return the runner of a flow run at work, opened at its first use. Raises `ClusterError`."""
+        with self._opening:
+            runner = self._runners[flow_run_id]()
+            if runner not in self._open:
+                self._open[runner] = runner.open(self)
+            return self._open[runner]
+
+    def name_of(self, run_id: str) -> str:
+        """Return the name of a run, for people."""
+        run = self.tracker.shown.get(run_id)
+        return run.name if run is not None else run_id[:8]
+
+    # Asking -------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        event: ev.TaskCreated | ev.MapCreated,
+        calls: Sequence[Any],
+        options: CallOptions,
+        runner: OpenRunner | None,
+        parent: Key | None = None,
+        orders: SimpleQueue[Go | None] | None = None,
+    ) -> None:
+        """Ask for task runs: `calls` are packed as `runner` takes them, one for each.
+
+        Without a runner, or with one that runs bodies in the calling thread, the caller acts on `orders`: a
+        `Go` for each attempt, None for each task run that is final.
+        """
+        self._check_process()
+        flow = self._flows[event.flow_run_id]
+        ids = ids_of(event)
+        for task_run_id, call in zip(ids, calls, strict=True):
+            self._asked[task_run_id] = Asking(call, options, flow, runner, parent, orders)
+        claim = Claim(
+            id(runner),
+            here=options.here,
+            follows=runner is not None and runner.follows,
+            shares_memory=runner is None or runner.shares_memory,
+        )
+        self.tracker.hide(ids)
+        self.tracker.post(Asked(event, claim, handles=not options.here))
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise JournalUnavailable(
+                f"Flow run '{self.root.flow_run_name}' belongs to process {self._pid}, of which this one "
+                "is a fork. Submit tasks from the original process only."
+            )
+
+    # The host of open runners -------------------------------------------------------------------------
+
+    def news(self, messages: Sequence[Up]) -> None:
+        """Take what came up from attempts, in order."""
+        for message in messages:
+            if isinstance(message, ChildrenCreated):
+                self._ask_for_attempt(message)
+            else:
+                self.tracker.post(message)
+
+    def link(self, info: AttemptInfo) -> LocalLink:
+        """Return a link for an attempt that runs in this process."""
+        return LocalLink(self, info.task_run_id, info.dispatch)
+
+    def _ask_for_attempt(self, message: ChildrenCreated) -> None:
+        parent = self._asked.get(message.parent[0])
+        if parent is None:
+            raise InternalError(f"An attempt of an unknown task run asked: {message.parent}.")
+        self.ask(message.event, message.calls, message.options, parent.runner, message.parent)
+
+    # Commands -------------------------------------------------------------------------------------------
+
+    def _act(self, orders: Sequence[do.Command]) -> None:
+        """Act on commands that are durable."""
+        groups: dict[int, tuple[OpenRunner, list[Work]]] = {}
+        for order in orders:
+            asked = self._asked.get(order.run_id)
+            if asked is None:
+                continue
+            if isinstance(order, do.Dispatch):
+                self._dispatch(order, asked, groups)
+            elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
+                self._instruct(asked.runner, order)
+        for runner, works in groups.values():
+            self._hand_over(runner, works)
+
+    def _instruct(self, runner: OpenRunner, order: do.Command) -> None:
+        match order:
+            case do.Withdraw():
+                runner.withdraw([(order.run_id, order.dispatch)])
+            case do.Stop():
+                runner.stop([(order.run_id, order.dispatch)])
+            case Release():
+                runner.release([(order.run_id, self._run(order.run_id).dispatch)])
+
+    def _dispatch(
+        self,
+        order: do.Dispatch,
+        asked: Asking,
+        groups: dict[int, tuple[OpenRunner, list[Work]]],
+    ) -> None:
+        go = Go(order.run_id, order.dispatch, order.attempt)
+        if asked.orders is not None:
+            asked.orders.put(go)
+            return
+        if asked.runner is None:
+            raise InternalError(f"Nobody runs '{order.run_id}'.")
+        if asked.options.here and asked.parent is not None:
+            asked.runner.tell(asked.parent, go)
+            return
+        if order.confirm_start:
+            self._confirming.add((order.run_id, order.dispatch))
+        if all(self._is_near(up.task_run_id, asked) for up in self._run(order.run_id).upstreams):
+            _, works = groups.setdefault(id(asked.runner), (asked.runner, []))
+            works.append(self.work(go, confirm_start=order.confirm_start))
+            return
+        if self._carrier is None:
+            self._carrier = ThreadPoolExecutor(1, thread_name_prefix="dflow-carrier")
+        self._carrier.submit(self._carry, asked.runner, go, order.confirm_start)
+
+    def _carry(self, runner: OpenRunner, go: Go, confirm_start: bool) -> None:
+        """Hand over what needs a value from another runner, which takes time to fetch."""
+        try:
+            work = self.work(go, confirm_start=confirm_start)
+        except Exception as error:
+            self._not_dispatched([(go.task_run_id, go.dispatch)], error)
+        else:
+            self._hand_over(runner, [work])
+
+    def _hand_over(self, runner: OpenRunner, works: list[Work]) -> None:
+        try:
+            runner.dispatch(works)
+        except Exception as error:
+            self._not_dispatched([work.info.key for work in works], error)
+
+    def _not_dispatched(self, keys: Sequence[Key], error: Exception) -> None:
+        """Let task runs fail that could not be handed over: there is nothing to wait for."""
+        now = self.clock.now()
+        for task_run_id, dispatch in keys:
+            self.tracker.post(
+                ev.AttemptRaised(
+                    at=now,
+                    task_run_id=task_run_id,
+                    dispatch=dispatch,
+                    started_at=now,
+                    seconds=0.0,
+                    error=capture(error),
+                    retriable=False,
+                )
+            )
+
+    def work(self, go: Go, *, confirm_start: bool = False) -> Work:
+        """Return the dispatch of a task run as a runner takes it."""
+        run, asked = self._run(go.task_run_id), self._asked[go.task_run_id]
+        info = AttemptInfo(
+            task_run_id=run.id,
+            dispatch=go.dispatch,
+            generation=run.generation,
+            attempt=go.attempt,
+            task_name=run.task_name,
+            task_run_name=run.name,
+            flow_run_id=run.flow_run_id,
+            flow_run_name=asked.flow.flow_run_name,
+            flow_name=asked.flow.flow_name,
+            root_id=self.root.flow_run_id,
+            tags=asked.options.tags,
+            log_prints=asked.options.log_prints,
+            log_level=asked.flow.log_level,
+            small=self.settings.small_result,
+            confirm_start=confirm_start,
+        )
+        inputs = {up.task_run_id: self._input(up.task_run_id, asked) for up in run.upstreams}
+        return Work(info, asked.call, inputs)
+
+    def _is_near(self, upstream_id: str, asked: Asking) -> bool:
+        """Tell whether an upstream's value need not be fetched from another runner."""
+        source = self._asked.get(upstream_id)
+        run = self._run(upstream_id)
+        return (
+            run.held is Held.JOURNAL
+            or run.stage is not Stage.COMPLETED
+            or (source is not None and source.runner is asked.runner)
+        )
+
+    def _input(self, upstream_id: str, asked: Asking) -> Input:
+        source = self._asked.get(upstream_id)
+        run = self._run(upstream_id)
+        same = source is not None and source.runner is asked.runner
+        if same and (run.stage is not Stage.COMPLETED or upstream_id in self.ledger.with_runner):
+            return AtRunner((upstream_id, run.dispatch))
+        if run.held is Held.JOURNAL:
+            return Blob(self._kept(upstream_id))
+        return Here(self.value(upstream_id))
+
+    def _run(self, task_run_id: str) -> TaskRun:
+        return self.ledger.table.task_runs[task_run_id]
+
+    # What was shown ---------------------------------------------------------------------------------------
+
+    def _changed(self, run: TaskRun | FlowRun) -> None:
+        """Tell those outside the tracker what became of a run."""
+        run_logs.announce(run)
+        if isinstance(run, FlowRun):
+            return
+        asked = self._asked.get(run.id)
+        if asked is None:
+            return
+        key = (run.id, run.dispatch)
+        if asked.orders is not None and run.stage.final:
+            asked.orders.put(None)
+        if asked.runner is None:
+            return
+        if key in self._confirming and run.stage is Stage.RUNNING:
+            self._confirming.discard(key)
+            asked.runner.tell(key, StartConfirmed(key))
+        if asked.parent is not None and run.stage.final:
+            asked.runner.tell(asked.parent, self._settled(run))
+
+    def _settled(self, run: TaskRun) -> Settled:
+        failed = self._run(self.ledger.root_failure(run.id))
+        at_runner = run.id in self.ledger.with_runner
+        return Settled(
+            task_run_id=run.id,
+            state_name=run.state_name,
+            message=run.message,
+            at=run.changed_at,
+            error=failed.error,
+            value=self._kept(run.id) if run.held is Held.JOURNAL else None,
+            key=(run.id, run.dispatch) if at_runner else None,
+        )
+
+    # Values -------------------------------------------------------------------------------------------------
+
+    def value(self, task_run_id: str) -> Any:
+        """Return the value of a final task run, or raise what made it fail. Blocks while it is fetched."""
+        run = self.tracker.shown[task_run_id]
+        if not isinstance(run, TaskRun):
+            raise InternalError(f"'{run.name}' is not a task run.")
+        if run.stage is not Stage.COMPLETED:
+            root = self._run(self.ledger.root_failure(task_run_id))
+            raise outcomes.failure(run, root, self.errors.get(root.id))
+        asked = self._asked.get(task_run_id)
+        if asked is not None and asked.runner is not None and task_run_id in self.ledger.with_runner:
+            return asked.runner.fetch((task_run_id, run.dispatch))
+        if run.held is Held.JOURNAL:
+            return self.kept(task_run_id)
+        raise MissingResult(
+            f"'{run.name}' has completed, but its value is gone: it was larger than "
+            f"{self.settings.small_result} bytes, and it is not on the cluster any more. "
+            "Keep its future as long as you need the value, or run the task again."
+        )
+
+    def kept(self, run_id: str) -> Any:
+        """Return the value of a run that the journal keeps."""
+        return loads(self._kept(run_id))
+
+    def _kept(self, run_id: str) -> bytes:
+        data = self.journal.value(run_id)
+        if data is None:
+            raise MissingResult(f"The journal has no value of '{self.name_of(run_id)}'.")
+        return data
+
+    # The end ------------------------------------------------------------------------------------------------
+
+    def drop(self, task_run_id: str) -> None:
+        """Note that a future is gone."""
+        if os.getpid() == self._pid and self.tracker.failure is None:
+            self.tracker.post(HandleDropped((task_run_id,)))
+
+    def log(self, entry: LogEntry) -> None:
+        """Record and show a line of a run."""
+        self.tracker.post(entry)
+
+    def in_tracker(self, action: Callable[[Ledger], T]) -> T:
+        """Do something with the ledger in the tracker's thread; return its result once it is durable."""
+        results: list[T] = []
+        self.tracker.commit(Do(lambda ledger: results.append(action(ledger))))
+        return results[0]
+
+    def close(self) -> None:
+        """Let go of runners, tracker and journal. The runs stay as they were recorded."""
+        for opened in self._open.values():
+            opened.close()
+        if self._carrier is not None:
+            self._carrier.shutdown()
+        self.tracker.close()
+        self.journal.close()
+
+

@@ -1,0 +1,299 @@
+"""The tracker: the one owner of all state of a root flow run.
+
+One thread. Whatever happens is posted to it: by the user's threads, by runners, by attempts through the
+Link, by timers. It takes what has come, lets the ledger work out what follows, commits that to the journal
+in one transaction, and only then shows it and acts on it. Nobody else changes a record, so records need no
+locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from dflow.core import commands as do
+from dflow.core import events as ev
+from dflow.core.records import FlowRun, TaskRun
+from dflow.engine.ledger import Changes, Claim, Ledger
+from dflow.errors import DflowError, InternalError, JournalUnavailable
+from dflow.messages import HandleDropped, LogEntry
+from dflow.ports import Batch, Clock, RunJournal
+
+GROUP = 500
+"""How many posts are taken together into one transaction."""
+RETRY_WRITE = 0.5
+"""Seconds between two tries of a transaction that the journal could not write."""
+IDLE = 3600.0
+"""Seconds that the tracker sleeps at most when nothing is due."""
+
+_log = logging.getLogger("dflow.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Task runs are asked for. Who acts on their commands is known under `claim`."""
+
+    event: ev.TaskCreated | ev.MapCreated
+    claim: Claim
+    handles: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Something to do with the ledger, in the tracker's own thread."""
+
+    action: Callable[[Ledger], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Set `reached` once all that was posted before is durable and shown."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+
+
+Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed
+
+
+def ids_of(event: ev.TaskCreated | ev.MapCreated) -> list[str]:
+    """Return the ids of the task runs that an event makes."""
+    if isinstance(event, ev.MapCreated):
+        return [item.task_run_id for item in event.items]
+    return [event.task_run_id]
+
+
+class Tracker:
+    """The thread that owns the ledger.
+
+    `act` is called with the commands of each transaction after it is durable, `echo` with its log lines,
+    `changed` with each record that it changed.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        journal: RunJournal,
+        clock: Clock,
+        *,
+        act: Callable[[Sequence[do.Command]], None],
+        echo: Callable[[Sequence[LogEntry]], None],
+        changed: Callable[[TaskRun | FlowRun], None],
+    ) -> None:
+        self.shown: dict[str, TaskRun | FlowRun] = {
+            **ledger.table.flow_runs,
+            **ledger.table.task_runs,
+        }
+        self.failure: DflowError | None = None
+        self._ledger = ledger
+        self._journal = journal
+        self._clock = clock
+        self._act = act
+        self._echo = echo
+        self._changed = changed
+        self._posts: SimpleQueue[Post | None] = SimpleQueue()
+        self._timers: list[tuple[float, int, ev.Event]] = []
+        self._order = itertools.count()
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._waiting_lock = threading.Lock()
+        self._logs: list[LogEntry] = []
+        self._asked_for: list[str] = []
+        self._reached: list[threading.Event] = []
+        self._unsaved_since: float | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="dflow-tracker", daemon=True)
+
+    # From any thread --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def hide(self, run_ids: Iterable[str]) -> None:
+        """Do not show final runs that are about to be asked for again, until the tracker has decided."""
+        for run_id in run_ids:
+            run = self.shown.get(run_id)
+            if run is not None and run.stage.final:
+                self.shown.pop(run_id, None)
+
+    def post(self, *posts: Post) -> None:
+        """Tell the tracker what happened. Does not block. Raises what made the tracker fail, if it did."""
+        if self.failure is not None:
+            raise self.failure
+        for post in posts:
+            self._posts.put(post)
+
+    def commit(self, *posts: Post) -> None:
+        """Post, and wait until that and all before it is durable and shown."""
+        mark = Committed()
+        self.post(*posts, mark)
+        while not mark.reached.wait(1.0):
+            if self.failure is not None:
+                break
+        if self.failure is not None:
+            raise self.failure
+
+    def when_final(self, run_id: str, then: Callable[[], None]) -> None:
+        """Call `then` once the run is shown as final: now, or later in the tracker's thread."""
+        with self._waiting_lock:
+            run = self.shown.get(run_id)
+            if self.failure is None and (run is None or not run.stage.final):
+                self._waiting.setdefault(run_id, []).append(then)
+                return
+        then()
+
+    def fail(self, error: DflowError) -> None:
+        """Stop showing anything, and wake everybody who waits: they will find `failure`."""
+        self.failure = error
+        with self._waiting_lock:
+            calls = [call for waiting in self._waiting.values() for call in waiting]
+            self._waiting.clear()
+        for call in calls:
+            call()
+        for reached in self._reached:
+            reached.set()
+        with contextlib.suppress(Empty):
+            while True:
+                post = self._posts.get_nowait()
+                if isinstance(post, Committed):
+                    post.reached.set()
+
+    def close(self) -> None:
+        """Commit what was posted, and end the thread."""
+        self._closing = True
+        self._posts.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # In the tracker's thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._round():
+                pass
+        except DflowError as error:
+            self.fail(error)
+        except BaseException as error:
+            _log.exception("The tracker failed")
+            self.fail(InternalError(f"The tracker failed: {error!r}. Please report this."))
+
+    def _round(self) -> bool:
+        """Take what has come, commit it, act on it; return False when there is nothing more to come."""
+        goes_on = True
+        for post in self._gather():
+            if post is None:
+                goes_on = False
+            else:
+                self._absorb(post)
+        self._fire_timers()
+        changes = self._ledger.take()
+        self._write(changes)
+        self._show(changes)
+        self._act([order for order in changes.orders if not self._set_timer(order)])
+        for reached in self._reached:
+            reached.set()
+        self._reached.clear()
+        return goes_on
+
+    def _gather(self) -> Iterable[Post | None]:
+        timeout = IDLE
+        if self._timers:
+            timeout = max(0.0, self._timers[0][0] - self._clock.monotonic())
+        try:
+            yield self._posts.get(timeout=min(timeout, IDLE))
+            for _ in range(GROUP):
+                yield self._posts.get_nowait()
+        except Empty:
+            return
+
+    def _absorb(self, post: Post) -> None:
+        match post:
+            case ev.Event():
+                self._ledger.apply(post)
+            case Asked():
+                self._ledger.ask(post.event, post.claim, post.handles)
+                self._asked_for += ids_of(post.event)
+            case LogEntry():
+                self._logs.append(post)
+            case HandleDropped():
+                self._ledger.drop_handles(post.task_run_ids)
+            case Do():
+                post.action(self._ledger)
+            case Committed():
+                self._reached.append(post.reached)
+
+    def _write(self, changes: Changes) -> None:
+        """Write one transaction; while the journal cannot, say so and try again: nothing is shown meanwhile."""
+        logs, self._logs = self._logs, []
+        runs = changes.records.values()
+        batch = Batch(
+            events=changes.events,
+            task_runs=[run for run in runs if isinstance(run, TaskRun)],
+            flow_runs=[run for run in runs if isinstance(run, FlowRun)],
+            logs=logs,
+        )
+        if not (batch.events or batch.logs):
+            return
+        while True:
+            try:
+                self._journal.append(batch)
+                break
+            except JournalUnavailable as error:
+                if self._closing:
+                    raise
+                self._say_unsaved(error)
+                threading.Event().wait(RETRY_WRITE)
+        if self._unsaved_since is not None:
+            self._unsaved_since = None
+            _log.warning("The journal can be written again; the run goes on.")
+        if logs:
+            self._echo(logs)
+
+    def _say_unsaved(self, error: JournalUnavailable) -> None:
+        if self._unsaved_since is None:
+            self._unsaved_since = self._clock.monotonic()
+            _log.error("The run is held up, because its journal cannot be written: %s", error)
+
+    def _show(self, changes: Changes) -> None:
+        records = dict(changes.records)
+        for run_id in self._asked_for:
+            if run_id not in self.shown:
+                records.setdefault(run_id, self._ledger.table.task_runs[run_id])
+        self._asked_for.clear()
+        self.shown.update(records)
+        final = [run for run in records.values() if run.stage.final]
+        calls: list[Callable[[], None]] = []
+        with self._waiting_lock:
+            for run in final:
+                calls += self._waiting.pop(run.id, ())
+        for record in records.values():
+            self._changed(record)
+        for call in calls:
+            call()
+
+    def _set_timer(self, order: do.Command) -> bool:
+        if not isinstance(order, do.SetTimer):
+            return False
+        if order.run_id in self._ledger.table.flow_runs:
+            return True  # the thread that runs the flow's body waits itself
+        event = ev.RetryDue(
+            at=order.due,
+            task_run_id=order.run_id,
+            generation=order.generation,
+            attempt=order.attempt,
+        )
+        wait = max(0.0, order.due - self._clock.now())
+        heapq.heappush(
+            self._timers, (self._clock.monotonic() + wait, next(self._order), event)
+        )
+        return True
+
+    def _fire_timers(self) -> None:
+        while self._timers and self._timers[0][0] <= self._clock.monotonic():
+            self._ledger.apply(heapq.heappop(self._timers)[2])

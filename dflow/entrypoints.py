@@ -1,0 +1,121 @@
+"""Finding a flow by ``FILE.py:FLOW``, and again the flow of a recorded run.
+
+A file is loaded the way multiprocessing loads the main script in its children: under the name
+``__mp_main__``, without running what is inside its main guard. So the worker processes that we start load
+the same file under the same name, and results whose classes live in it can be read again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dflow.errors import EntrypointError
+from dflow.flows import Flow
+
+
+def load(text: str) -> Flow[Any, Any]:
+    """Return the flow that ``FILE.py:FLOW`` (or ``package.module:FLOW``) names.
+
+    ``:FLOW`` may be left out where the file has only one flow. Raises `EntrypointError`.
+    """
+    place, _, name = text.partition(":")
+    if place.endswith(".py") or os.sep in place:
+        module = load_file(Path(place))
+    else:
+        module = _import(place)
+    return _flow_in(module, name, place)
+
+
+def load_recorded(entrypoint: Mapping[str, str]) -> Flow[Any, Any]:
+    """Return the flow of a recorded run: from its module, or from its file. Raises `EntrypointError`."""
+    module_name, qualname = entrypoint["module"], entrypoint["qualname"]
+    if module_name == "__main__":
+        if not entrypoint["file"].endswith(".py"):
+            raise EntrypointError(
+                "The flow of this run was defined in a notebook or at a prompt. Resume it there, with "
+                f"{qualname}.resume(...)."
+            )
+        module = load_file(Path(entrypoint["file"]))
+    else:
+        folder = _root_folder(Path(entrypoint["file"]), module_name)
+        if folder not in sys.path:
+            sys.path.append(folder)
+        module = _import(module_name)
+    return _flow_in(module, qualname, module_name)
+
+
+def load_file(path: Path) -> types.ModuleType:
+    """Run a Python file as ``__mp_main__`` and return its module. Raises `EntrypointError`."""
+    file = path.expanduser().absolute()
+    loaded = sys.modules.get("__mp_main__")
+    if loaded is not None and getattr(loaded, "__file__", None) == str(file):
+        return loaded
+    try:
+        code = compile(file.read_bytes(), str(file), "exec")
+    except OSError as error:
+        raise EntrypointError(
+            f"'{path}' cannot be read: {error.strerror}. Name the file that defines the flow."
+        ) from None
+    except (SyntaxError, ValueError) as error:
+        raise EntrypointError(f"'{path}' is not valid Python: {error}.") from None
+    module = types.ModuleType("__mp_main__")
+    module.__file__ = str(file)
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    try:
+        exec(code, module.__dict__)
+    except (Exception, SystemExit) as error:
+        sys.modules["__main__"] = before
+        del sys.modules["__mp_main__"]
+        shown = "".join(traceback.format_exception(type(error), error, _below(error)))
+        raise EntrypointError(f"'{path}' raised an error while it was loaded:\n\n{shown}") from None
+    return module
+
+
+def _below(error: BaseException) -> types.TracebackType | None:
+    """Return the traceback without our own frame at its top."""
+    return error.__traceback__.tb_next if error.__traceback__ is not None else None
+
+
+def _import(name: str) -> types.ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise EntrypointError(
+            f"The module '{name}' cannot be imported: {error!r}. "
+            "Name a file as FILE.py:FLOW, or a module that can be imported from here."
+        ) from error
+
+
+def _root_folder(file: Path, module_name: str) -> str:
+    """Return the folder from which a module was imported."""
+    levels = module_name.count(".") + (file.name == "__init__.py")
+    return str(file.parents[levels])
+
+
+def _flow_in(module: types.ModuleType, name: str, place: str) -> Flow[Any, Any]:
+    flows = {key: value for key, value in vars(module).items() if isinstance(value, Flow)}
+    if not name and len(flows) == 1:
+        return next(iter(flows.values()))
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, Flow):
+        return found
+    by_name = [value for value in flows.values() if name in (value.name, value.fn.__name__)]
+    if by_name:
+        return by_name[0]
+    there = f"It has: {', '.join(sorted(flows))}." if flows else "It has no flows."
+    wanted = f"no flow '{name}'" if name else "several flows; name one as FILE.py:FLOW"
+    raise EntrypointError(f"'{place}' has {wanted}. {there}")

@@ -1,0 +1,229 @@
+"""Events, records and entries as rows, and back. A row whose mark does not fit is refused, never believed.
+
+Rows hold primitives: msgpack and JSON, and the blobs of users, which nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any, TypeVar
+from zlib import crc32
+
+import msgpack
+
+from dflow.core.codec import build, decode, plain
+from dflow.core.events import Event
+from dflow.core.records import FlowRun, TaskRun
+from dflow.messages import LogEntry
+from dflow.ports import Holder, RunEntry
+
+Row = tuple[Any, ...]
+Record = TypeVar("Record", TaskRun, FlowRun)
+
+
+class Unsound(Exception):
+    """A row does not hold what was written; the message says which one."""
+
+
+@contextmanager
+def sound(what: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a row is read into `Unsound`."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise Unsound(f"{what} cannot be read") from error
+
+
+def check(fits: bool, what: str) -> None:
+    """Raise `Unsound` unless it fits."""
+    if not fits:
+        raise Unsound(f"{what} is not as it was written")
+
+
+def pack(data: Any) -> bytes:
+    """Return plain data as msgpack; text may hold lone surrogates, as names of files do."""
+    return msgpack.packb(data, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
+
+
+def unpack(blob: bytes) -> Any:
+    """Return the data that was packed."""
+    return msgpack.unpackb(blob, unicode_errors="surrogatepass", strict_map_key=False)
+
+
+def text(value: str) -> str:
+    """Return text that SQLite can keep: what UTF-8 cannot say is written as an escape."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# Meta ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Who may write a record, and the last number of each of its tables."""
+
+    run_id: str
+    epoch: int
+    events: int = 0
+    task_runs: int = 0
+    flow_runs: int = 0
+
+    @property
+    def mark(self) -> int:
+        """The check sum of the row."""
+        return crc32(
+            repr((self.run_id, self.epoch, self.events, self.task_runs, self.flow_runs)).encode()
+        )
+
+
+def head_of(row: Row | None) -> Head:
+    """Return the head that a row holds."""
+    with sound("the head"):
+        check(row is not None, "the head")
+        *values, mark = row or ()
+        head = Head(*values)
+        check(head.mark == mark, "the head")
+        return head
+
+
+# Events ----------------------------------------------------------------------------------------------
+
+
+def event_row(number: int, event: Event) -> tuple[Row, str | None, bytes | None]:
+    """Return an event as a row without its value, whose value it may carry, and the value."""
+    fields = plain(event)
+    at = float(fields.pop("at"))
+    task_run_id = fields.pop("task_run_id", None)
+    owner = (task_run_id or fields["flow_run_id"]) if hasattr(event, "value") else None
+    value = fields.pop("value", None) if owner else None
+    kind, version, blob = type(event).__name__, event.version, pack(fields)
+    mark = _event_mark(number, at, kind, version, task_run_id, blob)
+    return (number, at, kind, version, task_run_id, blob, mark), owner, value
+
+
+def _event_mark(
+    number: int, at: float, kind: str, version: int, task_run_id: str | None, blob: bytes
+) -> int:
+    return crc32(blob, crc32(repr((number, at, kind, version, task_run_id)).encode()))
+
+
+def event_of(row: Row) -> Event | None:
+    """Return the event that a row holds, or None for a kind that is not known here."""
+    number, at, kind, version, task_run_id, blob, mark = row
+    what = f"event {number}"
+    with sound(what):
+        check(_event_mark(number, at, kind, version, task_run_id, blob) == mark, what)
+        fields = unpack(blob) | {"at": at}
+        if task_run_id is not None:
+            fields["task_run_id"] = task_run_id
+        return decode(kind, version, fields)
+
+
+# Records ---------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def label_mark(flow_run_id: str, task_name: str, state_name: str) -> int:
+    """Return the check sum of what task runs are counted by."""
+    return crc32("\0".join((flow_run_id, task_name, state_name)).encode())
+
+
+def task_run_row(run: TaskRun) -> Row:
+    """Return a task run as a row."""
+    label = (run.flow_run_id, text(run.task_name), run.state_name)
+    blob = pack(plain(run))
+    return (run.id, *label, label_mark(*label), blob, crc32(blob))
+
+
+def flow_run_row(run: FlowRun) -> Row:
+    """Return a flow run as a row."""
+    blob = pack(plain(run))
+    return (run.id, blob, crc32(blob))
+
+
+def record_of(cls: type[Record], row: Row, number: int | None = None) -> Record:
+    """Return the record that a row holds. With `number`, the row must have it."""
+    found, run_id, blob, mark = row
+    what = f"the record of '{run_id}'"
+    with sound(what):
+        check(crc32(blob) == mark and number in (None, found), what)
+        record = build(cls, unpack(blob))
+        check(record.id == run_id, what)
+        return record
+
+
+# Values and log lines ----------------------------------------------------------------------------------
+
+
+def value_row(run_id: str, value: bytes) -> Row:
+    """Return the value of a run as a row."""
+    return run_id, value, crc32(value, crc32(run_id.encode()))
+
+
+def value_of(run_id: str, row: Row) -> bytes:
+    """Return the value that a row holds."""
+    value, mark = row
+    with sound(f"the value of '{run_id}'"):
+        check(value_row(run_id, value)[-1] == mark, f"the value of '{run_id}'")
+        return bytes(value)
+
+
+def log_row(entry: LogEntry) -> Row:
+    """Return a log line as a row, without its number."""
+    return (
+        entry.at,
+        entry.flow_run_id,
+        entry.task_run_id,
+        entry.attempt,
+        entry.level,
+        text(entry.logger),
+        text(entry.message),
+        text(entry.worker),
+    )
+
+
+def log_of(row: Row) -> LogEntry:
+    """Return the log line that a row holds."""
+    return LogEntry(*row)
+
+
+# The catalog -------------------------------------------------------------------------------------------
+
+
+_ENTRY_FIELDS = [field.name for field in fields(RunEntry)]
+
+
+def entry_row(entry: RunEntry) -> Row:
+    """Return a run as the catalog's row."""
+    return (
+        entry.id,
+        text(entry.name),
+        text(entry.flow_name),
+        entry.created_at,
+        entry.state_name,
+        text(entry.message),
+        entry.changed_at,
+        entry.epoch,
+        holder_text(entry.holder),
+        entry.heartbeat,
+        json.dumps(dict(entry.details)),
+    )
+
+
+def entry_of(row: Row) -> RunEntry:
+    """Return the run that the catalog's row, or a JSON list of the same, holds."""
+    with sound("an entry of the catalog"):
+        values = dict(zip(_ENTRY_FIELDS, row, strict=True))
+        holder = values["holder"]
+        values["holder"] = None if holder is None else build(Holder, json.loads(holder))
+        values["details"] = json.loads(values["details"])
+        return RunEntry(**values)
+
+
+def holder_text(holder: Holder | None) -> str | None:
+    """Return a holder as JSON."""
+    return None if holder is None else json.dumps(plain(holder))

@@ -1,0 +1,182 @@
+"""The record of one run, to be written by the driver of one epoch."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from zlib import crc32
+
+from dflow.errors import JournalError
+from dflow.journal.holding import taken_over
+from dflow.journal.sqlite.connection import Connection
+from dflow.journal.sqlite.failures import damaged
+from dflow.journal.sqlite.files import exists
+from dflow.journal.sqlite.rows import (
+    Head,
+    Row,
+    entry_row,
+    event_row,
+    flow_run_row,
+    log_row,
+    task_run_row,
+    value_row,
+)
+from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, head
+from dflow.journal.sqlite.schema import RUN
+from dflow.ports import Batch, RunEntry
+
+BUSY_SECONDS = 10.0
+"""How long a writer waits for readers, where it must."""
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """How a record is written: the journal mode of SQLite, and how far it syncs."""
+
+    journal_mode: str
+    synchronous: str
+
+    @property
+    def draft(self) -> str:
+        """How far a file is synced before there is anything in it to lose."""
+        return "FULL" if self.synchronous == "FULL" else "OFF"
+
+
+class SqliteRunJournal(SqliteRunReader):
+    """The record in a file that is open for its one writer."""
+
+    def __init__(self, connection: Connection, epoch: int) -> None:
+        super().__init__(connection)
+        self._epoch = epoch
+
+    def begin(self, run_id: str, entry: RunEntry | None) -> None:
+        """End every earlier epoch. Raises RunTakenOver if a later one has begun."""
+        with self._refusing(), self._connection.writing() as db:
+            before = head(db)
+            if before.run_id != run_id:
+                raise damaged(self._connection.path, f"it is the record of '{before.run_id}'")
+            if before.epoch > self._epoch:
+                raise taken_over(run_id, self._epoch)
+            if before.epoch < self._epoch:
+                now = replace(before, epoch=self._epoch)
+                db.execute(SQL["begin_epoch"], (now.epoch, now.mark, *_kept(entry)))
+
+    def append(self, batch: Batch) -> int:
+        """Write a batch in one transaction; return the number of the last event."""
+        with self._refusing(), self._connection.writing() as db:
+            before = head(db)
+            if before.epoch != self._epoch:
+                raise taken_over(before.run_id, self._epoch)
+            after = replace(before, events=before.events + len(batch.events))
+            _write_events(db, batch, before.events)
+            if batch.task_runs:
+                _write_task_runs(db, batch)
+                after = replace(after, task_runs=_number(db, "last_task_run"))
+            if batch.flow_runs:
+                db.executemany(SQL["save_flow_run"], map(flow_run_row, batch.flow_runs))
+                after = replace(after, flow_runs=_number(db, "last_flow_run"))
+            if batch.logs:
+                db.executemany(SQL["insert_log"], map(log_row, batch.logs))
+            _advance(db, after)
+            return after.events
+
+    def close(self) -> None:
+        """Let go of the record, and leave one file that needs no other, if nobody is reading it."""
+        with suppress(JournalError):  # it is only tidied: everything is written already
+            self._connection.pragma("busy_timeout = 0")
+            if self._connection.pragma("journal_mode") == "wal":
+                self._connection.pragma("wal_checkpoint(TRUNCATE)")
+                self._connection.pragma("journal_mode = DELETE")
+        super().close()
+
+
+def _write_events(db: sqlite3.Connection, batch: Batch, last: int) -> None:
+    rows: list[Row] = []
+    values: dict[str, bytes | None] = {}
+    for number, event in enumerate(batch.events, start=last + 1):
+        row, owner, value = event_row(number, event)
+        rows.append(row)
+        if owner is not None:
+            values[owner] = value
+    db.executemany(SQL["insert_event"], rows)
+    dropped = [(owner,) for owner, value in values.items() if value is None]
+    saved = [value_row(owner, value) for owner, value in values.items() if value is not None]
+    db.executemany(SQL["drop_value"], dropped)
+    db.executemany(SQL["save_value"], saved)
+
+
+def _write_task_runs(db: sqlite3.Connection, batch: Batch) -> None:
+    latest = {run.id: run for run in batch.task_runs}
+    db.executemany(SQL["save_task_run"], map(task_run_row, latest.values()))
+
+
+def _number(db: sqlite3.Connection, query: str) -> int:
+    return int(db.execute(SQL[query]).fetchone()[0])
+
+
+def _advance(db: sqlite3.Connection, to: Head) -> None:
+    row = (to.events, to.task_runs, to.flow_runs, to.mark, to.epoch)
+    if db.execute(SQL["advance"], row).rowcount != 1:
+        raise taken_over(to.run_id, to.epoch)
+
+
+# Opening -----------------------------------------------------------------------------------------------
+
+
+def open_to_write(
+    path: Path, run_id: str, epoch: int, entry: RunEntry | None, care: Care
+) -> SqliteRunJournal:
+    """Open the file of a run for the driver of `epoch`, which ends every earlier one; make it if need be.
+
+    The entry of the run in the catalog is kept in the file too, to rebuild the catalog from.
+    """
+    is_new = not exists(path)
+    if is_new:
+        _make(path, Head(run_id, epoch), entry, care)
+    connection = Connection(path, "rw", busy_seconds=BUSY_SECONDS)
+    try:
+        RUN.migrate(connection)
+        if not is_new:
+            _examine(connection)
+        _apply(care, connection)
+        journal = SqliteRunJournal(connection, epoch)
+        journal.begin(run_id, entry)
+    except BaseException:
+        connection.close()
+        raise
+    return journal
+
+
+def _make(path: Path, start: Head, entry: RunEntry | None, care: Care) -> None:
+    def fill(db: sqlite3.Connection) -> None:
+        db.execute(
+            SQL["create_meta"], (start.run_id, start.epoch, 0, 0, 0, start.mark, *_kept(entry))
+        )
+
+    RUN.make(path, fill, synchronous=care.draft)
+
+
+def _examine(connection: Connection) -> None:
+    """Look through a whole file before it is written to again: what is damaged would only get worse."""
+    verdict = connection.pragma("integrity_check(1)")
+    if verdict != "ok":
+        raise damaged(connection.path, str(verdict))
+
+
+def _apply(care: Care, connection: Connection) -> None:
+    # That a file is a write-ahead log from now on may be lost in a power cut, what is in it not.
+    connection.pragma(f"synchronous = {care.draft}")
+    mode = connection.pragma(f"journal_mode = {care.journal_mode}")
+    fits = str(mode).upper() == care.journal_mode
+    connection.pragma(f"synchronous = {care.synchronous if fits else 'FULL'}")
+
+
+def _kept(entry: RunEntry | None) -> tuple[str | None, int | None]:
+    """Return an entry of the catalog as a run keeps it, and its mark."""
+    if entry is None:
+        return None, None
+    text = json.dumps(entry_row(entry))
+    return text, crc32(text.encode())

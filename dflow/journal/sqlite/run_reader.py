@@ -1,0 +1,229 @@
+"""The record of one run, to be read: while it is written, after a crash, after its end."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from zlib import crc32
+
+from dflow.core.events import Event
+from dflow.core.records import FlowRun, TaskRun
+from dflow.errors import JournalUnavailable
+from dflow.journal.sqlite.connection import Connection
+from dflow.journal.sqlite.failures import code_of, damaged
+from dflow.journal.sqlite.queries import queries
+from dflow.journal.sqlite.rows import (
+    Head,
+    Record,
+    Row,
+    Unsound,
+    check,
+    entry_of,
+    event_of,
+    head_of,
+    label_mark,
+    log_of,
+    record_of,
+    sound,
+    value_of,
+)
+from dflow.journal.sqlite.schema import RUN
+from dflow.messages import LogEntry
+from dflow.ports import RunEntry
+
+SQL = queries("run")
+PAGE = 1000
+"""How many events or log lines are fetched at once."""
+
+T = TypeVar("T")
+
+
+class SqliteRunReader:
+    """The record in an open file. Each call sees one state of it; what is damaged is never given out."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.on_close: Callable[[], None] = lambda: None
+
+    def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `look` finds in one state of the file."""
+        try:
+            return self._look_once(look)
+        except JournalUnavailable as error:
+            if code_of(error.__cause__) != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+        _undo_cut_short(self._connection.path)
+        return self._look_once(look)
+
+    def _look_once(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        with self._refusing(), self._connection.reading() as db:
+            return look(db)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Turn a row that is not sound into the error that names the file."""
+        try:
+            yield
+        except Unsound as error:
+            raise damaged(self._connection.path, str(error)) from error
+
+    def check_kind(self) -> None:
+        """Raise NotAJournal, JournalTooNew or JournalDamaged unless this is the record of a run."""
+        self.look(lambda db: RUN.version(db, self._connection.path))
+
+    def events(self, after: int = 0) -> Iterator[tuple[int, Event | None]]:
+        """Yield (number, event) after a number; None for an unknown kind."""
+        return self._events(after, self.look(head).events)
+
+    def _events(self, after: int, last: int) -> Iterator[tuple[int, Event | None]]:
+        while after < last:
+            page = self._page_of_events(after, last)
+            yield from page
+            after += len(page)
+
+    def _page_of_events(self, after: int, last: int) -> list[tuple[int, Event | None]]:
+        def look(db: sqlite3.Connection) -> list[tuple[int, Event | None]]:
+            rows = db.execute(SQL["events"], (after, last, PAGE)).fetchall()
+            expected = list(range(after + 1, min(after + PAGE, last) + 1))
+            check([row[0] for row in rows] == expected, f"the list of events after {after}")
+            return [(row[0], event_of(row)) for row in rows]
+
+        return self.look(look)
+
+    def task_runs(self) -> Iterator[TaskRun]:
+        """Yield the task runs, in the order in which they were created."""
+
+        def look(db: sqlite3.Connection) -> list[Row]:
+            rows = db.execute(SQL["task_runs"]).fetchall()
+            check(len(rows) == head(db).task_runs, "the list of task runs")
+            return rows
+
+        return self._records(TaskRun, self.look(look))
+
+    def task_run(self, task_run_id: str) -> TaskRun | None:
+        """Return one task run. That there is none takes longer to say than what it is."""
+
+        def look(db: sqlite3.Connection) -> TaskRun | None:
+            row = db.execute(SQL["task_run"], (task_run_id,)).fetchone()
+            if row is None:
+                absent = db.execute(SQL["task_run_by_search"], (task_run_id,)).fetchone() is None
+                check(absent, "the index of task runs")
+                return None
+            check(row[1] == task_run_id, "the index of task runs")
+            return record_of(TaskRun, row)
+
+        return self.look(look)
+
+    def flow_runs(self) -> Iterator[FlowRun]:
+        """Yield the flow runs, in the order in which they were created."""
+
+        def look(db: sqlite3.Connection) -> list[Row]:
+            rows = db.execute(SQL["flow_runs"]).fetchall()
+            check(len(rows) == head(db).flow_runs, "the list of flow runs")
+            return rows
+
+        return self._records(FlowRun, self.look(look))
+
+    def counts(self) -> dict[tuple[str, str], dict[str, int]]:
+        """Return {(flow run id, task name): {state name: how many task runs}}."""
+        return self.look(_counts)
+
+    def value(self, run_id: str) -> bytes | None:
+        """Return the pickled value of a task run or flow run, if it is kept."""
+
+        def look(db: sqlite3.Connection) -> bytes | None:
+            row = db.execute(SQL["value"], (run_id,)).fetchone()
+            return None if row is None else value_of(run_id, row)
+
+        return self.look(look)
+
+    def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
+        """Yield log lines after a number, of all runs or of one task run."""
+        last = self.look(lambda db: int(db.execute(SQL["last_log"]).fetchone()[0]))
+        return self._logs(task_run_id, after, last)
+
+    def _logs(self, task_run_id: str | None, after: int, last: int) -> Iterator[LogEntry]:
+        page = self._page_of_logs(task_run_id, after, last)
+        while page:
+            yield from page
+            page = self._page_of_logs(task_run_id, page[-1].number, last)
+
+    def _page_of_logs(self, task_run_id: str | None, after: int, last: int) -> list[LogEntry]:
+        def look(db: sqlite3.Connection) -> list[LogEntry]:
+            if task_run_id is None:
+                rows = db.execute(SQL["logs"], (after, last, PAGE))
+            else:
+                rows = db.execute(SQL["logs_of_task_run"], (after, last, task_run_id, PAGE))
+            return [log_of(row) for row in rows]
+
+        return self.look(look)
+
+    def close(self) -> None:
+        """Let go of the record."""
+        self._connection.close()
+        self.on_close()
+
+    def _records(self, cls: type[Record], rows: list[Row]) -> Iterator[Record]:
+        for number, row in enumerate(rows, start=1):
+            with self._refusing():
+                record = record_of(cls, row, number)
+            yield record
+
+
+def head(db: sqlite3.Connection) -> Head:
+    """Return who may write a record, and the last numbers of its tables."""
+    return head_of(db.execute(SQL["head"]).fetchone())
+
+
+def _counts(db: sqlite3.Connection) -> dict[tuple[str, str], dict[str, int]]:
+    groups: dict[tuple[str, str], dict[str, int]] = {}
+    total = 0
+    for flow_run_id, task_name, state_name, mark, number, _ in db.execute(SQL["counts"]):
+        with sound("the count of task runs"):
+            fits = label_mark(flow_run_id, task_name, state_name) == mark
+            check(fits, "the count of task runs")
+        groups.setdefault((flow_run_id, task_name), {})[state_name] = number
+        total += number
+    check(total == head(db).task_runs, "the count of task runs")
+    return groups
+
+
+def kept_entry(db: sqlite3.Connection) -> RunEntry | None:
+    """Return the entry of the catalog that a record keeps."""
+    text, mark = db.execute(SQL["entry"]).fetchone()
+    if text is None:
+        return None
+    with sound("the entry of the run"):
+        check(crc32(text.encode()) == mark, "the entry of the run")
+        return entry_of(json.loads(text))
+
+
+# Opening -----------------------------------------------------------------------------------------------
+
+
+def open_to_read(path: Path) -> SqliteRunReader:
+    """Open the file of a run to look at, without writing to it."""
+    reader = SqliteRunReader(Connection(path, "ro"))
+    try:
+        reader.check_kind()
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+def _undo_cut_short(path: Path) -> None:
+    """Undo the transaction that a killed writer left half done, which takes a writable connection.
+
+    Only rollback mode knows this; in a write-ahead log such a transaction is not seen at all.
+    """
+    connection = Connection(path, "rw")
+    try:
+        connection.pragma("query_only = ON")
+        connection.pragma("schema_version")
+    finally:
+        connection.close()

@@ -1,0 +1,94 @@
+-- The queries on the record of one run.
+
+-- name: create_meta
+INSERT INTO meta (run_id, epoch, events, task_runs, flow_runs, mark, entry, entry_mark)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: head
+-- Who may write, and the last number of each table.
+SELECT run_id, epoch, events, task_runs, flow_runs, mark FROM meta;
+
+-- name: advance
+UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, mark = ? WHERE epoch = ?;
+
+-- name: begin_epoch
+UPDATE meta SET epoch = ?, mark = ?, entry = ?, entry_mark = ?;
+
+-- name: entry
+SELECT entry, entry_mark FROM meta;
+
+-- name: insert_event
+INSERT INTO events (number, at, kind, version, task_run_id, fields, mark) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: events
+-- A page of the history: events are never changed, so pages fit together whenever they are read.
+SELECT number, at, kind, version, task_run_id, fields, mark
+FROM events WHERE number > ? AND number <= ? ORDER BY number LIMIT ?;
+
+-- name: last_event_at
+SELECT at FROM events ORDER BY number DESC LIMIT 1;
+
+-- name: save_task_run
+-- A new task run gets the next number; one that is there keeps its own.
+INSERT INTO task_runs (id, flow_run_id, task_name, state_name, label_mark, record, mark)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    state_name = excluded.state_name,
+    label_mark = excluded.label_mark,
+    record = excluded.record,
+    mark = excluded.mark;
+
+-- name: last_task_run
+SELECT coalesce(max(number), 0) FROM task_runs;
+
+-- name: task_runs
+SELECT number, id, record, mark FROM task_runs ORDER BY number;
+
+-- name: task_run
+SELECT number, id, record, mark FROM task_runs WHERE id = ?;
+
+-- name: task_run_by_search
+-- Without the index, which may be damaged.
+SELECT 1 FROM task_runs NOT INDEXED WHERE id = ?;
+
+-- name: counts
+-- The mark of a group is checked once, not that of each row.
+SELECT flow_run_id, task_name, state_name, label_mark, count(*), min(number)
+FROM task_runs
+GROUP BY flow_run_id, task_name, state_name, label_mark
+ORDER BY min(number);
+
+-- name: save_flow_run
+INSERT INTO flow_runs (id, record, mark) VALUES (?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET record = excluded.record, mark = excluded.mark;
+
+-- name: last_flow_run
+SELECT coalesce(max(number), 0) FROM flow_runs;
+
+-- name: flow_runs
+SELECT number, id, record, mark FROM flow_runs ORDER BY number;
+
+-- name: save_value
+INSERT INTO results (run_id, value, mark) VALUES (?, ?, ?)
+ON CONFLICT (run_id) DO UPDATE SET value = excluded.value, mark = excluded.mark;
+
+-- name: drop_value
+DELETE FROM results WHERE run_id = ?;
+
+-- name: value
+SELECT value, mark FROM results WHERE run_id = ?;
+
+-- name: insert_log
+INSERT INTO logs (at, flow_run_id, task_run_id, attempt, level, logger, message, worker)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: last_log
+SELECT coalesce(max(number), 0) FROM logs;
+
+-- name: logs
+SELECT at, flow_run_id, task_run_id, attempt, level, logger, message, worker, number
+FROM logs WHERE number > ? AND number <= ? ORDER BY number LIMIT ?;
+
+-- name: logs_of_task_run
+SELECT at, flow_run_id, task_run_id, attempt, level, logger, message, worker, number
+FROM logs WHERE number > ? AND number <= ? AND task_run_id = ? ORDER BY number LIMIT ?;

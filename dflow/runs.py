@@ -1,0 +1,87 @@
+"""Looking at recorded runs, while they run and long after; and resuming one by its name.
+
+Nothing here unpickles what a run has kept, except `resume`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dflow import entrypoints
+from dflow.core.records import FlowRun
+from dflow.engine import process
+from dflow.ports import RunEntry, RunReader
+from dflow.states import FINAL_TYPES, TYPE_OF_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A root flow run as lists show it: its entry in the catalog, and its state as of now.
+
+    A run that is not final and whose driver is gone reads as ``Interrupted``.
+    """
+
+    entry: RunEntry
+    state_name: str
+    alive: bool
+
+    @property
+    def resumable(self) -> bool:
+        """Whether ``dflow resume`` would have something to do."""
+        return self.state_name != "Completed" and not self.alive and self.entry.flow_name != "session"
+
+
+def list_runs(limit: int | None = None) -> list[Listed]:
+    """Return root flow runs, the newest first."""
+    catalog = process.process().journal.catalog
+    return [_listed(entry, catalog.is_alive(entry)) for entry in catalog.list(limit)]
+
+
+def find(run: str) -> Listed:
+    """Return the run with this id, unique start of an id, name, or the ``latest``. Raises `RunNotFound`."""
+    catalog = process.process().journal.catalog
+    entry = catalog.find(run)
+    return _listed(entry, catalog.is_alive(entry))
+
+
+@contextmanager
+def opened(listed: Listed) -> Iterator[RunReader]:
+    """Open the record of a run to look at: its events, task runs, attempts, logs."""
+    reader = process.process().journal.read(listed.entry.id)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def root_of(reader: RunReader) -> FlowRun | None:
+    """Return the root flow run of a record, or None if it holds none yet."""
+    return next(iter(reader.flow_runs()), None)
+
+
+def resume(run: str) -> Any:
+    """Resume a run and return its value, in a process that need not have the flow loaded.
+
+    `run` is an id, a unique start of one, a name, or ``latest``. Raises `RunNotFound`, `RunHeld`,
+    `NotResumable`, `EntrypointError`, and what the flow raises. See `Flow.resume`.
+    """
+    listed = find(run)
+    return flow_of(listed).resume(listed.entry.id)
+
+
+def flow_of(listed: Listed) -> Any:
+    """Return the flow of a recorded run, loaded again. Raises `EntrypointError`."""
+    return entrypoints.load_recorded(listed.entry.details["entrypoint"])
+
+
+def _listed(entry: RunEntry, alive: bool) -> Listed:
+    if alive:
+        name = "Running" if entry.state_name == "Pending" else entry.state_name
+    elif TYPE_OF_NAME[entry.state_name] in FINAL_TYPES:
+        name = entry.state_name
+    else:
+        name = "Interrupted"
+    return Listed(entry, name, alive)

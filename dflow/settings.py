@@ -1,0 +1,69 @@
+"""The settings of dflow: few, each with a default that works, each from the environment if it is there.
+
+A setting ``x`` is read from ``DFLOW_X``. `origins` tells where each value comes from.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dflow.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """What can be set, with units in the descriptions."""
+
+    model_config = SettingsConfigDict(env_prefix="DFLOW_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default=Path("~/.dflow"), description="the folder of the journal and of kept results"
+    )
+    durability: Literal["normal", "full"] = Field(
+        default="normal",
+        description="'normal' survives a killed process, 'full' also a power cut",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="the lowest level of log lines that are recorded and shown"
+    )
+    task_runner: str = Field(
+        default="dask-in-process",
+        description="the runner of flows that name none: dask-in-process, dask, threads or inline",
+    )
+    small_result: int = Field(
+        default=16_384,
+        ge=0,
+        le=1_000_000,
+        description="bytes up to which a result is kept in the journal itself",
+    )
+    stop_grace: float = Field(
+        default=10.0,
+        ge=0.0,
+        description="seconds that running bodies get to stop when their flow has failed",
+    )
+
+
+def load() -> Settings:
+    """Return the settings as the environment has them now. Raises `SettingsError`."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        lines = [
+            f"DFLOW_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg']}" for e in error.errors()
+        ]
+        raise SettingsError(
+            "A setting in the environment cannot be used: " + "; ".join(lines)
+        ) from None
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def origins() -> dict[str, str]:
+    """Return for each setting where its value comes from: an environment variable, or the default."""
+    return {
+        name: f"DFLOW_{name.upper()}" if f"DFLOW_{name.upper()}" in os.environ else "default"
+        for name in Settings.model_fields
+    }
