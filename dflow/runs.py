@@ -36,15 +36,17 @@ class Listed:
 
 def list_runs(limit: int | None = None) -> list[Listed]:
     """Return root flow runs, the newest first."""
-    catalog = process.process().journal.catalog
-    return [_listed(entry, catalog.is_alive(entry)) for entry in catalog.list(limit)]
+    here = process.process()
+    catalog = here.journal.catalog
+    return [_listed(entry, catalog.is_alive(entry, here.clock.now())) for entry in catalog.list(limit)]
 
 
 def find(run: str) -> Listed:
     """Return the run with this id, unique start of an id, name, or the ``latest``. Raises `RunNotFound`."""
-    catalog = process.process().journal.catalog
+    here = process.process()
+    catalog = here.journal.catalog
     entry = catalog.find(run)
-    return _listed(entry, catalog.is_alive(entry))
+    return _listed(entry, catalog.is_alive(entry, here.clock.now()))
 
 
 @contextmanager
