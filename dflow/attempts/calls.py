@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -40,12 +41,13 @@ def swap(value: Any, change: Callable[[Any], Any], leaf: type | tuple[type, ...]
         if all(a is b for a, b in zip(items, value, strict=True)):
             return value
         return kind(*items) if hasattr(value, "_fields") else kind(items)
-    if kind in _SEQUENCES:
-        items = [swap(item, change, leaf) for item in value]
-        if all(a is b for a, b in zip(items, value, strict=True)):
-            return value
-        return kind(items)
-    if kind is dict:
+    for plain in (list, set, frozenset):
+        if isinstance(value, plain):
+            items = [swap(item, change, leaf) for item in value]
+            if all(a is b for a, b in zip(items, value, strict=True)):
+                return value
+            return plain(items)
+    if isinstance(value, dict):
         return _swap_dict(value, change, leaf)
     if is_dataclass(value) and not isinstance(value, type):
         return _swap_dataclass(value, change, leaf)
@@ -56,7 +58,6 @@ def swap(value: Any, change: Callable[[Any], Any], leaf: type | tuple[type, ...]
 
 
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex})
-_SEQUENCES = frozenset({list, set, frozenset})
 
 
 def _swap_dict(
@@ -69,7 +70,12 @@ def _swap_dict(
     same = all(a is k and b is v for (a, b), (k, v) in zip(pairs, value.items(), strict=True))
     if same:
         return value if always else None
-    return dict(pairs)
+    if type(value) is dict:
+        return dict(pairs)
+    changed = copy(value)
+    changed.clear()
+    changed.update(pairs)
+    return changed
 
 
 def _swap_dataclass(

@@ -254,7 +254,7 @@ def upstream_failed(
     """End without an attempt, naming the chain of failures."""
     changes: Changes = {
         "state_name": "UpstreamFailed",
-        "message": f"Did not run, because something upstream failed: {event.chain}",
+        "message": f"Something upstream failed: {event.chain}",
         "due": None,
     }
     return changes, (do.Settle(run.id),)

@@ -39,7 +39,7 @@ def failure_of(
     if state_name in ("Failed", "TimedOut", "UpstreamFailed") and raised and error is not None:
         original = live if isinstance(live, Exception) else rebuild(error, f"'{name}'")
         if state_name == "UpstreamFailed":
-            _note(original, f"'{name}' did not run: {message}")
+            _note(original, f"'{name}' did not run. {message}")
         return original
     kind: type[DflowError] = {
         "UpstreamFailed": UpstreamFailedError,

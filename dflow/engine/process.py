@@ -24,6 +24,7 @@ from dflow.core.replay import Table
 from dflow.engine import run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.session import Session
+from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
 from dflow.errors import NoRunError
 from dflow.journal import SqliteJournal
@@ -122,6 +123,14 @@ def watched(watcher: Callable[[Session], None]) -> Iterator[None]:
         yield
     finally:
         _watchers.remove(watcher)
+
+
+def wake() -> None:
+    """Let open sessions look at the clock: for tests that move it."""
+    with _lock:
+        sessions = [*_roots.values(), *([] if _ambient is None else [_ambient[0]])]
+    for opened in sessions:
+        opened.tracker.post(Do(lambda ledger: None))
 
 
 def use(runner: Any) -> TaskRunner:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dflow.journal.holding import Probe, ambiguous, held, lives, not_found, taken_over
 from dflow.journal.sqlite.queries import queries
-from dflow.journal.sqlite.rows import entry_of, entry_row, holder_text, text
+from dflow.journal.sqlite.rows import entry_of, entry_row, holder_text, storable
 from dflow.journal.sqlite.shared_file import SharedFile
 from dflow.ports import Holder, RunEntry
 
@@ -56,7 +56,7 @@ class SqliteCatalog:
 
     def update(self, run_id: str, epoch: int, state_name: str, message: str, at: float) -> None:
         """Set the state that lists show. Raises `RunTakenOver` if the epoch is not the present one."""
-        self._change("update", (state_name, text(message), at), run_id, epoch)
+        self._change("update", (state_name, storable(message), at), run_id, epoch)
 
     def release(self, run_id: str, epoch: int) -> None:
         """Let go of a run; nothing happens if the epoch is not the present one."""
@@ -70,7 +70,7 @@ class SqliteCatalog:
             for entry in self.list(1):
                 return entry
         for query in ("by_id", "by_name", "by_start"):
-            fits = self._look(query, text)
+            fits = self._look(query, storable(text))
             if len(fits) > 1:
                 raise ambiguous(text, [entry.id for entry in fits])
             if fits:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dflow.errors import JournalUnavailable
-from dflow.journal.sqlite.failures import failure
+from dflow.journal.sqlite.failures import damaged, failure
 
 Mode = Literal["ro", "rw", "rwc"]
 
@@ -59,6 +59,8 @@ class Connection:
                 yield self._raw
             except sqlite3.Error as error:
                 raise failure(error, self.path) from error
+            except UnicodeDecodeError as error:
+                raise damaged(self.path, "it has text that is none") from error
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -54,7 +54,7 @@ def unpack(blob: bytes) -> Any:
     return msgpack.unpackb(blob, unicode_errors="surrogatepass", strict_map_key=False)
 
 
-def text(value: str) -> str:
+def storable(value: str) -> str:
     """Return text that SQLite can keep: what UTF-8 cannot say is written as an escape."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -134,7 +134,7 @@ def label_mark(flow_run_id: str, task_name: str, state_name: str) -> int:
 
 def task_run_row(run: TaskRun) -> Row:
     """Return a task run as a row."""
-    label = (run.flow_run_id, text(run.task_name), run.state_name)
+    label = (run.flow_run_id, storable(run.task_name), run.state_name)
     blob = pack(plain(run))
     return (run.id, *label, label_mark(*label), blob, crc32(blob))
 
@@ -180,9 +180,9 @@ def log_row(entry: LogEntry) -> Row:
         entry.task_run_id,
         entry.attempt,
         entry.level,
-        text(entry.logger),
-        text(entry.message),
-        text(entry.worker),
+        storable(entry.logger),
+        storable(entry.message),
+        storable(entry.worker),
     )
 
 
@@ -201,11 +201,11 @@ def entry_row(entry: RunEntry) -> Row:
     """Return a run as the catalog's row."""
     return (
         entry.id,
-        text(entry.name),
-        text(entry.flow_name),
+        storable(entry.name),
+        storable(entry.flow_name),
         entry.created_at,
         entry.state_name,
-        text(entry.message),
+        storable(entry.message),
         entry.changed_at,
         entry.epoch,
         holder_text(entry.holder),
