@@ -98,8 +98,7 @@ class Flow(Generic[P, R]):
             raise NotResumable(
                 f"Run '{entry.name}' is of flow '{entry.flow_name}', not of '{self.name}'."
             )
-        arguments = details.arguments_of(entry.details)
-        positional, named = calls.bind(self.fn, self._signature, (), arguments)
+        positional, named = calls.bind(self.fn, self._signature, *details.arguments_of(entry.details))
         outcome: Any = _outcome(self.name, self._run_root(positional, named, entry), False)
         return cast(R, outcome)
 
@@ -122,7 +121,7 @@ class Flow(Generic[P, R]):
             flow=info,
             runner=lambda: process.use(self._options.task_runner),
             policy=self._policy,
-            details=self._details(args, kwargs),
+            details=details.describe(self.fn, self._signature, (args, kwargs)),
             taken_up=entry is not None,
         )
         with terminating_as_interrupt(), process.session(root) as session:
@@ -135,10 +134,6 @@ class Flow(Generic[P, R]):
     def _run_name(self, made_up: str) -> str:
         name = self._options.flow_run_name
         return made_up if name is None else name
-
-    def _details(self, args: Any, kwargs: Any) -> dict[str, Any]:
-        bound = self._signature.bind(*args, **kwargs)
-        return details.describe(self.fn, self.name, bound.arguments)
 
     def _check_guard(self) -> None:
         if being_imported_by_a_worker():

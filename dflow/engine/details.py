@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import os
 import platform
 import sys
@@ -24,11 +25,18 @@ PACKAGES = ("dflow-dask", "dask", "distributed")
 """Packages whose versions are recorded."""
 
 
-def describe(function: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is needed to call the flow `name` again: where it is, and with what."""
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""The positional and the keyword arguments of a call."""
+
+
+def describe(
+    function: Callable[..., Any], signature: inspect.Signature, arguments: Arguments
+) -> dict[str, Any]:
+    """Return what is needed to call a flow again: where it is, and with what."""
+    bound = signature.bind(*arguments[0], **arguments[1])
     return {
         "entrypoint": entrypoint(function),
-        "parameters": {key: _shown(value) for key, value in arguments.items()},
+        "parameters": {key: _shown(value) for key, value in bound.arguments.items()},
         "pickled_parameters": _pickled(arguments),
         "trigger": {"command": sys.argv, "folder": os.getcwd()},
         "versions": _versions(),
@@ -47,7 +55,7 @@ def entrypoint(function: Callable[..., Any]) -> dict[str, str]:
     }
 
 
-def arguments_of(details: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(details: Mapping[str, Any]) -> Arguments:
     """Return the arguments that were recorded. Raises `NotResumable` if they were not, or cannot be read."""
     data = details.get("pickled_parameters")
     if data is None:
@@ -56,15 +64,15 @@ def arguments_of(details: Mapping[str, Any]) -> dict[str, Any]:
             "Run the flow again with the same parameters."
         )
     try:
-        arguments: dict[str, Any] = pickling.loads(base64.b64decode(data))
+        arguments: Arguments = pickling.loads(base64.b64decode(data))
     except Exception as error:
         raise NotResumable(f"The recorded parameters cannot be read: {error!r}.") from error
     return arguments
 
 
-def _pickled(arguments: Mapping[str, Any]) -> str | None:
+def _pickled(arguments: Arguments) -> str | None:
     try:
-        data = pickling.dumps_small(dict(arguments), MAX_PARAMETERS)
+        data = pickling.dumps_small(arguments, MAX_PARAMETERS)
     except Exception:
         return None  # said when somebody wants to resume it
     return None if data is None else base64.b64encode(data).decode("ascii")

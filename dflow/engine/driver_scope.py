@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -12,6 +12,7 @@ from dflow.attempts.calls import Call
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.core.machine import unfold
 from dflow.engine import outcomes
+from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
 from dflow.engine.scope import Scope, Status, status_of
 from dflow.engine.session import Session
@@ -84,8 +85,11 @@ class DriverScope:
         self.session.ask(event, [call], options, None, orders=orders)
         value: Any = None
         ran = False
-        while (order := self._next(orders)) is not None:
+        with slot_given_back() if event.upstreams else nullcontext():
+            order = self._next(orders)
+        while order is not None:
             value, ran = self._run_body(order, call), True
+            order = self._next(orders)
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
             return value
         try:

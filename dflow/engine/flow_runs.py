@@ -19,7 +19,7 @@ from dflow.core import events as ev
 from dflow.core.records import ErrorInfo, FlowRun, FlowStage, Held, Policy
 from dflow.engine import outcomes, run_logs
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.futures import TaskFuture
+from dflow.engine.futures import TaskFuture, slot_given_back
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.session import Session
@@ -162,11 +162,12 @@ def _wait(session: Session, task_run_ids: list[str], timeout: float | None) -> N
     for task_run_id in task_run_ids:
         session.tracker.when_final(task_run_id, left.release)
     deadline = None if timeout is None else session.clock.monotonic() + timeout
-    for _ in task_run_ids:
-        if deadline is None:
-            left.acquire()
-        elif not left.acquire(timeout=max(0.0, deadline - session.clock.monotonic())):
-            return
+    with slot_given_back():
+        for _ in task_run_ids:
+            if deadline is None:
+                left.acquire()
+            elif not left.acquire(timeout=max(0.0, deadline - session.clock.monotonic())):
+                return
     if session.tracker.failure is not None:
         raise session.tracker.failure
 

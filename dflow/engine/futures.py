@@ -148,7 +148,7 @@ def wait(
     _check(pending)
     open_ones = [future for future in pending if not future.done()]
     if open_ones:
-        with _slot_given_back():
+        with slot_given_back():
             left = _Countdown(len(open_ones))
             for future in open_ones:
                 future._when_final(left.one_less)
@@ -176,7 +176,7 @@ def as_completed(
         except Empty:
             left = None if deadline is None else max(0.0, deadline - monotonic())
             try:
-                with _slot_given_back():
+                with slot_given_back():
                     future = finished.get(timeout=left)
             except Empty:
                 raise TimeoutError(
@@ -204,7 +204,8 @@ class _Countdown:
                 self.zero.set()
 
 
-def _slot_given_back() -> contextlib.AbstractContextManager[Any]:
+def slot_given_back() -> contextlib.AbstractContextManager[Any]:
+    """Give the worker's slot back while a body waits; outside of a task do nothing."""
     context = current()
     return contextlib.nullcontext() if context is None else context.slot()
 

@@ -39,4 +39,4 @@ class LocalLink:
 
     def witness(self, error: BaseException) -> None:
         """Keep the exception itself, for those in this process who ask for it."""
-        self.session.errors[self.address[0]] = error
+        self.session.witness(self.address[0], error)

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -48,6 +48,8 @@ from dflow.ports import Clock, Ids, OpenRunner, RunJournal, TaskRunner
 from dflow.settings import Settings
 
 T = TypeVar("T")
+MAX_ERRORS = 1000
+"""How many exceptions are kept as they are; of others the record is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,12 @@ class Session:
             if runner not in self._open:
                 self._open[runner] = runner.open(self)
             return self._open[runner]
+
+    def witness(self, task_run_id: str, error: BaseException) -> None:
+        """Keep an exception itself, for those in this process who ask for it; the oldest are let go."""
+        self.errors[task_run_id] = error
+        if len(self.errors) > MAX_ERRORS:
+            self.errors.pop(next(iter(self.errors)), None)
 
     def name_of(self, run_id: str) -> str:
         """Return the name of a run, for people."""
@@ -320,6 +328,10 @@ class Session:
         key = (run.id, run.dispatch)
         if asked.orders is not None and run.stage.final:
             asked.orders.put(None)
+        if run.stage.final:
+            self._asked[run.id] = replace(asked, call=None)
+        if run.stage is Stage.COMPLETED:
+            self.errors.pop(run.id, None)
         if asked.runner is None:
             return
         if key in self._confirming and run.stage is Stage.RUNNING:
