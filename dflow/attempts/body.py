@@ -35,15 +35,16 @@ def run(
 
     `load` returns the call and the values of its upstreams by task run id; what it raises is the attempt's
     failure. The start is sent before, and confirmed if `info` asks for it. With `must_travel` a value that
-    is small and cannot be pickled is a failure. No exception leaves this function, except
-    KeyboardInterrupt where `interrupts` says that it is the user's.
+    is small and cannot be pickled is a failure. What cannot travel is not tried again. No exception leaves
+    this function, except what `link` raises, and KeyboardInterrupt where `interrupts` says that it is the
+    user's.
     """
     context = RunContext(info=info, link=link, worker=worker, slot=slot)
     started_at, start = clock.now(), clock.monotonic()
     link.send(_started(info, started_at, worker))
-    if info.confirm_start:
-        link.confirm_start()
     try:
+        if info.confirm_start:
+            link.confirm_start()
         call, values = load()
         value = _execute(context, call, values)
         pickled = _small(value, info, must_travel)
@@ -52,7 +53,10 @@ def run(
             raise
         link.witness(error)
         outcome: Outcome = AttemptRaised(
-            **_times(info, started_at, start, worker), error=capture(error), luck=clock.luck()
+            **_times(info, started_at, start, worker),
+            error=capture(error),
+            retriable=not isinstance(error, SerializationError),
+            luck=clock.luck(),
         )
         return outcome, None
     outcome = AttemptSucceeded(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from dflow.messages import Ref
@@ -29,65 +29,82 @@ def swap(value: Any, change: Callable[[Any], Any], leaf: type | tuple[type, ...]
     """Return `value` with every instance of `leaf` in it replaced by ``change(instance)``.
 
     Looks into lists, tuples, named tuples, sets, dicts (keys too), dataclasses and pydantic models, at
-    any depth. What holds no leaf comes back as the very same object; what does is copied, never changed.
+    any depth. What holds no leaf comes back as the very same object; what does is copied, never changed,
+    and keeps its class.
     """
     if isinstance(value, leaf):
         return change(value)
     kind = type(value)
     if kind in _ATOMS:
         return value
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list | set | frozenset):
         items = [swap(item, change, leaf) for item in value]
         if all(a is b for a, b in zip(items, value, strict=True)):
             return value
-        return kind(*items) if hasattr(value, "_fields") else kind(items)
-    for plain in (list, set, frozenset):
-        if isinstance(value, plain):
-            items = [swap(item, change, leaf) for item in value]
-            if all(a is b for a, b in zip(items, value, strict=True)):
-                return value
-            return plain(items)
+        return _filled(value, items)
     if isinstance(value, dict):
         return _swap_dict(value, change, leaf)
     if is_dataclass(value) and not isinstance(value, type):
         return _swap_dataclass(value, change, leaf)
     if _is_model(value):
-        updates = _swap_dict(dict(value), change, leaf, always=False)
-        return value if updates is None else value.model_copy(update=updates)
+        before = fields_of(value)
+        after = {name: swap(item, change, leaf) for name, item in before.items()}
+        updates = {name: item for name, item in after.items() if item is not before[name]}
+        return value.model_copy(update=updates) if updates else value
     return value
 
 
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
+def _filled(value: Any, items: list[Any]) -> Any:
+    """Return a sequence or set like `value`, with other items."""
+    kind = type(value)
+    if kind in (list, set):
+        return kind(items)
+    if isinstance(value, tuple | frozenset):
+        return kind(*items) if hasattr(value, "_fields") else kind(items)
+    filled = copy(value)
+    filled.clear()
+    (filled.extend if isinstance(filled, list) else filled.update)(items)
+    return filled
+
+
 def _swap_dict(
-    value: dict[Any, Any],
-    change: Callable[[Any], Any],
-    leaf: type | tuple[type, ...],
-    always: bool = True,
-) -> dict[Any, Any] | None:
+    value: dict[Any, Any], change: Callable[[Any], Any], leaf: type | tuple[type, ...]
+) -> dict[Any, Any]:
     pairs = [(swap(k, change, leaf), swap(v, change, leaf)) for k, v in value.items()]
-    same = all(a is k and b is v for (a, b), (k, v) in zip(pairs, value.items(), strict=True))
-    if same:
-        return value if always else None
-    if type(value) is dict:
-        return dict(pairs)
-    changed = copy(value)
+    if all(a is k and b is v for (a, b), (k, v) in zip(pairs, value.items(), strict=True)):
+        return value
+    changed = {} if type(value) is dict else copy(value)
     changed.clear()
-    changed.update(pairs)
+    for key, item in pairs:
+        changed[key] = item
     return changed
 
 
-def _swap_dataclass(
-    value: Any, change: Callable[[Any], Any], leaf: type | tuple[type, ...]
-) -> Any:
+def _swap_dataclass(value: Any, change: Callable[[Any], Any], leaf: type | tuple[type, ...]) -> Any:
     updates = {}
     for item in fields(value):
         before = getattr(value, item.name, None)
         after = swap(before, change, leaf)
-        if after is not before and item.init:
+        if after is not before:
             updates[item.name] = after
-    return replace(value, **updates) if updates else value
+    if not updates:
+        return value
+    changed = copy(value)
+    for name, after in updates.items():
+        object.__setattr__(
+            changed, name, after
+        )  # it may be frozen; made anew, it would check itself again
+    return changed
+
+
+def fields_of(model: Any) -> dict[str, Any]:
+    """Return what a pydantic model holds, by name, whatever it says when it is iterated over."""
+    held = vars(model)
+    declared = {name: held[name] for name in type(model).model_fields if name in held}
+    return declared | (model.__pydantic_extra__ or {})
 
 
 def _is_model(value: Any) -> bool:

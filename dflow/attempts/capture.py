@@ -11,7 +11,7 @@ from dflow.errors import TaskFailedError
 MAX_TEXT = 10_000
 """How many characters of an exception's message are kept."""
 MAX_TRACEBACK = 30_000
-"""How many characters of a traceback are kept: its end, where the error is."""
+"""How many characters of a traceback are kept: half from its beginning, half from its end."""
 MAX_BLOB = 1_000_000
 """How many bytes a pickled exception may take, to be kept."""
 
@@ -30,7 +30,7 @@ def capture(error: BaseException) -> ErrorInfo:
     return ErrorInfo(
         type_name=_type_name(error),
         text=_text(error)[:MAX_TEXT],
-        traceback=_traceback(error)[-MAX_TRACEBACK:],
+        traceback=_shortened(_traceback(error)),
         blob=_blob(error),
     )
 
@@ -75,8 +75,17 @@ def _type_name(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as problem:
+    except BaseException as problem:
+        if isinstance(problem, KeyboardInterrupt):
+            raise
         return f"(its message cannot be shown: {type(problem).__name__})"
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= MAX_TRACEBACK:
+        return text
+    half = MAX_TRACEBACK // 2
+    return f"{text[:half]}\n…\n{text[-half:]}"
 
 
 def _traceback(error: BaseException) -> str:

@@ -30,8 +30,8 @@ class FlowInfo:
 class RunContext:
     """A flow run or an attempt of a task run, and its link to the driver.
 
-    `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something. `notes` is a place where the
-    rooms above keep what belongs to this execution of the body.
+    `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something.
+    `notes` is a place where the rooms above keep what belongs to this execution of the body.
     """
 
     info: AttemptInfo | FlowInfo

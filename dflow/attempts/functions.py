@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
 
-from dflow.attempts.pickling import MAIN_NAMES, lives_in_script, loads, main_attribute, script
+from dflow.attempts.pickling import MAIN_NAMES, loads, main_attribute, script
 from dflow.errors import SerializationError
 
 
@@ -48,14 +48,15 @@ def refer(
     `script_there` says whether that process has loaded the script that runs here. Raises
     `SerializationError` for a function that must go by value and cannot be pickled.
     """
-    module = sys.modules.get(function.__module__)
-    qualname = function.__qualname__
-    if function.__module__ in MAIN_NAMES:
+    name = getattr(function, "__module__", None) or ""
+    module = sys.modules.get(name)
+    qualname = getattr(function, "__qualname__", "")
+    if name in MAIN_NAMES:
         if script_there and script() is not None and _plain(_find(script(), qualname)) is function:
             return ByReference("__main__", qualname)
     elif module is not None and _plain(_find(module, qualname)) is function:
         if importable(module):
-            return ByReference(function.__module__, qualname)
+            return ByReference(name, qualname)
         return _by_value(function, module)
     return _by_value(function, None)
 
@@ -66,9 +67,7 @@ def resolve(ref: FunctionRef) -> Callable[..., Any]:
     Raises `SerializationError` when it is not here: its module is missing, or has changed.
     """
     if isinstance(ref, ByValue):
-        if ref.digest not in _by_digest:
-            _by_digest[ref.digest] = loads(ref.data)
-        return _by_digest[ref.digest]
+        return _unpickled(ref)
     try:
         if ref.module == "__main__":
             found = _plain(main_attribute(ref.qualname))
@@ -91,15 +90,30 @@ def resolve(ref: FunctionRef) -> Callable[..., Any]:
 _by_digest: dict[str, Callable[..., Any]] = {}
 
 
+def _unpickled(ref: ByValue) -> Callable[..., Any]:
+    if ref.digest not in _by_digest:
+        try:
+            _by_digest[ref.digest] = loads(ref.data)
+        except Exception as error:
+            raise SerializationError(
+                f"The worker cannot load a function that was sent to it: {error!r}. "
+                "Check that the workers have the same packages as the driver."
+            ) from error
+    return _by_digest[ref.digest]
+
+
 def _by_value(function: Callable[..., Any], module: ModuleType | None) -> ByValue:
-    registered = module is not None and module.__name__ not in cloudpickle.list_registry_pickle_by_value()
+    registered = (
+        module is not None and module.__name__ not in cloudpickle.list_registry_pickle_by_value()
+    )
     if registered:
         cloudpickle.register_pickle_by_value(module)
     try:
         data: bytes = cloudpickle.dumps(function, protocol=5)
     except Exception as error:
         raise SerializationError(
-            f"The function '{function.__qualname__}' cannot travel to a worker: {error}. "
+            f"The function '{getattr(function, '__qualname__', function)}' cannot travel to a worker: "
+            f"{error}. "
             "Move it to a module, or open what it holds (locks, connections, files) inside its body."
         ) from error
     finally:
@@ -117,6 +131,6 @@ def _find(module: Any, qualname: str) -> Any:
 
 def _plain(found: Any) -> Any:
     """Return the plain function behind a task or a flow; the name in the module is that of the task."""
-    if lives_in_script(found) or isinstance(found, type):
+    if isinstance(found, FunctionType | type):
         return found
     return getattr(found, "fn", found)

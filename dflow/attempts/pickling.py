@@ -28,7 +28,7 @@ class TooLarge(Exception):
 def script() -> ModuleType | None:
     """Return the module that was run as a script or by ``-m``, or None in a notebook or at a prompt."""
     module = sys.modules.get("__main__")
-    if module is not None and getattr(module, "__file__", "").endswith(".py"):
+    if module is not None and (getattr(module, "__file__", None) or "").endswith(".py"):
         return module
     return None
 

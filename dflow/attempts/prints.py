@@ -23,10 +23,12 @@ class Lines:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._rest = ""
+        self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
         """Take some text."""
-        *lines, self._rest = (self._rest + text).split("\n")
+        with self._lock:  # threads of the body's own may print too
+            *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._say(line)
         return len(text)
@@ -75,7 +77,7 @@ def captured(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _install(change: int) -> None:
-    global _users
+    global _users  # noqa: PLW0603  (one per process, as sys.stdout is)
     with _lock:
         _users += change
         if _users and not isinstance(sys.stdout, _Stdout):

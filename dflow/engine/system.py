@@ -70,12 +70,14 @@ def holder() -> Holder:
     )
 
 
-def is_alive(other: Holder) -> bool:
-    """Tell whether the process that `other` describes is still there, on this machine.
+def is_alive(other: Holder) -> bool | None:
+    """Tell whether the process that `other` describes is still there; None if it is on another machine.
 
     A pid that has been used again is told apart by the time at which its process started.
     """
-    if other.host != socket.gethostname() or other.boot_id != _boot_id():
+    if other.host != socket.gethostname():
+        return None
+    if other.boot_id != _boot_id():
         return False
     try:
         process = psutil.Process(other.pid)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from functools import partial
 from hashlib import blake2b
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
-from uuid import UUID
+from uuid import UUID  # noqa: TID251  (the type: no id is made here)
 
 from dflow.messages import Ref
 
@@ -32,7 +32,10 @@ class NoFingerprint(Exception):
 
 
 class _Hash:
-    """Collects what is to be hashed. `put` frames each piece by its length, so that no two inputs run together."""
+    """Collects what is to be hashed.
+
+    `put` frames each piece by its length, so that no two inputs run together.
+    """
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=SIZE)
@@ -61,15 +64,12 @@ def _feed(to: _Hash, value: Any, depth: int) -> None:
     elif isinstance(value, Enum | PurePath | type | FunctionType | BuiltinFunctionType | partial):
         _feed_named(to, value, depth)
     elif is_dataclass(value) and not isinstance(value, type):
-        _feed_fields(to, value, {f.name: getattr(value, f.name, None) for f in fields(value)}, depth)
+        declared = {f.name: getattr(value, f.name, None) for f in fields(value)}
+        _feed_fields(to, value, declared | getattr(value, "__dict__", {}), depth)
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
         _feed_fields(to, value, dict(zip(value._fields, value, strict=True)), depth)
     else:
         _feed_foreign(to, value, depth)
-
-
-def _feed_int(to: _Hash, value: int, depth: int) -> None:
-    to.put(b"i", b"%d" % value)
 
 
 def _feed_items(tag: bytes) -> Callable[[_Hash, Any, int], None]:
@@ -82,14 +82,16 @@ def _feed_items(tag: bytes) -> Callable[[_Hash, Any, int], None]:
 
 
 def _feed_unordered(to: _Hash, value: Any, depth: int) -> None:
-    to.put(b"S")
+    to.put(b"S", b"%d" % len(value))
     for digest in sorted(_digest(item, depth) for item in value):
         to.put(b"-", digest)
 
 
 def _feed_dict(to: _Hash, value: dict[Any, Any], depth: int) -> None:
     to.put(b"D", b"%d" % len(value))
-    for digest, item in sorted(((_digest(key, depth), item) for key, item in value.items()), key=_first):
+    for digest, item in sorted(
+        ((_digest(key, depth), item) for key, item in value.items()), key=_first
+    ):
         to.put(b"-", digest)
         _feed(to, item, depth + 1)
 
@@ -107,9 +109,9 @@ def _digest(value: Any, depth: int) -> bytes:
 def _feed_named(to: _Hash, value: Any, depth: int) -> None:
     if isinstance(value, Enum):
         to.put(b"E", _name(type(value)))
-        to.put(b"-", value.name.encode())
+        _feed(to, value.value if isinstance(value, Flag) else value.name, depth + 1)
     elif isinstance(value, PurePath):
-        to.put(b"P", str(value).encode("utf-8", "surrogateescape"))
+        to.put(b"P", _text(str(value)))
     elif isinstance(value, partial):
         to.put(b"p")
         for part in (value.func, value.args, value.keywords):
@@ -120,27 +122,37 @@ def _feed_named(to: _Hash, value: Any, depth: int) -> None:
 
 def _name(value: Any) -> bytes:
     """Return ``module:qualname``; only what is found under its name has one."""
-    qualname = getattr(value, "__qualname__", "")
-    if not qualname or "<" in qualname:
+    module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    found: Any = sys.modules.get(module or "")
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if value is not found and value is not getattr(found, "fn", None):
         raise NoFingerprint(f"'{qualname or value!r}' has no name by which it is found again")
-    module = getattr(value, "__module__", None) or ""
-    return f"{'__main__' if module == '__mp_main__' else module}:{qualname}".encode()
+    return _text(f"{'__main__' if module == '__mp_main__' else module}:{qualname}")
+
+
+def _text(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")
 
 
 def _feed_fields(to: _Hash, value: Any, content: dict[str, Any], depth: int) -> None:
     to.put(b"C", _name(type(value)))
-    for name, item in content.items():
-        to.put(b"-", name.encode())
+    to.put(b"-", b"%d" % len(content))
+    for name, item in sorted(content.items()):
+        to.put(b"-", _text(name))
         _feed(to, item, depth + 1)
 
 
 def _feed_foreign(to: _Hash, value: Any, depth: int) -> None:
     """Feed what belongs to a library that is only known if the user has imported it."""
     numpy, pydantic = sys.modules.get("numpy"), sys.modules.get("pydantic")
-    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
-        _feed_array(to, numpy.asarray(value))
+    if numpy is not None and type(value) is numpy.ndarray:
+        _feed_array(to, b"A", value)
+    elif numpy is not None and isinstance(value, numpy.generic):
+        _feed_array(to, b"G", numpy.asarray(value))
     elif pydantic is not None and isinstance(value, pydantic.BaseModel):
-        _feed_fields(to, value, dict(value), depth)
+        more = (value.__pydantic_extra__ or {}) | (value.__pydantic_private__ or {})
+        _feed_fields(to, value, vars(value) | more, depth)
     elif isinstance(value, ModuleType):
         to.put(b"M", value.__name__.encode())
     else:
@@ -148,21 +160,28 @@ def _feed_foreign(to: _Hash, value: Any, depth: int) -> None:
         raise NoFingerprint(f"a '{kind.__module__}.{kind.__qualname__}' has no canonical form")
 
 
-def _feed_array(to: _Hash, array: Any) -> None:
+def _feed_array(to: _Hash, tag: bytes, array: Any) -> None:
     if array.dtype.hasobject:
         raise NoFingerprint("an array of Python objects has no canonical form")
-    to.put(b"A", f"{array.dtype.str}{array.shape}{array.dtype.descr}".encode())
+    to.put(tag, _text(f"{array.dtype.str}{array.shape}{array.dtype!r}"))
     contiguous = array if array.flags.c_contiguous else array.copy(order="C")
-    to.put(b"-", memoryview(contiguous.reshape(-1).view("u1")) if contiguous.size else b"")
+    to.put(b"-", memoryview(contiguous.reshape(-1).view("u1")) if contiguous.nbytes else b"")
+
+
+def _feed_time(tag: bytes) -> Callable[[_Hash, Any, int], None]:
+    """Feed a time of day, with the zone it is in: equal moments in two zones are not the same."""
+    return lambda to, value, depth: to.put(
+        tag, _text(f"{value.isoformat()} {value.fold} {value.tzinfo}")
+    )
 
 
 _FEEDS: dict[type, Callable[[_Hash, Any, int], None]] = {
     type(None): lambda to, value, depth: to.put(b"N"),
     bool: lambda to, value, depth: to.put(b"b", b"1" if value else b"0"),
-    int: _feed_int,
+    int: lambda to, value, depth: to.put(b"i", b"%x" % value),
     float: lambda to, value, depth: to.put(b"f", value.hex().encode()),
     complex: lambda to, value, depth: to.put(b"c", repr(value).encode()),
-    str: lambda to, value, depth: to.put(b"s", value.encode("utf-8", "surrogatepass")),
+    str: lambda to, value, depth: to.put(b"s", _text(value)),
     bytes: lambda to, value, depth: to.put(b"y", value),
     bytearray: lambda to, value, depth: to.put(b"Y", bytes(value)),
     list: _feed_items(b"L"),
@@ -170,13 +189,15 @@ _FEEDS: dict[type, Callable[[_Hash, Any, int], None]] = {
     set: _feed_unordered,
     frozenset: _feed_unordered,
     dict: _feed_dict,
-    range: lambda to, value, depth: to.put(b"r", repr(value).encode()),
+    range: lambda to, value, depth: _feed_items(b"r")(
+        to, (value.start, value.stop, value.step), depth
+    ),
     slice: lambda to, value, depth: _feed_items(b"l")(
         to, (value.start, value.stop, value.step), depth
     ),
-    datetime: lambda to, value, depth: to.put(b"d", value.isoformat().encode()),
+    datetime: _feed_time(b"d"),
     date: lambda to, value, depth: to.put(b"a", value.isoformat().encode()),
-    time: lambda to, value, depth: to.put(b"t", value.isoformat().encode()),
+    time: _feed_time(b"t"),
     timedelta: lambda to, value, depth: to.put(b"e", repr(value).encode()),
     Decimal: lambda to, value, depth: to.put(b"m", str(value).encode()),
     UUID: lambda to, value, depth: to.put(b"u", value.bytes),

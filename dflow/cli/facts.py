@@ -1,0 +1,264 @@
+"""What is recorded of runs, as data: what ``--json`` prints, and what the commands show.
+
+Keys are stable: new ones may come, none changes its meaning. Times are ISO 8601 in UTC, durations seconds;
+both are null while they are not known.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from dflow.cli import text
+from dflow.core.records import Attempt, ErrorInfo, FlowRun, TaskRun
+from dflow.runs import Listed
+from dflow.states import FINAL_TYPES, TYPE_OF_NAME, StateType
+
+
+class DriverFacts(TypedDict):
+    """The process that drives a run."""
+
+    pid: int
+    host: str
+    user: str
+
+
+class RunFacts(TypedDict):
+    """A root flow run, as ``dflow ls --json`` lists it.
+
+    `state` is as of now: a run whose driver is gone reads as ``Interrupted``. `driver` is null without one.
+    """
+
+    id: str
+    name: str
+    flow: str
+    state: str
+    message: str
+    created_at: str
+    changed_at: str
+    seconds: float | None
+    alive: bool
+    resumable: bool
+    driver: DriverFacts | None
+
+
+class ErrorFacts(TypedDict):
+    """An exception in words."""
+
+    type: str
+    text: str
+    traceback: str
+
+
+class FlowRunFacts(TypedDict):
+    """A flow run: the root, or a subflow of `parent_id`. `generation` is how often its body was begun."""
+
+    id: str
+    parent_id: str | None
+    flow: str
+    name: str
+    state: str
+    message: str
+    created_at: str
+    changed_at: str
+    generation: int
+    error: ErrorFacts | None
+
+
+class GroupFacts(TypedDict):
+    """The task runs of one task in one flow run; `states` counts them by the names of their states."""
+
+    flow_run_id: str
+    flow_run: str
+    task: str
+    total: int
+    states: dict[str, int]
+
+
+class AttemptFacts(TypedDict):
+    """One execution of a body. `ending` is succeeded, raised, timed_out, lost, stopped, abandoned or open."""
+
+    generation: int
+    number: int
+    worker: str
+    started_at: str
+    seconds: float | None
+    ending: str
+    cause: str | None
+    error: ErrorFacts | None
+
+
+class TaskRunFacts(TypedDict):
+    """A task run. `message` says why it is in its state: for ``UpstreamFailed`` the chain of failures."""
+
+    id: str
+    flow_run_id: str
+    parent_id: str
+    task: str
+    name: str
+    state: str
+    message: str
+    created_at: str
+    changed_at: str
+    seconds: float | None
+    generation: int
+    attempts: list[AttemptFacts]
+
+
+class Recorded(TypedDict):
+    """A run with all that is recorded of it, as ``dflow show --json`` prints it.
+
+    The first of `flow_runs` is the root. `parameters` are as Python shows them, shortened; `command` is how
+    the run was started, in which `folder`; `git` is the commit that was checked out there.
+    """
+
+    run: RunFacts
+    parameters: dict[str, str]
+    command: str
+    folder: str
+    entrypoint: dict[str, str]
+    versions: dict[str, str]
+    git: str | None
+    flow_runs: list[FlowRunFacts]
+    groups: list[GroupFacts]
+    task_runs: list[TaskRunFacts]
+
+
+def of_listed(listed: Listed, now: float) -> RunFacts:
+    """Return the facts of a run from its entry in the catalog."""
+    entry = listed.entry
+    holder = entry.holder if listed.alive else None
+    return RunFacts(
+        id=entry.id,
+        name=entry.name,
+        flow=entry.flow_name,
+        state=listed.state_name,
+        message=entry.message,
+        created_at=text.iso(entry.created_at),
+        changed_at=text.iso(entry.changed_at),
+        seconds=_seconds(listed, now),
+        alive=listed.alive,
+        resumable=listed.resumable,
+        driver=DriverFacts(pid=holder.pid, host=holder.host, user=holder.user) if holder else None,
+    )
+
+
+def _seconds(listed: Listed, now: float) -> float | None:
+    """Return from when to when a run went; for one that was cut short nobody knows."""
+    entry = listed.entry
+    if listed.alive:
+        return max(0.0, now - entry.created_at)
+    if TYPE_OF_NAME[listed.state_name] in FINAL_TYPES:
+        return max(0.0, entry.changed_at - entry.created_at)
+    return None
+
+
+def of_record(
+    listed: Listed, flow_runs: Iterable[FlowRun], task_runs: Iterable[TaskRun], now: float
+) -> Recorded:
+    """Return all facts of a run, from its entry and its record."""
+    details: Mapping[str, Any] = listed.entry.details
+    trigger: Mapping[str, Any] = details.get("trigger") or {}
+    flows = list(flow_runs)
+    tasks = list(task_runs)
+    return Recorded(
+        run=of_listed(listed, now),
+        parameters=dict(details.get("parameters") or {}),
+        command=_command([str(word) for word in trigger.get("command") or ()]),
+        folder=str(trigger.get("folder") or ""),
+        entrypoint=dict(details.get("entrypoint") or {}),
+        versions=dict(details.get("versions") or {}),
+        git=details.get("git"),
+        flow_runs=[_flow_run(run, listed.alive) for run in flows],
+        groups=_groups(flows, tasks, listed.alive),
+        task_runs=[_task_run(run, listed.alive) for run in tasks],
+    )
+
+
+def _command(words: list[str]) -> str:
+    """Return a command as it is typed; ours by its name, wherever it is installed."""
+    if words and (Path(words[0]).name == "dflow" or words[0].endswith("/dflow/cli/__main__.py")):
+        words = ["dflow", *words[1:]]
+    return shlex.join(words)
+
+
+def state_now(run: TaskRun | FlowRun, alive: bool) -> str:
+    """Return the state of a run as of now: without a driver nothing is running."""
+    running = run.state_type in (StateType.RUNNING, StateType.CANCELLING)
+    return "Interrupted" if running and not alive else run.state_name
+
+
+def _groups(flows: list[FlowRun], tasks: list[TaskRun], alive: bool) -> list[GroupFacts]:
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for run in tasks:
+        key = run.flow_run_id, run.task_name
+        counts.setdefault(key, Counter())[state_now(run, alive)] += 1
+    names = {run.id: run.name for run in flows}
+    return [
+        GroupFacts(
+            flow_run_id=flow_run_id,
+            flow_run=names.get(flow_run_id, flow_run_id),
+            task=task,
+            total=states.total(),
+            states=dict(states),
+        )
+        for (flow_run_id, task), states in counts.items()
+    ]
+
+
+def _flow_run(run: FlowRun, alive: bool) -> FlowRunFacts:
+    return FlowRunFacts(
+        id=run.id,
+        parent_id=run.parent_id,
+        flow=run.flow_name,
+        name=run.name,
+        state=state_now(run, alive),
+        message=run.message,
+        created_at=text.iso(run.created_at),
+        changed_at=text.iso(run.changed_at),
+        generation=run.generation,
+        error=_error(run.error),
+    )
+
+
+def _task_run(run: TaskRun, alive: bool) -> TaskRunFacts:
+    attempts = [_attempt(attempt) for attempt in run.attempts]
+    return TaskRunFacts(
+        id=run.id,
+        flow_run_id=run.flow_run_id,
+        parent_id=run.parent_id,
+        task=run.task_name,
+        name=run.name,
+        state=state_now(run, alive),
+        message=run.message,
+        created_at=text.iso(run.created_at),
+        changed_at=text.iso(run.changed_at),
+        seconds=attempts[-1]["seconds"] if attempts else None,
+        generation=run.generation,
+        attempts=attempts,
+    )
+
+
+def _attempt(attempt: Attempt) -> AttemptFacts:
+    seconds = attempt.seconds
+    if seconds is None and attempt.ended_at is not None:
+        seconds = attempt.ended_at - attempt.started_at
+    return AttemptFacts(
+        generation=attempt.generation,
+        number=attempt.number,
+        worker=attempt.worker,
+        started_at=text.iso(attempt.started_at),
+        seconds=seconds,
+        ending=str(attempt.ending),
+        cause=None if attempt.cause is None else str(attempt.cause),
+        error=_error(attempt.error),
+    )
+
+
+def _error(error: ErrorInfo | None) -> ErrorFacts | None:
+    if error is None:
+        return None
+    return ErrorFacts(type=error.type_name, text=error.text, traceback=error.traceback)

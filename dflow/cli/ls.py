@@ -1,0 +1,51 @@
+"""``dflow ls``: lists the runs that are recorded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from dflow import runs
+from dflow.cli import facts, streams, text
+from dflow.cli.options import AsJson
+from dflow.engine import process
+
+LIMIT = 20
+SHORT_ID = 12
+
+
+def ls(
+    *, limit: Annotated[int, Parameter(("--limit", "-n"))] = LIMIT, as_json: AsJson = False
+) -> int:
+    """List runs, the newest first.
+
+    Args:
+        limit: how many are listed; 0 lists all of them
+        as_json: print JSON: a list of runs
+    """
+    now = process.process().clock.now()
+    listed = runs.list_runs(limit + 1 if limit > 0 else None)
+    more = limit > 0 and len(listed) > limit
+    found = [facts.of_listed(run, now) for run in (listed[:limit] if more else listed)]
+    if as_json:
+        streams.print_json(found)
+        return 0
+    if not found:
+        streams.say("No runs are recorded yet. Run a flow with: dflow run FILE.py:FLOW")
+        return 0
+    table = streams.table("run", "flow", "state", "started", ">took", "id")
+    for run, fact in zip(listed, found, strict=False):
+        table.add_row(
+            Text(text.name(fact["name"]), "bold"),
+            Text(text.name(fact["flow"])),
+            streams.state(fact["state"]),
+            Text(text.when(run.entry.created_at)),
+            Text(text.took(fact["seconds"])),
+            Text(fact["id"][:SHORT_ID], "dim"),
+        )
+    streams.out().print(table)
+    if more:
+        streams.say("There are more. List all of them with: dflow ls --limit 0", "dim")
+    return 0

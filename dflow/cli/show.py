@@ -1,0 +1,43 @@
+"""``dflow show``: what is recorded of one run."""
+
+from __future__ import annotations
+
+from dflow import runs
+from dflow.cli import facts, streams
+from dflow.cli.options import AsJson, Flag
+from dflow.cli.page import Page
+from dflow.core.records import FlowRun, TaskRun
+from dflow.engine import process
+from dflow.errors import RunNotFound
+
+
+def show(
+    run: str, /, *, all: Flag = False, tracebacks: Flag = False, as_json: AsJson = False
+) -> int:
+    """Show what became of a run: its task runs, and why those that failed did.
+
+    Args:
+        run: an id, the start of one, a name, or latest
+        all: list all task runs, and not only the first and those that failed
+        tracebacks: print the traceback of every failed attempt
+        as_json: print JSON: the run with all that is recorded of it
+    """
+    recorded = read(run)
+    if as_json:
+        streams.print_json(recorded)
+    else:
+        Page(recorded, run, every=all, tracebacks=tracebacks).print()
+    return 0
+
+
+def read(run: str) -> facts.Recorded:
+    """Return what is recorded of a run. Raises `RunNotFound` and errors of `JournalError`."""
+    listed = runs.find(run)
+    flow_runs: list[FlowRun] = []
+    task_runs: list[TaskRun] = []
+    try:
+        with runs.opened(listed) as reader:
+            flow_runs, task_runs = list(reader.flow_runs()), list(reader.task_runs())
+    except RunNotFound:
+        pass  # it ended before anything but its entry in the catalog was written
+    return facts.of_record(listed, flow_runs, task_runs, process.process().clock.now())

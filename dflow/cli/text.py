@@ -1,0 +1,82 @@
+"""Making text harmless and short: names, messages and tracebacks come from anywhere.
+
+Nothing here reads markup, and what comes out of `line` and `block` moves no cursor and changes no colour.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+
+NAME = 60
+"""How many characters of a name are shown."""
+LINE = 300
+"""How many characters of a message are shown."""
+BLOCK = 30_000
+"""How many characters of a traceback are shown: its end, where the error is."""
+
+_UNSAFE = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
+
+
+def line(text: str, limit: int = LINE) -> str:
+    """Return text on one line: control characters as escapes, what goes beyond `limit` as ``…``."""
+    shown = "".join(map(_safe, text[:limit]))
+    return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 1] + "…"
+
+
+def name(text: str) -> str:
+    """Return a name on one line, shortened."""
+    return line(text, NAME)
+
+
+def block(text: str) -> str:
+    """Return text that may have several lines, made harmless."""
+    kept = text if len(text) <= BLOCK else "…" + text[-BLOCK:]
+    return "".join(char if char == "\n" else _safe(char) for char in kept.expandtabs(4))
+
+
+def _safe(char: str) -> str:
+    if unicodedata.category(char) not in _UNSAFE:
+        return char
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def when(at: float) -> str:
+    """Return a time (seconds since 1970) as the clock on the wall here shows it."""
+    return f"{datetime.fromtimestamp(at, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def clock(at: float) -> str:
+    """Return the time of the day, here."""
+    return f"{datetime.fromtimestamp(at, UTC).astimezone():%H:%M:%S}"
+
+
+def iso(at: float) -> str:
+    """Return a time as JSON has it: ISO 8601, in UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def took(seconds: float | None) -> str:
+    """Return a duration: ``5 ms``, ``0.42 s``, ``12.3 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds is None:
+        return ""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def several(count: int, noun: str) -> str:
+    """Return a number with its noun: ``1 task run``, ``3 task runs``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def local(moment: str) -> str:
+    """Return a time that `iso` gave, as the clock on the wall here shows it."""
+    return when(datetime.fromisoformat(moment).timestamp())

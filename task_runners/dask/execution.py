@@ -1,0 +1,117 @@
+"""What Dask runs on a worker: one attempt of one task run."""
+
+# distributed has types in places only.
+# mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False, disallow-any-generics=False
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from distributed import get_worker, rejoin, secede
+
+from dflow.attempts import body
+from dflow.attempts.calls import Call
+from dflow.attempts.pickling import loads
+from dflow.core.events import AttemptSucceeded
+from task_runners.dask.carried import BodyFailed, Carried, TakenBack
+from task_runners.dask.internals import hide_failed_bodies
+from task_runners.dask.payload import Payload, call_of, decode
+from task_runners.dask.station import station
+
+
+def execute(data: bytes, *given: Any) -> Carried:
+    """Run an attempt on a worker. `given` are the parts beside the payload, then the upstreams' values.
+
+    Raises `BodyFailed` when the body did not return, so that Dask lets what depends on it err.
+    """
+    hide_failed_bodies()
+    payload = decode(data)
+    worker = get_worker()
+    here = station(payload.run, worker)
+    if not here.begin(payload.ticket):
+        raise TakenBack
+    key = payload.info.key
+    link = here.link(key, payload.script_there)
+    try:
+        outcome, value = body.run(
+            payload.info,
+            lambda: _load(payload, given),
+            link,
+            worker=worker.address,
+            must_travel=True,
+            slot=slots(),
+        )
+        link.finish(outcome)
+    finally:
+        here.unlink(key)
+    if not isinstance(outcome, AttemptSucceeded):
+        raise BodyFailed.of(key, outcome)
+    return Carried(outcome, value)
+
+
+def _load(payload: Payload, given: tuple[Any, ...]) -> tuple[Call, dict[str, Any]]:
+    count = len(payload.beside)
+    call = call_of(payload, dict(zip(payload.beside, given[:count], strict=True)))
+    values = {name: loads(data) for name, data in (payload.values or {}).items()}
+    for name, carried in zip(payload.upstreams, given[count:], strict=True):
+        values[name] = carried.value
+    return call, values
+
+
+def beside(data: bytes) -> bytes:
+    """Return a part that travels beside payloads: the task that holds it."""
+    return data
+
+
+def slots() -> Callable[[], AbstractContextManager[None]]:
+    """Return what gives the thread of the present task back to its worker, and gets one again.
+
+    Only the task's own thread has one to give, and only once at a time; elsewhere it does nothing.
+    """
+    owner = threading.get_ident()
+    away = False
+
+    @contextmanager
+    def slot() -> Iterator[None]:
+        nonlocal away
+        if away or threading.get_ident() != owner:
+            yield
+            return
+        secede()
+        away = True
+        try:
+            yield
+        finally:
+            away = False
+            rejoin()
+
+    return slot
+
+
+# In the driver's own process ------------------------------------------------------------------------
+
+Slot = Callable[[], AbstractContextManager[None]]
+Job = Callable[[Slot, tuple[Any, ...]], Carried]
+_jobs: dict[int, Job] = {}
+
+
+def put(ticket: int, job: Job) -> None:
+    """Leave a job for a worker in this process to find: nothing of it need be pickled."""
+    _jobs[ticket] = job
+
+
+def drop(ticket: int) -> None:
+    """Forget a job."""
+    _jobs.pop(ticket, None)
+
+
+def execute_here(ticket: int, *given: Any) -> Carried:
+    """Run an attempt on a worker in the driver's own process."""
+    hide_failed_bodies()
+    job = _jobs.get(ticket)
+    if job is None:
+        raise TakenBack
+    return job(slots(), given)

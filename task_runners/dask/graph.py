@@ -1,0 +1,157 @@
+"""Task runs as Dask graphs: keys that are never used twice, and the tasks behind them."""
+
+# distributed has types in places only.
+# mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False, disallow-any-generics=False
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dask.task_spec import Task, TaskRef
+from dask.tokenize import normalize_token
+
+from dflow.attempts.functions import ByValue
+from dflow.attempts.packing import PackedCall
+from dflow.messages import Blob, Here, Work
+from task_runners.dask.book import Entry
+from task_runners.dask.execution import beside
+from task_runners.dask.payload import LARGE, Payload, digest, encode
+
+CHUNK = 2000
+"""How many task runs go into one graph: the scheduler takes a graph in one go."""
+MAX_NAME = 80
+"""How many characters of a task's name its keys show."""
+CACHED = 8
+"""How many large parts are kept on the cluster for dispatches to come."""
+
+tickets = itertools.count(1)
+"""Numbers of dispatches: no two in this process are equal."""
+
+Part = tuple[str, bytes]
+"""The hash of some bytes, and the bytes."""
+DaskKey = tuple[str, int]
+
+
+class Graph(dict[DaskKey, Any]):
+    """A graph of explicit keys. Dask would hash all of any other dict, to name what is named already."""
+
+
+_numbers = itertools.count()
+
+
+@normalize_token.register(Graph)
+def _name(_graph: Graph) -> tuple[str, int]:
+    return "dflow-graph", next(_numbers)
+
+
+def dask_key(work: Work, run: str, ticket: int) -> DaskKey:
+    """Return the key of a dispatch. Its prefix is the task's name: Dask learns durations by it.
+
+    The digit makes Dask see where the name ends; `run` tells flow runs and drivers apart.
+    """
+    return f"{work.info.task_name[:MAX_NAME]}-0{work.info.root_id[-8:]}{run}", ticket
+
+
+class Encoder:
+    """Turns works into Dask tasks whose payload travels."""
+
+    def __init__(self, run: str, script_there: bool, dumps: Callable[[Any], bytes]) -> None:
+        self._run = run
+        self._script_there = script_there
+        self._dumps = dumps
+        self._digests: OrderedDict[int, tuple[bytes, str]] = OrderedDict()
+
+    def encode(
+        self, work: Work, entry: Entry, ups: Sequence[str], inputs: Mapping[str, Blob | Here]
+    ) -> tuple[bytes, list[Part]]:
+        """Return the payload of a work, and the parts beside it.
+
+        `ups` are the task runs whose values Dask brings, `inputs` those whose values go along.
+        Raises whatever pickling one of those raises.
+        """
+        call, parts, shared = self._split(work.call)
+        payload = Payload(
+            run=self._run,
+            ticket=entry.ticket,
+            info=work.info,
+            call=call,
+            script_there=self._script_there,
+            shared=shared,
+            beside=tuple(name for name, _ in parts),
+            values={
+                name: given.data if isinstance(given, Blob) else self._dumps(given.value)
+                for name, given in inputs.items()
+            },
+            upstreams=tuple(ups),
+        )
+        return encode(payload), parts
+
+    def _split(self, call: PackedCall) -> tuple[PackedCall, list[Part], str | None]:
+        """Take out of a call what is large and shared by many."""
+        parts: list[Part] = []
+        function, shared = call.function, None
+        if isinstance(function, ByValue) and len(function.data) > LARGE:
+            parts.append((function.digest, function.data))
+            call = replace(call, function=ByValue(function.digest, b""))
+        if call.shared is not None:
+            shared = self._digest(call.shared)
+            if len(call.shared) > LARGE:
+                parts.append((shared, call.shared))
+                call = replace(call, shared=None)
+        return call, parts, shared
+
+    def _digest(self, data: bytes) -> str:
+        """Return the hash of bytes, which many calls have in common: worked out once."""
+        known = self._digests.get(id(data))
+        if known is None or known[0] is not data:
+            known = self._digests[id(data)] = (data, digest(data))
+            if len(self._digests) > CACHED:
+                self._digests.popitem(last=False)
+        return known[1]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A graph in the making: its tasks, the dispatches and the new parts among them."""
+
+    graph: Graph = field(default_factory=Graph)
+    entries: list[Entry] = field(default_factory=list)
+    parts: dict[str, DaskKey] = field(default_factory=dict)
+
+    def add(self, entry: Entry, function: Callable[..., Any], *args: Any) -> None:
+        """Add a dispatch."""
+        self.graph[entry.dask_key] = Task(entry.dask_key, function, *args)
+        self.entries.append(entry)
+
+
+class Parts:
+    """Large parts that are nodes of their own, held on the cluster for dispatches to come."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._futures: OrderedDict[str, Any] = OrderedDict()
+
+    def refer(self, part: Part, draft: Draft) -> TaskRef:
+        """Return a reference to a part; one that is not on the cluster is added to the draft."""
+        name, data = part
+        held = self._futures.get(name)
+        if name not in draft.parts and held is not None and held.status in ("pending", "finished"):
+            self._futures.move_to_end(name)
+            return TaskRef(held.key)
+        if name not in draft.parts:
+            key = draft.parts[name] = (f"dflow-shared-0{self._run}{name}", next(tickets))
+            draft.graph[key] = Task(key, beside, data)
+        return TaskRef(draft.parts[name])
+
+    def hold(self, futures: Mapping[DaskKey, Any], draft: Draft) -> None:
+        """Keep the futures of the draft's parts; let go of those that were not needed for longest."""
+        for name, key in draft.parts.items():
+            self._futures[name] = futures[key]
+            self._futures.move_to_end(name)
+        while len(self._futures) > CACHED:
+            _, oldest = self._futures.popitem(last=False)
+            oldest.release()

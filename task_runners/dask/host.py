@@ -1,0 +1,152 @@
+"""The process in which the scheduler and the nannies of a cluster of ours live: ``python -m`` this module.
+
+It reads one line of configuration from its standard input, starts the cluster, and writes one line, the
+address of the scheduler or what went wrong, to a pipe. It runs nobody's script and no bodies. It ends, with
+all its workers, when it is told to, and at once when its driver is gone: when its standard input ends or its
+parent is another one (a fork of the driver may hold the pipe open).
+"""
+
+# distributed has types in places only.
+# mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False, disallow-any-generics=False
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from importlib.machinery import ModuleSpec
+from multiprocessing import process
+from types import ModuleType
+from typing import Any
+
+import psutil
+
+LOOK = 0.5
+"""Seconds between two looks at whether the driver lives."""
+CLOSING = 4.0
+"""Seconds that workers get to close."""
+
+
+class Tie:
+    """Watches the driver: by the pipe from it, and by being its child."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+        self.told_to_close = threading.Event()
+
+    def watch(self) -> None:
+        """Begin to watch. When the driver goes without a word, this process ends at once."""
+        threading.Thread(target=self._listen, name="dflow-listen", daemon=True).start()
+        threading.Thread(target=self._look, name="dflow-look", daemon=True).start()
+
+    def _listen(self) -> None:
+        if sys.stdin.buffer.readline():
+            self.told_to_close.set()
+        else:
+            end_at_once()
+
+    def _look(self) -> None:
+        while os.getppid() == self._parent:
+            if self.told_to_close.wait(LOOK):
+                return
+        end_at_once()
+
+
+def end_at_once() -> None:
+    """End this process and all that came from it."""
+    kill(psutil.Process().children(recursive=True))
+    os._exit(1)
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """Kill processes that may have ended already."""
+    for child in processes:
+        try:
+            child.kill()
+        except psutil.Error:
+            continue
+
+
+def adopt(configuration: dict[str, Any]) -> None:
+    """Take over what workers are to have of the driver: search path, folder, arguments, script."""
+    if configuration["python_path"] is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = configuration["python_path"]
+    sys.path[:] = configuration["path"]
+    sys.argv[:] = configuration["argv"]
+    os.chdir(configuration["cwd"])
+    if configuration["original_dir"] is not None:
+        process.ORIGINAL_DIR = configuration["original_dir"]  # type: ignore[attr-defined]
+    sys.modules["__main__"] = stand_in(configuration["script"])
+
+
+def stand_in(script: dict[str, str | None] | None) -> ModuleType:
+    """Return a main module from which multiprocessing reads what its children are to load."""
+    main = ModuleType("__main__")
+    if script is not None and script["name"] is not None:
+        main.__spec__ = ModuleSpec(script["name"], None)
+    elif script is not None and script["path"] is not None:
+        main.__file__ = script["path"]
+    return main
+
+
+def start(configuration: dict[str, Any]) -> Any:
+    """Start the cluster and return it."""
+    import dask
+    from distributed import Scheduler, SpecCluster
+
+    from task_runners.dask import settings
+    from task_runners.dask.internals import ReportingNanny
+    from task_runners.dask.runner import OwnCluster
+
+    own = OwnCluster(**configuration["cluster"])
+    dask.config.set(settings.configuration(own))
+    # Only what concerns the user: a worker that was stopped for its memory. Deaths the driver tells of.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    for name in ("core", "scheduler", "nanny", "worker"):
+        logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)
+    logging.getLogger("distributed.nanny.memory").setLevel(logging.WARNING)
+    options = settings.worker(own)
+    return SpecCluster(
+        scheduler={"cls": Scheduler, "options": settings.scheduler(own)},
+        workers={
+            number: {"cls": ReportingNanny, "options": options}
+            for number in range(settings.size(own)[0])
+        },
+    )
+
+
+def main() -> None:
+    """Run the cluster for as long as the driver wants it."""
+    configuration = json.loads(sys.stdin.buffer.readline())
+    report_to = configuration["report_to"]
+    tie = Tie(configuration["parent"])
+    tie.watch()
+    try:
+        adopt(configuration)
+        cluster = start(configuration)
+    except BaseException as error:
+        report(report_to, {"error": f"{type(error).__name__}: {error}"})
+        end_at_once()
+        raise
+    report(report_to, {"address": cluster.scheduler_address})
+    tie.told_to_close.wait()
+    processes = psutil.Process().children(recursive=True)
+    try:
+        cluster.close(timeout=CLOSING)
+    finally:
+        kill(processes)
+        os._exit(0)
+
+
+def report(to: int, message: dict[str, str]) -> None:
+    """Write the one line that the driver waits for."""
+    with os.fdopen(to, "w") as pipe:
+        pipe.write(json.dumps(message) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What we use of distributed that is not public, each with the reason. Nothing else may.
+
+Each piece does without: when distributed no longer has what it relies on, a message is less exact or a topic
+is kept a little longer, or, for `pull`, the error names what is missing.
+"""
+
+# distributed has types in places only.
+# mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False, disallow-any-generics=False
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any
+
+from distributed import Nanny, Scheduler, Worker
+from distributed.utils import sync
+from distributed.utils_comm import gather_from_workers
+
+DEATHS = "dflow-deaths"
+"""The topic on which nannies of our own tell how a worker process has ended."""
+
+
+class ReportingNanny(Nanny):
+    """Tells how its worker process ended: there is no public way to learn the exit code."""
+
+    def _on_worker_exit_sync(self, exitcode: int) -> None:
+        with contextlib.suppress(Exception):  # a nanny that is closing tells nothing
+            self.log_event(DEATHS, {"worker": self.worker_address, "exitcode": exitcode})
+        super()._on_worker_exit_sync(exitcode)
+
+
+def pull(worker: Worker, key: Any, timeout: float) -> list[Any]:
+    """Return [the value of a Dask key], from this worker or another one, or [] if nobody has it.
+
+    A task may not make a future of a key that it only knows the name of (it would have to ask for the key
+    as a client of its own), so the worker's connections to its peers are used, as by `Worker` itself.
+    """
+
+    async def ask() -> list[Any]:
+        if key in worker.data:
+            return [worker.data[key]]
+        who_has = await worker.scheduler.who_has(keys=[key])
+        data, *_ = await gather_from_workers(who_has, rpc=worker.rpc, who=worker.address)
+        return [data[key]] if key in data else []
+
+    found: list[Any] = sync(worker.loop, ask, callback_timeout=timeout)
+    return found
+
+
+def forget_topic(topic: str, dask_scheduler: Scheduler | None = None) -> None:
+    """Let the scheduler drop a topic: what was logged to it stays there for ever otherwise."""
+    topics: Any = getattr(getattr(dask_scheduler, "_broker", None), "_topics", {})
+    topics.pop(topic, None)
+
+
+def count_tasks(dask_scheduler: Scheduler | None = None) -> int:
+    """Return how many tasks a scheduler knows."""
+    return len(dask_scheduler.tasks) if dask_scheduler is not None else 0
+
+
+class HideFailedBodies(logging.Filter):
+    """Hides Dask's own report of a body that failed: the driver tells of it, in our words."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be shown."""
+        return not (
+            str(record.msg).startswith("Compute Failed") and "BodyFailed(" in str(record.args)
+        )
+
+
+def hide_failed_bodies() -> None:
+    """Install the filter in this process, once."""
+    logger = logging.getLogger("distributed.worker")
+    if not any(isinstance(f, HideFailedBodies) for f in logger.filters):
+        logger.addFilter(HideFailedBodies())

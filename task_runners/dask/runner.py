@@ -1,0 +1,114 @@
+"""The description of a Dask runner, checked when it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dflow.errors import DefinitionError
+from dflow.ports import Host
+
+if TYPE_CHECKING:
+    from task_runners.dask.open_runner import OpenDask
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCluster:
+    """A cluster on this machine, as it is asked for; None leaves the choice to us."""
+
+    n_workers: int | None = None
+    threads_per_worker: int | None = None
+    processes: bool = True
+    memory_limit: str | int | float | None = None
+    dashboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("n_workers", "threads_per_worker"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise DefinitionError(
+                    f"cluster_kwargs: {name}={value!r} is not a number: give 1 or more."
+                )
+        for name in ("processes", "dashboard"):
+            if type(getattr(self, name)) is not bool:
+                raise DefinitionError(f"cluster_kwargs: {name} is True or False.")
+        if self.memory_limit is not None and type(self.memory_limit) not in (str, int, float):
+            raise DefinitionError(
+                f"cluster_kwargs: memory_limit={self.memory_limit!r} is not a size: "
+                "give bytes, or text such as '4 GiB'."
+            )
+        if self.memory_limit is not None and not self.processes:
+            raise DefinitionError(
+                "cluster_kwargs: memory_limit and processes=False contradict each other: "
+                "only worker processes can be kept to a limit."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DaskTaskRunner:
+    """Runs tasks on a Dask cluster.
+
+    `address` is that of a scheduler that runs already. Without one a cluster of worker processes is started
+    on this machine when a flow first submits something, and shared by equal runners. `cluster_kwargs` says
+    how it is to be: `n_workers`, `threads_per_worker`, `processes` (False: threads of this process),
+    `memory_limit` per worker, `dashboard` (needs bokeh).
+
+    Example:
+        >>> DaskTaskRunner(cluster_kwargs={"n_workers": 2}).describe()["n_workers"]
+        2
+    """
+
+    address: str | None = None
+    cluster_kwargs: Mapping[str, Any] | None = field(default=None, compare=False)
+    own: OwnCluster | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given = dict(self.cluster_kwargs or {})
+        if self.address is None:
+            object.__setattr__(self, "own", _own(given))
+            return
+        if type(self.address) is not str or not self.address.strip():
+            raise DefinitionError(f"address={self.address!r} is not the address of a scheduler.")
+        if given:
+            raise DefinitionError(
+                "address and cluster_kwargs contradict each other: the cluster at "
+                f"'{self.address}' runs already. Give one of them."
+            )
+        object.__setattr__(self, "own", None)
+
+    def open(self, host: Host) -> OpenDask:
+        """Start to work for a flow run, starting the cluster if need be. Raises `ClusterError`."""
+        from task_runners.dask.open_runner import OpenDask
+
+        return OpenDask(self, host)
+
+    def shutdown(self) -> None:
+        """Close the cluster, or the connection, that equal runners share."""
+        from task_runners.dask import clusters
+
+        clusters.shared.close(self)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return the kind and the settings of this runner."""
+        if self.own is None:
+            return {"kind": "dask", "address": self.address}
+        return {
+            "kind": "dask",
+            "n_workers": self.own.n_workers,
+            "threads_per_worker": self.own.threads_per_worker,
+            "processes": self.own.processes,
+            "memory_limit": self.own.memory_limit,
+            "dashboard": self.own.dashboard,
+        }
+
+
+def _own(given: dict[str, Any]) -> OwnCluster:
+    known = OwnCluster.__dataclass_fields__
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise DefinitionError(
+            f"cluster_kwargs: {', '.join(map(repr, unknown))} is not known. "
+            f"Known are: {', '.join(known)}."
+        )
+    return OwnCluster(**given)

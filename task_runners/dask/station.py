@@ -1,0 +1,177 @@
+"""What a worker process keeps for each flow run that has work there: the Links of its attempts.
+
+The functions at the end are called by drivers, through Dask, outside of any task.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from distributed import Worker
+
+from dflow.attempts import clock
+from dflow.attempts.link import Mailbox, Sender, WorkerLink
+from dflow.attempts.packing import Packer
+from dflow.messages import Down, Key
+from task_runners.dask.carried import Carried
+from task_runners.dask.internals import pull
+from task_runners.values import missing
+
+PROTOCOL = 1
+"""Raised whenever driver and workers of different age would no longer understand each other."""
+PATIENCE = 30.0
+"""Seconds in which a value must be found that is lost, but may be computed again."""
+
+DaskKey = tuple[str, int]
+
+
+class Station:
+    """What one worker keeps for one flow run."""
+
+    def __init__(self, run: str, worker: Worker) -> None:
+        self._run = run
+        self._worker = worker
+        self._name = os.urandom(4).hex()
+        self._sender = Sender(self._carry)
+        self._lock = threading.Lock()
+        self._begun: set[int] = set()
+        self._forbidden: set[int] = set()
+        self._boxes: dict[Key, Mailbox] = {}
+        self._places: dict[Key, DaskKey] = {}
+
+    def _carry(self, number: int, data: bytes) -> None:
+        batch = {"station": self._name, "number": number, "data": data}
+        self._worker.log_event(topic_of(self._run), batch)
+
+    # For attempts -------------------------------------------------------------------------------------
+
+    def begin(self, ticket: int) -> bool:
+        """Note that a dispatch begins; return False if it was taken back before."""
+        with self._lock:
+            if ticket in self._forbidden:
+                return False
+            self._begun.add(ticket)
+            return True
+
+    def link(self, address: Key, script_there: bool) -> WorkerLink:
+        """Return the link of an attempt."""
+        with self._lock:
+            box = self._boxes[address] = Mailbox()
+        packer = Packer(can_import, script_there)
+        return WorkerLink(address, self._sender, box, self._fetch, packer.pack)
+
+    def unlink(self, address: Key) -> None:
+        """Note that an attempt has ended."""
+        with self._lock:
+            box = self._boxes.pop(address, None)
+        if box is not None:
+            box.close()
+
+    def _fetch(self, key: Key) -> Any:
+        with self._lock:
+            place = self._places.get(key)
+        deadline = clock.monotonic() + PATIENCE
+        while place is not None and (left := deadline - clock.monotonic()) > 0:
+            found = pull(self._worker, place, left)
+            if found:
+                carried: Carried = found[0]
+                return carried.value
+            threading.Event().wait(0.1)
+        raise missing(key)
+
+    # For drivers --------------------------------------------------------------------------------------
+
+    def deliver(self, letters: Iterable[tuple[Key, Down]], places: Mapping[Key, DaskKey]) -> None:
+        """Put messages into the boxes of attempts that are here; `places` says where values are."""
+        with self._lock:
+            self._places.update(places)
+            boxes = [(self._boxes.get(key), message) for key, message in letters]
+        for box, message in boxes:
+            if box is not None:
+                box.put(message)
+
+    def forbid(self, tickets: Iterable[int]) -> list[int]:
+        """Let no dispatch begin that has not begun yet; return those that have."""
+        with self._lock:
+            asked = set(tickets)
+            self._forbidden |= asked - self._begun
+            return sorted(asked & self._begun)
+
+    def close(self) -> None:
+        """End what waits here for the driver."""
+        with self._lock:
+            boxes = list(self._boxes.values())
+            self._boxes.clear()
+        for box in boxes:
+            box.close()
+        self._sender.close()
+
+
+_lock = threading.Lock()
+_stations: dict[tuple[str, str], Station] = {}
+
+
+def station(run: str, worker: Worker) -> Station:
+    """Return the station of a flow run on a worker."""
+    with _lock:
+        key = (run, worker.address)
+        if key not in _stations:
+            _stations[key] = Station(run, worker)
+        return _stations[key]
+
+
+def topic_of(run: str) -> str:
+    """Return the name under which the news of a flow run are logged."""
+    return f"dflow-{run}"
+
+
+def can_import(module: ModuleType) -> bool:
+    """Tell whether this process finds a module by its name, and not only because it is loaded."""
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and (
+        spec.origin is not None or spec.submodule_search_locations is not None
+    )
+
+
+# Called by drivers ---------------------------------------------------------------------------------
+
+
+def deliver(
+    run: str,
+    letters: Sequence[tuple[Key, Down]],
+    places: Mapping[Key, DaskKey],
+    dask_worker: Worker | None = None,
+) -> None:
+    """Put messages into the boxes of attempts on this worker."""
+    if dask_worker is not None:
+        station(run, dask_worker).deliver(letters, places)
+
+
+def forbid(run: str, tickets: Sequence[int], dask_worker: Worker | None = None) -> list[int]:
+    """Take dispatches back on this worker; return those that have begun here."""
+    return station(run, dask_worker).forbid(tickets) if dask_worker is not None else []
+
+
+def close(run: str, dask_worker: Worker | None = None) -> None:
+    """End what a flow run has on this worker."""
+    with _lock:
+        ended = _stations.pop((run, dask_worker.address), None) if dask_worker else None
+    if ended is not None:
+        ended.close()
+
+
+def importable(names: Sequence[str]) -> list[str]:
+    """Return those of the modules that this process can import."""
+    return [name for name in names if _found(name)]
+
+
+def _found(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False

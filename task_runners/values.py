@@ -1,0 +1,61 @@
+"""The values of finished task runs, for runners whose attempts run in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from dflow.attempts.pickling import loads
+from dflow.errors import MissingResult
+from dflow.messages import Blob, Here, Input, Key, Work
+
+
+def missing(key: Key) -> MissingResult:
+    """Return the error for a value that is not at its runner any more."""
+    return MissingResult(
+        f"The value of task run '{key[0]}' is not with its runner any more. Keep its future for as long as "
+        "you need the value, or give the task persist_result=True."
+    )
+
+
+class Values:
+    """Values by the dispatch that made them, until they are released."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[Key, Any] = {}
+
+    def keep(self, key: Key, value: Any) -> None:
+        """Hold a value."""
+        with self._lock:
+            self._values[key] = value
+
+    def fetch(self, key: Key) -> Any:
+        """Return a value. Raises `MissingResult`."""
+        with self._lock:
+            if key in self._values:
+                return self._values[key]
+        raise missing(key)
+
+    def release(self, keys: Iterable[Key]) -> None:
+        """Let go of values."""
+        with self._lock:
+            for key in keys:
+                self._values.pop(key, None)
+
+    def clear(self) -> None:
+        """Let go of all values."""
+        with self._lock:
+            self._values.clear()
+
+    def of(self, work: Work) -> dict[str, Any]:
+        """Return the values that a work needs, by task run. Raises `MissingResult`."""
+        return {name: self._load(given) for name, given in work.inputs.items()}
+
+    def _load(self, given: Input) -> Any:
+        if isinstance(given, Here):
+            return given.value
+        if isinstance(given, Blob):
+            return loads(given.data)
+        return self.fetch(given.key)

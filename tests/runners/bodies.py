@@ -1,0 +1,170 @@
+"""Bodies that runners are given. Workers import this module by its name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from dflow.attempts.calls import Call
+from dflow.attempts.context import current
+from dflow.attempts.logs import get_run_logger
+from dflow.core.events import TaskCreated
+from dflow.messages import CallOptions, ChildrenCreated, Settled
+
+calls: list[Any] = []
+
+
+def add(*numbers: int) -> int:
+    return sum(numbers)
+
+
+def fail(text: str = "no") -> None:
+    raise ValueError(text)
+
+
+def leave() -> None:
+    sys.exit(3)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def make_lock() -> Any:
+    return threading.Lock()
+
+
+def large(size: int) -> bytes:
+    return bytes(size)
+
+
+def size_of(data: Any, **_: Any) -> int:
+    return len(data)
+
+
+def talk(text: str) -> str:
+    print(text)
+    get_run_logger().warning("warned: %s", text)
+    return text
+
+
+def remember(what: Any) -> list[Any]:
+    calls.append(what)
+    return list(calls)
+
+
+def pid(*_: Any) -> int:
+    return os.getpid()
+
+
+def die(*_: Any) -> None:
+    os._exit(1)
+
+
+def touch_and_wait(begun: str, go_on: str) -> str:
+    """Say that it began by a file, and go on when another one appears."""
+    open(begun, "w").close()
+    while not os.path.exists(go_on):
+        threading.Event().wait(0.02)
+    return begun
+
+
+def context_of(*_: Any) -> Any:
+    context = current()
+    return (context.run_id, context.attempt, context.worker) if context else None
+
+
+def descend(depth: int) -> int:
+    """Make a task run of its own, wait for it, and return how deep it went."""
+    context = current()
+    assert context is not None
+    link, run_id = context.link, context.run_id
+    if depth == 0:
+        return 0
+    event = TaskCreated(
+        at=0.0,
+        task_run_id=f"{run_id}.{depth}",
+        flow_run_id=context.info.flow_run_id,
+        parent_id=run_id,
+        task_name="descend",
+        name=f"descend-{depth}",
+    )
+    call = link.pack(Call(descend, (depth - 1,)))
+    link.send(ChildrenCreated(link.address, event, (call,), CallOptions()))
+    with context.slot():
+        settled = link.receive()
+    assert isinstance(settled, Settled)
+    assert settled.key is not None
+    below: int = link.fetch(settled.key)
+    return below + 1
+
+
+def sit(path: str) -> None:
+    """Write this process's id to a file, and never return."""
+    write_pid(path)
+    threading.Event().wait()
+
+
+def write_pid(path: str) -> None:
+    with open(path + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(path + ".new", path)
+
+
+def last_words() -> None:
+    """Say something, and be killed shortly after."""
+    get_run_logger().warning("last words")
+    threading.Event().wait(0.2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash() -> None:
+    """Touch memory that is not there."""
+    ctypes.string_at(0)
+
+
+def pid_and_more() -> tuple[int, bytes]:
+    """Return this process's id, with enough to keep it from travelling with the outcome."""
+    return os.getpid(), bytes(100_000)
+
+
+def once(marker: str) -> tuple[int, bytes]:
+    """Work the first time only."""
+    with open(marker, "x"):
+        return pid_and_more()
+
+
+class Mute:
+    """Large, and can be pickled nowhere."""
+
+    def __init__(self) -> None:
+        self.data = bytes(100_000)
+        self.lock = threading.Lock()
+
+
+def make_mute() -> Mute:
+    return Mute()
+
+
+class Unreadable:
+    """Can be pickled, but not read again."""
+
+    def __init__(self) -> None:
+        self.data = bytes(100_000)
+
+    def __reduce__(self) -> Any:
+        return int, ("not a number", "x" * 100_000)
+
+
+def make_unreadable() -> Unreadable:
+    return Unreadable()
+
+
+def babble(lines: int) -> None:
+    logger = get_run_logger()
+    for number in range(lines):
+        logger.warning("line %d", number)

@@ -1,0 +1,57 @@
+"""Runners of every kind, their clusters shared by all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
+from tests.runners.hosts import FakeHost
+
+PROCESSES = DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1})
+ONE_PROCESS = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 1})
+RUNNERS: dict[str, Any] = {
+    "inline": InlineTaskRunner(),
+    "threads": ThreadPoolTaskRunner(max_workers=2),
+    "dask-in-process": DaskTaskRunner(cluster_kwargs={"processes": False, "threads_per_worker": 2}),
+    "dask-processes": PROCESSES,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clusters() -> Iterator[None]:
+    """Close what was started once the last test of this folder is done."""
+    yield
+    for runner in (*RUNNERS.values(), ONE_PROCESS):
+        runner.shutdown()
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    """A driver that listens."""
+    return FakeHost()
+
+
+@pytest.fixture(params=list(RUNNERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of runner."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def opened(kind: str, host: FakeHost) -> Iterator[Any]:
+    """A runner of this kind at work."""
+    runner = RUNNERS[kind].open(host)
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def processes(host: FakeHost) -> Iterator[Any]:
+    """A runner with worker processes at work."""
+    runner = PROCESSES.open(host)
+    yield runner
+    runner.close()
