@@ -26,10 +26,8 @@ def load(text: str) -> Flow[Any, Any]:
     ``:FLOW`` may be left out where the file has only one flow. Raises `EntrypointError`.
     """
     place, _, name = text.partition(":")
-    if place.endswith(".py") or os.sep in place:
-        module = load_file(Path(place))
-    else:
-        module = _import(place)
+    is_file = place.endswith(".py") or os.sep in place
+    module = load_file(Path(place)) if is_file else _import(place)
     return _flow_in(module, name, place)
 
 

@@ -90,15 +90,17 @@ class Flow(Generic[P, R]):
         """Resume one of this flow's runs, named by its id, a unique start of it, its name or ``latest``.
 
         The function runs again from its top, with the parameters that were recorded; task runs that have
-        completed and whose results are kept return at once. Raises `NotResumable` for a run that has completed or is
-        another flow's, `RunHeld` while its driver lives, and what the flow raises.
+        completed and whose results are kept return at once. Raises `NotResumable` for a run that has
+        completed or is another flow's, `RunHeld` while its driver lives, and what the flow raises.
         """
         entry = process.process().journal.catalog.find(run)
         if entry.flow_name != self.name:
             raise NotResumable(
                 f"Run '{entry.name}' is of flow '{entry.flow_name}', not of '{self.name}'."
             )
-        positional, named = calls.bind(self.fn, self._signature, *details.arguments_of(entry.details))
+        positional, named = calls.bind(
+            self.fn, self._signature, *details.arguments_of(entry.details)
+        )
         outcome: Any = _outcome(self.name, self._run_root(positional, named, entry), False)
         return cast(R, outcome)
 

@@ -31,14 +31,18 @@ class Listed:
     @property
     def resumable(self) -> bool:
         """Whether ``dflow resume`` would have something to do."""
-        return self.state_name != "Completed" and not self.alive and self.entry.flow_name != "session"
+        return (
+            self.state_name != "Completed" and not self.alive and self.entry.flow_name != "session"
+        )
 
 
 def list_runs(limit: int | None = None) -> list[Listed]:
     """Return root flow runs, the newest first."""
     here = process.process()
     catalog = here.journal.catalog
-    return [_listed(entry, catalog.is_alive(entry, here.clock.now())) for entry in catalog.list(limit)]
+    return [
+        _listed(entry, catalog.is_alive(entry, here.clock.now())) for entry in catalog.list(limit)
+    ]
 
 
 def find(run: str) -> Listed:

@@ -204,9 +204,7 @@ def _policy(name: str, options: TaskOptions) -> Policy:
     )
 
 
-def _call_for_state(
-    scope: Scope, event: TaskCreated, call: Any, options: CallOptions
-) -> State:
+def _call_for_state(scope: Scope, event: TaskCreated, call: Any, options: CallOptions) -> State:
     try:
         value = scope.call(event, call, options)
     except Exception as raised:

@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-import random
+import random  # noqa: TID251  (seeded: the same luck in every run)
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -198,11 +198,11 @@ class ScriptedRunner:
     def start(self, work: Work, at: float = START, worker: str = "worker-1") -> None:
         """Report that a body has started."""
         run_id, dispatch = work.info.key
-        self.report(
-            ev.AttemptStarted(at=at, task_run_id=run_id, dispatch=dispatch, worker=worker)
-        )
+        self.report(ev.AttemptStarted(at=at, task_run_id=run_id, dispatch=dispatch, worker=worker))
 
-    def succeed(self, work: Work, value: Any = None, at: float = START, *, kept: bool = True) -> None:
+    def succeed(
+        self, work: Work, value: Any = None, at: float = START, *, kept: bool = True
+    ) -> None:
         """Report that a body returned `value`, which is `kept` in the journal or stays here."""
         self._values[work.info.key] = value
         self.report(

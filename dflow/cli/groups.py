@@ -79,8 +79,15 @@ class Groups:
 
     def __init__(self, session: Session) -> None:
         self.clock = session.clock
+        self.flow_name = session.root.flow_name
+        self.run_name = session.root.flow_run_name
+        self._begun = session.clock.monotonic()
         self._session = session
         self._paces: dict[tuple[str, str], _Pace] = {}
+
+    def seconds(self) -> float:
+        """Return for how long the run has gone on."""
+        return self.clock.monotonic() - self._begun
 
     def now(self) -> list[Group]:
         """Return the groups as they are now, in the order in which they came."""

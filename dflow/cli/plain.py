@@ -86,5 +86,5 @@ def words(group: groups.Group) -> str:
     if group.over and group.seconds:
         parts.append(f"in {text.took(group.seconds)}")
     elif group.rate and group.left is not None:
-        parts += [f"{group.rate:.1f}/s", f"{text.took(max(1.0, round(group.left)))} left"]
+        parts += [f"{group.rate:.1f}/s", text.left(group.left)]
     return ", ".join(parts)

@@ -54,9 +54,9 @@ class Screen:
 
     def draw(self) -> RenderableType:
         """Return the table as it is now."""
-        rows = self._groups.now() if self._groups else []
-        if not rows:
+        if self._groups is None:
             return Group()
+        rows = self._groups.now()
         kept, hidden = _fitting(rows, max(1, self._console.size.height - MARGIN))
         if self.over:
             kept, hidden = rows, []
@@ -67,9 +67,14 @@ class Screen:
         drawn.add_column(overflow="ellipsis", no_wrap=True)
         for row in kept:
             drawn.add_row(Text(text.name(row.label)), _bar(row), _number(row), self._words(row))
-        if not hidden:
-            return drawn
-        return Group(Text(f"… and {text.several(len(hidden), 'group')} that ended", "dim"), drawn)
+        head = Text.assemble(
+            (text.name(self._groups.flow_name), "bold"),
+            f"  {text.name(self._groups.run_name)}  ",
+            (text.took(self._groups.seconds()), "dim"),
+        )
+        if hidden:
+            head.append(f"  and {text.several(len(hidden), 'task')} that ended", "dim")
+        return Group(head, drawn)
 
     def _words(self, group: groups.Group) -> Text:
         words = []
@@ -81,7 +86,7 @@ class Screen:
             words.append(Text(text.took(group.seconds), "dim") if group.completed else Text())
         elif not self.over and group.rate and group.left is not None:
             words.append(Text(f"{group.rate:.1f}/s", "dim"))
-            words.append(Text(f"{text.took(max(1.0, round(group.left)))} left", "dim"))
+            words.append(Text(text.left(group.left), "dim"))
         return Text(", ").join(word for word in words if word)
 
 

@@ -72,6 +72,11 @@ def took(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def left(seconds: float) -> str:
+    """Return how long something will still take, roughly: ``4 s left``."""
+    return f"{max(1, round(seconds))} s left" if seconds < 60 else f"{took(seconds)} left"
+
+
 def several(count: int, noun: str) -> str:
     """Return a number with its noun: ``1 task run``, ``3 task runs``."""
     return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -187,7 +187,11 @@ def _column(value: Any) -> Sequence[Any] | None:
 
 def _is_whole(value: Any) -> bool:
     """Tell whether a value is iterable, but one thing to its users: a data frame, a model."""
-    for module, name in (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pydantic", "BaseModel")):
+    for module, name in (
+        ("pandas", "DataFrame"),
+        ("polars", "DataFrame"),
+        ("pydantic", "BaseModel"),
+    ):
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(value, kind):
             return True

@@ -107,9 +107,7 @@ def _delays(kind: str, retries: int, given: Any) -> tuple[float, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def tags(kind: str, given: Any) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from dflow.attempts import body
 from dflow.attempts.calls import Call
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.core.machine import unfold
-from dflow.engine import outcomes
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
 from dflow.engine.scope import Scope, Status, status_of

@@ -37,10 +37,8 @@ class Ended:
     error: BaseException | None = None
 
 
-def begin_subflow(
-    session: Session, flow: FlowInfo, parent_id: str, policy: Policy
-) -> Ended | None:
-    """Record a subflow that is called; return how it ended if it has completed before and its value is kept."""
+def begin_subflow(session: Session, flow: FlowInfo, parent_id: str, policy: Policy) -> Ended | None:
+    """Record a subflow that is called; return how it ended if it has completed and its value is kept."""
     run = session.tracker.shown.get(flow.flow_run_id)
     if run is None:
         session.tracker.commit(

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
-from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from dflow.attempts.clock import monotonic
 from dflow.attempts.context import current
 from dflow.engine.scope import Scope, Status
 from dflow.errors import InternalError
@@ -111,7 +111,7 @@ class TaskFutureList(list[TaskFuture[R]]):
 
         Raises TimeoutError after `timeout` seconds, and otherwise the first failure in their order.
         """
-        done, not_done = wait(self, timeout)
+        _, not_done = wait(self, timeout)
         if not_done:
             raise TimeoutError(
                 f"{len(not_done)} of {len(self)} task runs have not ended within {timeout} seconds."

@@ -25,7 +25,7 @@ class LocalLink:
         """Wait until the driver has recorded the start."""
         self.session.tracker.commit()
 
-    def receive(self, timeout: float | None = None) -> Down | None:
+    def receive(self, timeout: float | None = None) -> Down | None:  # noqa: ARG002  (of the port)
         """Return None: nothing comes down here."""
         return None
 

@@ -95,7 +95,7 @@ def process() -> Process:
 
 def _forget_parent() -> None:
     """After a fork: what was the parent's is left alone, this process starts afresh."""
-    global _process, _ambient  # noqa: PLW0603  (one per process, by its nature)
+    global _process, _ambient
     _process, _ambient = None, None
     _roots.clear()
     _used.clear()
@@ -249,9 +249,7 @@ def _open_ambient() -> tuple[Session, DriverScope]:
     )
     opened = _ambient_exit.enter_context(session(RootRun(flow=flow, runner=lambda: use(None))))
     _roots.pop(run_id)
-    opened.tracker.commit(
-        ev.FlowRunStarted(at=here.clock.now(), flow_run_id=run_id, generation=1)
-    )
+    opened.tracker.commit(ev.FlowRunStarted(at=here.clock.now(), flow_run_id=run_id, generation=1))
     return opened, DriverScope(opened, run_id, run_id, lambda: opened.open_runner(run_id))
 
 

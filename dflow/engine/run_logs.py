@@ -31,7 +31,7 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # its stream is
 
 def prepare(level: str) -> None:
     """Show the lines of runs on standard error, unless the program has set up logging of its own."""
-    global _handler
+    global _handler  # noqa: PLW0603  (one per process, by its nature)
     logger = logging.getLogger("dflow")
     with _lock:
         logger.setLevel(level)
@@ -70,9 +70,7 @@ def announce(run: TaskRun | FlowRun) -> None:
         wait = max(0.0, (run.due or run.changed_at) - run.changed_at)
         message = f"{tried} failed: {message}; next in {wait:.1f} s"
         show(logging.WARNING, f"RETRY   {run.name} | {message}")
-    elif run.state_name != "UpstreamFailed" or not any(
-        u.need is Need.ALLOW for u in run.upstreams
-    ):
+    elif run.state_name != "UpstreamFailed" or not any(u.need is Need.ALLOW for u in run.upstreams):
         show(logging.ERROR, f"{run.state_name.upper():<7} {run.name} | {message}")
 
 

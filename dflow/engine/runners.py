@@ -48,9 +48,7 @@ def _by_name(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     for entry in entry_points(group=GROUP, name=name):
         return entry.load()
-    raise DefinitionError(
-        f"There is no task runner '{name}'. There are: {', '.join(_names())}."
-    )
+    raise DefinitionError(f"There is no task runner '{name}'. There are: {', '.join(_names())}.")
 
 
 def _names() -> list[str]:

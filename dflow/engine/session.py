@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from dflow.attempts.calls import Call
 from dflow.attempts.capture import capture
 from dflow.attempts.context import FlowInfo
 from dflow.attempts.pickling import loads
@@ -364,7 +363,11 @@ class Session:
             root = self._run(self.ledger.root_failure(task_run_id))
             raise outcomes.failure(run, root, self.errors.get(root.id))
         asked = self._asked.get(task_run_id)
-        if asked is not None and asked.runner is not None and task_run_id in self.ledger.with_runner:
+        if (
+            asked is not None
+            and asked.runner is not None
+            and task_run_id in self.ledger.with_runner
+        ):
             return asked.runner.fetch((task_run_id, run.dispatch))
         if run.held is Held.JOURNAL:
             return self.kept(task_run_id)
@@ -409,5 +412,3 @@ class Session:
             self._carrier.shutdown()
         self.tracker.close()
         self.journal.close()
-
-

@@ -229,7 +229,7 @@ class Tracker:
                 self._reached.append(post.reached)
 
     def _write(self, changes: Changes) -> None:
-        """Write one transaction; while the journal cannot, say so and try again: nothing is shown meanwhile."""
+        """Write one transaction; while the journal cannot, say so and try again, and show nothing."""
         logs, self._logs = self._logs, []
         runs = changes.records.values()
         batch = Batch(
@@ -289,9 +289,7 @@ class Tracker:
             attempt=order.attempt,
         )
         wait = max(0.0, order.due - self._clock.now())
-        heapq.heappush(
-            self._timers, (self._clock.monotonic() + wait, next(self._order), event)
-        )
+        heapq.heappush(self._timers, (self._clock.monotonic() + wait, next(self._order), event))
         return True
 
     def _fire_timers(self) -> None:

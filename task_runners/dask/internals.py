@@ -9,7 +9,6 @@ is kept a little longer, or, for `pull`, the error names what is missing.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import Any
 
@@ -25,7 +24,7 @@ class ReportingNanny(Nanny):
     """Tells how its worker process ended: there is no public way to learn the exit code."""
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
-        with contextlib.suppress(Exception):  # a nanny that is closing tells nothing
+        if self.status.name == "running":  # one that closes ends its worker itself
             self.log_event(DEATHS, {"worker": self.worker_address, "exitcode": exitcode})
         super()._on_worker_exit_sync(exitcode)
 

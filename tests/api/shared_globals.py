@@ -10,7 +10,7 @@ remembered: str | None = None
 @task
 def remember(value: str) -> str | None:
     """Set the global, and return what it was."""
-    global remembered  # noqa: PLW0603  (what the test is about)
+    global remembered
     before, remembered = remembered, value
     return before
 

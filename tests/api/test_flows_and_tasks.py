@@ -17,23 +17,27 @@ from dflow.core import invariants
 from dflow.core.records import Ending, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.errors import SerializationError
-from dflow.ports import LogEntry, TaskRunner
+from dflow.messages import LogEntry
+from dflow.ports import TaskRunner
 from tests.api import shared_globals
 from tests.api.conftest import ONE_WORKER
 
 
 @task
 def add(x: int, y: int = 1) -> int:
+    """Return a sum."""
     return x + y
 
 
 @task
 def total(numbers: list[int]) -> int:
+    """Return the sum of many."""
     return sum(numbers)
 
 
 @task
 def fail(text: str) -> None:
+    """Raise."""
     raise KeyError(text)
 
 
@@ -49,6 +53,7 @@ def fails_once(folder: str, value: int) -> int:
 
 @task(log_prints=True)
 def speak(words: str) -> int:
+    """Print a line, log another, and return the pid."""
     print("printed", words)
     get_run_logger().warning("logged %s", words)
     return os.getpid()
@@ -56,21 +61,25 @@ def speak(words: str) -> int:
 
 @task
 def nested(depth: int) -> int:
+    """Submit the same task, one level deeper, and wait for it."""
     return 0 if depth == 0 else nested.submit(depth - 1).result() + 1
 
 
 @task
 def calls_directly(x: int) -> int:
+    """Call another task twice."""
     return add(x, 10) + add(x, 20)
 
 
 @task
 def mapped_inside(n: int) -> int:
+    """Map another task."""
     return sum(add.map(range(n), unmapped(0)).result())
 
 
 @task
 def rescue(x: int) -> str:
+    """Catch the failure of another task."""
     try:
         return str(fail.submit("inner").result())
     except KeyError as error:
@@ -79,22 +88,27 @@ def rescue(x: int) -> str:
 
 @task
 def big(n: int) -> bytes:
+    """Return n bytes."""
     return bytes(n)
 
 
 @task
 def size_of(data: bytes) -> int:
+    """Return the size."""
     return len(data)
 
 
 @dataclass
 class Pair:
+    """Holds two things."""
+
     left: Any
     right: Any
 
 
 @task
 def join(pair: Pair, more: dict[str, Any]) -> list[Any]:
+    """Return what is inside."""
     return [pair.left, pair.right, more["deep"][0]["x"]]
 
 
@@ -160,7 +174,7 @@ def test_returned_futures_decide_the_state_and_give_their_values(runner: TaskRun
 
 
 def test_a_retry_and_its_downstream_come_out_right(runner: TaskRunner, tmp_path: Path) -> None:
-    """A task that raises once shows two attempts, the first with its traceback; what hangs on it completes."""
+    """A task that raises once shows two attempts, the first with its traceback; what hangs on it too."""
 
     @flow(task_runner=runner)
     def main() -> int:
@@ -200,7 +214,7 @@ def test_a_chain_of_upstream_failures_names_its_root(runner: TaskRunner) -> None
     @flow(task_runner=runner)
     def main() -> tuple[str, list[str], str]:
         a = fail.submit("root")
-        b = add.submit(a)  # type: ignore[arg-type]  # a future stands for its value
+        b = add.submit(a)
         c = add.submit(1, b)
         c.wait()
         with pytest.raises(KeyError, match="root") as caught:
@@ -286,7 +300,7 @@ def test_large_values_go_from_task_to_task(runner: TaskRunner) -> None:
     assert main() == (1_000_000, 1_000_000)
 
 
-def test_wait_and_as_completed(runner: TaskRunner, tmp_path: Path) -> None:
+def test_wait_and_as_completed(runner: TaskRunner) -> None:
     """Futures can be waited for together and taken as they end, with submits in between."""
 
     @flow(task_runner=runner)
@@ -299,7 +313,7 @@ def test_wait_and_as_completed(runner: TaskRunner, tmp_path: Path) -> None:
     assert main() == (5, 0, [2, 3, 4, 5, 6])
 
 
-def test_work_outside_of_a_flow(runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_outside_of_a_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks called and submitted outside of a flow belong to one session run, which shutdown ends."""
     monkeypatch.setenv("DFLOW_TASK_RUNNER", "inline")
     assert add(1) == 2
@@ -346,7 +360,12 @@ def test_subflows_share_the_journal_and_the_runner(runner: TaskRunner) -> None:
     assert main() == [2, 3]
     with runs.opened(runs.find("latest")) as reader:
         flow_runs = list(reader.flow_runs())
-    assert [run.state_name for run in flow_runs] == ["Completed", "Failed", "Completed", "Completed"]
+    assert [run.state_name for run in flow_runs] == [
+        "Completed",
+        "Failed",
+        "Completed",
+        "Completed",
+    ]
     assert {run.parent_id for run in flow_runs[1:]} == {flow_runs[0].id}
 
 
@@ -355,7 +374,10 @@ def test_two_tasks_of_one_module_share_its_globals() -> None:
 
     @flow(task_runner=ONE_WORKER)
     def main() -> list[Any]:
-        return [shared_globals.remember.submit("x").result(), shared_globals.recall.submit().result()]
+        return [
+            shared_globals.remember.submit("x").result(),
+            shared_globals.recall.submit().result(),
+        ]
 
     assert main() == [None, "x"]
 
@@ -387,6 +409,7 @@ def test_a_result_that_cannot_travel_fails_once(processes: TaskRunner) -> None:
 
 @task
 def returns_lock() -> Any:
+    """Return what cannot be pickled."""
     return threading.Lock()
 
 
@@ -405,6 +428,7 @@ def test_bodies_run_in_worker_processes(processes: TaskRunner) -> None:
 
 @task
 def exits() -> None:
+    """Leave the process."""
     sys.exit(2)
 
 

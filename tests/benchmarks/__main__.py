@@ -1,8 +1,8 @@
 """What dflow costs beside raw Dask: ``python -m tests.benchmarks``, or ``make bench``.
 
 Each line alternates dflow and raw Dask in one process, on clusters of the same shape (2 worker processes of
-1 thread), several rounds, and prints medians. Read the ratios: absolute figures are of the machine and moment.
-Nothing is asserted.
+1 thread), several rounds, and prints medians. Read the ratios: absolute figures are of the
+machine and the moment. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -153,19 +153,26 @@ def main() -> None:
         f"Python {platform.python_version()}, {os.cpu_count()} cores, {count} task runs, "
         f"{rounds} rounds, durability '{settings.load().durability}'"
     )
-    with _home(), LocalCluster(**WORKERS, dashboard_address=None) as cluster, Client(cluster) as raw:
+    with (
+        _home(),
+        LocalCluster(**WORKERS, dashboard_address=None) as cluster,
+        Client(cluster) as raw,
+    ):
         raw_mapped(raw, 10)
         lines = [
             ("map + results", mapped, raw_mapped, count),
             ("loop of submits + results", submits, raw_submits, count),
-            ("one submit().result() at a time", one_at_a_time, raw_one_at_a_time, max(count // 10, 1)),
+            (
+                "one submit().result() at a time",
+                one_at_a_time,
+                raw_one_at_a_time,
+                max(count // 10, 1),
+            ),
         ]
         print(f"{'':34}{'dflow':>12}{'raw Dask':>12}{'raw / dflow':>13}")
         for title, ours, theirs, size in lines:
             a, b = _alternate(lambda: ours(size), lambda: theirs(raw, size), rounds)  # noqa: B023  (called at once)
-            print(
-                f"{title:34}{a / size * 1e3:>9.3f} ms{b / size * 1e3:>9.3f} ms{b / a:>12.2f}×"
-            )
+            print(f"{title:34}{a / size * 1e3:>9.3f} ms{b / size * 1e3:>9.3f} ms{b / a:>12.2f}×")
         call = statistics.median(direct_calls(count) for _ in range(rounds)) / count
         print(f"{'direct call in a flow':34}{call * 1e3:>9.3f} ms")
         run = statistics.median(seconds(empty) for _ in range(max(rounds, 5)))

@@ -39,6 +39,7 @@ def test_a_killed_worker(processes: Any, host: FakeHost, tmp_path: Path) -> None
     after = work(processes, bodies.add, sitting)
     others = [work(processes, bodies.add, n) for n in range(10)]
     processes.dispatch([sitting, after, *others])
+    host.started(sitting)
     os.kill(pid_in(file), signal.SIGKILL)
     lost = host.end(sitting)
     assert isinstance(lost, WorkerLost)
