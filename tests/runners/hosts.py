@@ -81,9 +81,7 @@ class FakeHost:
 
     def ends(self, work: Work) -> list[Any]:
         """Return the ends that were reported of a dispatch."""
-        return [
-            r for r in self.about(work) if isinstance(r, Outcome | DispatchVoided | WorkerLost)
-        ]
+        return [r for r in self.about(work) if isinstance(r, Outcome | DispatchVoided | WorkerLost)]
 
     def end(self, work: Work) -> Any:
         """Wait for the end of a dispatch; it has only one."""

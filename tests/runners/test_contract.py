@@ -106,9 +106,7 @@ def test_values_from_outside(opened: Any, host: FakeHost) -> None:
     plain = work(opened, bodies.add, 1)
     ref = work(opened, bodies.add, plain, plain)
     for given in (Blob(dumps(20)), Here(20)):
-        one = Work(
-            work(opened, bodies.add, 1).info, ref.call, dict.fromkeys(ref.inputs, given)
-        )
+        one = Work(work(opened, bodies.add, 1).info, ref.call, dict.fromkeys(ref.inputs, given))
         opened.dispatch([one])
         assert isinstance(host.end(one), AttemptSucceeded)
         assert opened.fetch(one.info.key) == 40
@@ -195,7 +193,9 @@ def test_lines_arrive(opened: Any, host: FakeHost) -> None:
 def test_waiting_work_is_withdrawn(opened: Any, host: FakeHost, tmp_path: Path) -> None:
     """What has not begun ends as withdrawn and never runs; what has goes on to its own end."""
     running, go = block(opened, host, tmp_path)
-    waiting = [work(opened, bodies.touch_and_wait, str(tmp_path / f"late{n}"), "/") for n in range(6)]
+    waiting = [
+        work(opened, bodies.touch_and_wait, str(tmp_path / f"late{n}"), "/") for n in range(6)
+    ]
     opened.dispatch(waiting)
     opened.withdraw([one.info.key for one in (*running, *waiting)])
     for one in waiting:

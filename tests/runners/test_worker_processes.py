@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dflow.core.events import (
@@ -22,7 +23,11 @@ from dflow.core.events import (
 from dflow.core.records import Cause
 from dflow.errors import MissingResult, SerializationError
 from dflow.messages import StartConfirmed
+from task_runners import DaskTaskRunner
+from task_runners.dask import clusters
+from task_runners.dask.internals import count_tasks
 from tests.runners import bodies
+from tests.runners.conftest import PROCESSES
 from tests.runners.hosts import FakeHost, patiently, work
 
 
@@ -82,9 +87,7 @@ def test_last_words(processes: Any, host: FakeHost) -> None:
     assert [type(report) for report in host.about(one)] == [AttemptStarted, WorkerLost]
 
 
-def test_a_start_that_must_be_confirmed(
-    processes: Any, host: FakeHost, tmp_path: Path
-) -> None:
+def test_a_start_that_must_be_confirmed(processes: Any, host: FakeHost, tmp_path: Path) -> None:
     """The body begins only when the driver has said that it knows of the start."""
     file = tmp_path / "pid"
     one = work(processes, bodies.write_pid, str(file), confirm_start=True)
@@ -169,9 +172,7 @@ def test_closures_travel(processes: Any, host: FakeHost) -> None:
     assert seen == []
 
 
-def test_babbling_is_capped(
-    processes: Any, host: FakeHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_babbling_is_capped(processes: Any, host: FakeHost) -> None:
     """Of an attempt that logs without end so many lines arrive, and the number of the others."""
     one = work(processes, bodies.babble, 10_123)
     processes.dispatch([one])
@@ -182,11 +183,7 @@ def test_babbling_is_capped(
 
 
 def test_nothing_is_left_on_the_scheduler(processes: Any, host: FakeHost) -> None:
-    """Once a runner is closed, the scheduler knows no task of its flow run, and no topic."""
-    from task_runners.dask import clusters
-    from task_runners.dask.internals import count_tasks
-    from tests.runners.conftest import PROCESSES
-
+    """Once a runner is closed, the scheduler knows no task of its flow run."""
     works = [work(processes, bodies.large, 100_000) for _ in range(4)]
     shared = [work(processes, bodies.size_of, shared={"data": bytes(100_000)}) for _ in range(4)]
     processes.dispatch([*works, *shared])
@@ -201,11 +198,6 @@ def test_nothing_is_left_on_the_scheduler(processes: Any, host: FakeHost) -> Non
 
 def test_a_scheduler_is_lost(host: FakeHost, tmp_path: Path) -> None:
     """When the cluster's process is killed no worker stays; work is lost at no charge; more starts a new one."""
-    import psutil
-
-    from task_runners import DaskTaskRunner
-    from task_runners.dask import clusters
-
     runner = DaskTaskRunner(
         cluster_kwargs={"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0}
     )
@@ -223,7 +215,9 @@ def test_a_scheduler_is_lost(host: FakeHost, tmp_path: Path) -> None:
         lost = host.end(one)
         assert isinstance(lost, WorkerLost)
         assert lost.cause is Cause.SCHEDULER_LOST
-    host.wait(lambda: any(isinstance(r, ResultLost) for r in host.about(done)), "the loss of values")
+    host.wait(
+        lambda: any(isinstance(r, ResultLost) for r in host.about(done)), "the loss of values"
+    )
     patiently(lambda: not worker.is_running(), "the end of the worker")
     again = work(opened, bodies.add, 1)
     opened.dispatch([again])
@@ -232,15 +226,16 @@ def test_a_scheduler_is_lost(host: FakeHost, tmp_path: Path) -> None:
     runner.shutdown()
 
 
-def test_a_body_that_dask_cannot_run(processes: Any, host: FakeHost) -> None:
-    """What goes wrong outside of the body is one failure that is not tried again, and no dispatch hangs."""
-    from dataclasses import replace
-
-    one = work(processes, bodies.add, 1)
-    broken = replace(one, call=replace(one.call, function="nonsense"))
-    processes.dispatch([broken])
-    end = host.end(broken)
+@pytest.mark.parametrize("tag", [bodies.Unreadable(), threading.Lock()], ids=["there", "here"])
+def test_what_dask_cannot_run(processes: Any, host: FakeHost, tag: Any) -> None:
+    """What goes wrong outside of the body, there or here, is one failure that is not tried again."""
+    one = work(processes, bodies.add, 1, tags=(tag,))
+    after = work(processes, bodies.add, one)
+    processes.dispatch([one, after])
+    end = host.end(one)
     assert isinstance(end, AttemptRaised)
+    assert (end.retriable, end.error.type_name) == (False, "dflow.errors.SerializationError")
+    assert isinstance(host.end(after), DispatchVoided)
 
 
 def test_threads_end(processes: Any) -> None:
