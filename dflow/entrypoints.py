@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dflow.attempts.pickling import MAIN_NAMES
+from dflow.engine.calls import called
 from dflow.errors import EntrypointError
 from dflow.flows import Flow
 
@@ -65,15 +67,18 @@ def load_file(path: Path) -> types.ModuleType:
         raise EntrypointError(f"'{path}' is not valid Python: {error}.") from None
     module = types.ModuleType("__mp_main__")
     module.__file__ = str(file)
-    before = sys.modules["__main__"]
+    before = {name: sys.modules.get(name) for name in MAIN_NAMES}
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
     try:
         exec(code, module.__dict__)
     except (Exception, SystemExit) as error:
-        sys.modules["__main__"] = before
-        del sys.modules["__mp_main__"]
+        for name, previous in before.items():
+            if previous is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = previous
         shown = "".join(traceback.format_exception(type(error), error, _below(error)))
         raise EntrypointError(f"'{path}' raised an error while it was loaded:\n\n{shown}") from None
     return module
@@ -104,16 +109,20 @@ def _root_folder(file: Path, module_name: str) -> str:
 
 def _flow_in(module: types.ModuleType, name: str, place: str) -> Flow[Any, Any]:
     flows = {key: value for key, value in vars(module).items() if isinstance(value, Flow)}
-    if not name and len(flows) == 1:
-        return next(iter(flows.values()))
+    own = {id(flow): flow for flow in flows.values() if flow.fn.__module__ == module.__name__}
+    if not name and len(own) == 1:  # what it has imported does not count
+        return next(iter(own.values()))
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
     if isinstance(found, Flow):
         return found
-    by_name = [value for value in flows.values() if name in (value.name, value.fn.__name__)]
+    by_name = [flow for flow in flows.values() if name in (flow.name, called(flow.fn))]
     if by_name:
         return by_name[0]
-    there = f"It has: {', '.join(sorted(flows))}." if flows else "It has no flows."
-    wanted = f"no flow '{name}'" if name else "several flows; name one as FILE.py:FLOW"
-    raise EntrypointError(f"'{place}' has {wanted}. {there}")
+    if not flows:
+        raise EntrypointError(f"'{place}' has no flows. Write @flow above a function in it.")
+    wanted = (
+        f"has no flow '{name}'" if name else "does not say which flow: name one as FILE.py:FLOW"
+    )
+    raise EntrypointError(f"'{place}' {wanted}. It has: {', '.join(sorted(flows))}.")

@@ -50,6 +50,12 @@ class Flow(Generic[P, R]):
 
     def __init__(self, fn: Callable[P, R], options: FlowOptions) -> None:
         definitions.check_function(fn, "flow")
+        definitions.check_texts(
+            "flow",
+            description=options.description,
+            version=options.version,
+            flow_run_name=options.flow_run_name,
+        )
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.name = definitions.name_of(fn, options.name, "flow", dashes=True)
@@ -70,12 +76,13 @@ class Flow(Generic[P, R]):
         """
         given: dict[str, Any] = dict(kwargs)
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
-        positional, named = calls.bind(self.fn, self._signature, args, given)
         if current() is None:
             self._check_guard()
-            ended = self._run_root(positional, named)
-        else:
-            ended = self._run_in_scope(positional, named, wait_for)
+        positional, named = calls.bind(self.fn, self._signature, args, given)
+        calls.await_all(wait_for)
+        positional, named = calls.values_of((positional, named))
+        run = self._run_root if current() is None else self._run_in_scope
+        ended = run(positional, named)
         outcome: Any = _outcome(self.name, ended, return_state)
         return cast(R, outcome)
 
@@ -143,20 +150,18 @@ class Flow(Generic[P, R]):
                 f"Flow '{self.name}' is called while a worker process loads this script. "
                 "Put the call into the main guard, so that only the script itself makes it:\n\n"
                 '    if __name__ == "__main__":\n'
-                f"        {self.fn.__name__}()\n"
+                f"        {calls.called(self.fn)}()\n"
             )
 
     # Subflows -------------------------------------------------------------------------------------------
 
-    def _run_in_scope(self, args: Any, kwargs: Any, wait_for: Any) -> Ended:
+    def _run_in_scope(self, args: Any, kwargs: Any) -> Ended:
         scope = current_scope()
         if not isinstance(scope, DriverScope):
             raise DefinitionError(
                 f"Flow '{self.name}' is called in a task that runs in another process. "
                 "Call it in the flow, or make it a task."
             )
-        calls.await_all(wait_for)
-        args, kwargs = calls.values_of((args, kwargs))
         session = scope.session
         run_id, number = scope.identify(self.name, ("flow", args, kwargs))
         info = FlowInfo(

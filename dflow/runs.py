@@ -13,6 +13,7 @@ from typing import Any
 from dflow import entrypoints
 from dflow.core.records import FlowRun
 from dflow.engine import process
+from dflow.errors import NotResumable
 from dflow.ports import RunEntry, RunReader
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME
 
@@ -79,8 +80,14 @@ def resume(run: str) -> Any:
 
 
 def flow_of(listed: Listed) -> Any:
-    """Return the flow of a recorded run, loaded again. Raises `EntrypointError`."""
-    return entrypoints.load_recorded(listed.entry.details["entrypoint"])
+    """Return the flow of a recorded run, loaded again. Raises `EntrypointError` and `NotResumable`."""
+    entrypoint = listed.entry.details.get("entrypoint")
+    if entrypoint is None:
+        raise NotResumable(
+            f"Run '{listed.entry.name}' is work outside of flows: it has no flow to run again. "
+            "Only runs of flows can be resumed."
+        )
+    return entrypoints.load_recorded(entrypoint)
 
 
 def _listed(entry: RunEntry, alive: bool) -> Listed:

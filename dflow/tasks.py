@@ -49,13 +49,14 @@ class Task(Generic[P, R]):
 
     def __init__(self, fn: Callable[P, R], options: TaskOptions) -> None:
         definitions.check_function(fn, "task")
+        definitions.check_texts("task", description=options.description, version=options.version)
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.name = definitions.name_of(fn, options.name, "task", dashes=False)
         self.description = options.description or inspect.getdoc(fn) or ""
         self.tags = definitions.tags(f"task '{self.name}'", options.tags)
         self.version = options.version
-        self._options = options
+        self._options = replace(options, tags=self.tags)
         self._signature = inspect.signature(fn)
         self._policy = _policy(self.name, options)
 
@@ -175,9 +176,10 @@ class Task(Generic[P, R]):
 
     def __reduce__(self) -> Any:
         """Travel by reference where the module has this function under its name, else by value."""
-        found = _find(self.fn.__module__, self.fn.__qualname__)
-        if isinstance(found, Task) and found.fn is self.fn and self.fn.__module__ != "__main__":
-            return _found, (self.fn.__module__, self.fn.__qualname__, self._options)
+        module, qualname = self.fn.__module__, getattr(self.fn, "__qualname__", "")
+        found = _find(module, qualname)
+        if isinstance(found, Task) and found.fn is self.fn and module != "__main__":
+            return _found, (module, qualname, self._options)
         return Task, (self.fn, self._options)
 
 

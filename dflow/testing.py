@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random  # noqa: TID251  (seeded: the same luck in every run)
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -186,10 +186,14 @@ class ScriptedRunner:
 
     def expect(self, count: int, timeout: float = 10.0) -> list[Work]:
         """Return the works dispatched so far, once there are `count`. Raises TimeoutError."""
+        if not self.until(lambda: len(self.works) >= count, timeout):
+            raise TimeoutError(f"{len(self.works)} dispatches instead of {count}.")
+        return list(self.works)
+
+    def until(self, condition: Callable[[], bool], timeout: float = 10.0) -> bool:
+        """Wait until what was asked of this runner fits a condition; return whether it does."""
         with self._changed:
-            if not self._changed.wait_for(lambda: len(self.works) >= count, timeout):
-                raise TimeoutError(f"{len(self.works)} dispatches instead of {count}.")
-            return list(self.works)
+            return self._changed.wait_for(condition, timeout)
 
     def report(self, *events: ev.Event) -> None:
         """Report events to the driver."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
 from dflow import runs
@@ -30,7 +30,7 @@ def drive(call: Callable[[], Any], closing: Callable[[str], str] | None = None) 
             process.watched(display.begin),
             process.watched(sessions.append),
         ):
-            value = call()
+            value = _call(call, display)
     except KeyboardInterrupt:
         _say_interrupted(sessions)
         return exits.INTERRUPTED
@@ -46,18 +46,30 @@ def drive(call: Callable[[], Any], closing: Callable[[str], str] | None = None) 
     return exits.COMPLETED
 
 
+def _call(call: Callable[[], Any], display: Display) -> Any:
+    """Call, and let go of clusters, so that nothing of theirs comes after what is said at the end."""
+    try:
+        return call()
+    finally:
+        display.end()
+        with suppress(KeyboardInterrupt):  # whoever presses Ctrl-C again does not want to wait
+            process.shutdown()
+
+
 class Display(Protocol):
     """Shows how far a run is, from `begin` on."""
 
     def begin(self, session: Session) -> None:
         """Take the session of a run that begins; only the first counts."""
 
+    def end(self) -> None:
+        """Show what it has come to: nothing more will happen."""
+
 
 def _progress() -> AbstractContextManager[Display]:
     """Return the display: a table in a terminal, lines elsewhere."""
-    console = streams.err()
-    if sys.stderr.isatty() and not console.is_dumb_terminal:
-        return screen.shown(console)
+    if sys.stderr.isatty() and not streams.err().is_dumb_terminal:
+        return screen.shown()
     return plain.shown()
 
 
@@ -84,8 +96,7 @@ def _shown(value: Any) -> str:
 
 def _say_completed(session: Session, closing: Callable[[str], str]) -> None:
     name = handle(session)
-    process.shutdown()
-    streams.say(f"Recorded as {_named(session)}. {closing(name)}")
+    streams.say(f"Recorded as {_named(session)}.\n{closing(name)}")
 
 
 def _look_at_it(name: str) -> str:
@@ -94,12 +105,11 @@ def _look_at_it(name: str) -> str:
 
 def _say_failed(session: Session, error: BaseException) -> None:
     name = handle(session)
-    process.shutdown()
     if isinstance(error, EnvironmentProblem):
         streams.complain(str(error))
     else:
         streams.say(text.block(failures.explain(error)).rstrip(), "red")
-    streams.say(f"Failed. Recorded as {_named(session)}. {_look_at_it(name)}")
+    streams.say(f"Failed. Recorded as {_named(session)}.\n{_look_at_it(name)}")
     streams.say(f"Go on where it failed with: dflow resume {name}")
 
 
@@ -107,8 +117,7 @@ def _say_interrupted(sessions: list[Session]) -> None:
     if not sessions:
         streams.say("Interrupted.")
         return
-    name = handle(sessions[0])
-    streams.say(f"Interrupted. Resume with: dflow resume {name}")
+    streams.say(f"Interrupted. Resume with: dflow resume {handle(sessions[0])}")
 
 
 def _named(session: Session) -> str:

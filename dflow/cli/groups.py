@@ -120,6 +120,7 @@ class Groups:
         pace = self._paces.get(key)
         if pace is None:
             pace = self._paces[key] = _Pace(at, ended, ended, at)
+        pace.ended_before = min(pace.ended_before, ended)  # some may run again
         if ended == pace.ended_before and not group.running:
             pace.since = at  # it has not begun
         if ended != pace.ended or not group.over:

@@ -172,7 +172,8 @@ class Page:
             alone = not failed and len(flows) == 1
             what = f"flow run {text.name(flow['name'])}"
             self._explain(what, _in_words(flow["error"]), flow["error"], alone=alone)
-        if len(failed) > 1 and not self._tracebacks:
+        told = any(attempt["error"] for run in failed for attempt in _gone_wrong(run))
+        if len(failed) > 1 and told and not self._tracebacks:
             self._hint("Tracebacks", "--tracebacks")
 
     def _explain(

@@ -34,7 +34,6 @@ def shown() -> Iterator[Lines]:
     finally:
         over.set()
         thread.join()
-        lines.say(last=True)
 
 
 class Lines:
@@ -50,6 +49,10 @@ class Lines:
             self._groups = groups.Groups(session)
             flow = f"flow '{text.name(session.root.flow_name)}'"
             self._print(session.clock, "STARTED", session.root.flow_run_name, flow)
+
+    def end(self) -> None:
+        """Print how each group ended."""
+        self.say(last=True)
 
     def say(self, *, last: bool = False) -> None:
         """Print what is new since the last time."""

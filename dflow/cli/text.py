@@ -5,40 +5,30 @@ Nothing here reads markup, and what comes out of `line` and `block` moves no cur
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime
 
-NAME = 60
-"""How many characters of a name are shown."""
+from dflow.engine.run_logs import NAME, escaped, one_line
+
 LINE = 300
 """How many characters of a message are shown."""
 BLOCK = 30_000
 """How many characters of a traceback are shown: its end, where the error is."""
 
-_UNSAFE = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
-
 
 def line(text: str, limit: int = LINE) -> str:
     """Return text on one line: control characters as escapes, what goes beyond `limit` as ``…``."""
-    shown = "".join(map(_safe, text[:limit]))
-    return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 1] + "…"
+    return one_line(text, limit)
 
 
 def name(text: str) -> str:
     """Return a name on one line, shortened."""
-    return line(text, NAME)
+    return one_line(text, NAME)
 
 
 def block(text: str) -> str:
     """Return text that may have several lines, made harmless."""
     kept = text if len(text) <= BLOCK else "…" + text[-BLOCK:]
-    return "".join(char if char == "\n" else _safe(char) for char in kept.expandtabs(4))
-
-
-def _safe(char: str) -> str:
-    if unicodedata.category(char) not in _UNSAFE:
-        return char
-    return char.encode("unicode_escape").decode("ascii")
+    return escaped(kept.expandtabs(4), keep="\n")
 
 
 def when(at: float) -> str:
@@ -64,7 +54,7 @@ def took(seconds: float | None) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.2f} s"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

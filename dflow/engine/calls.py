@@ -40,6 +40,11 @@ class Prepared:
     inputs: Any
 
 
+def called(function: Callable[..., Any]) -> str:
+    """Return the name of a function; of a callable object that has none, the name of its class."""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
 def bind(
     function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -48,7 +53,7 @@ def bind(
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ParameterError(
-            f"'{function.__name__}' cannot be called like this: {error}. "
+            f"'{called(function)}' cannot be called like this: {error}. "
             f"Its parameters are {signature}."
         ) from None
     if all(parameter.kind in _BY_NAME for parameter in signature.parameters.values()):
@@ -163,13 +168,13 @@ def _key(shared: Mapping[str, Any]) -> Any:
 def _check_lengths(function: Callable[..., Any], lengths: Mapping[Any, int]) -> None:
     if not lengths:
         raise ParameterError(
-            f"'{function.__name__}.map' got nothing to map over: give at least one argument that is "
+            f"'{called(function)}.map' got nothing to map over: give at least one argument that is "
             "a list or another iterable, or use .submit()."
         )
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"'{name}' has {length}" for name, length in lengths.items())
         raise ParameterError(
-            f"'{function.__name__}.map' got lists of different lengths: {shown}. "
+            f"'{called(function)}.map' got lists of different lengths: {shown}. "
             "Wrap what is the same for every item in unmapped(...)."
         )
 
@@ -182,7 +187,9 @@ def _column(value: Any) -> Sequence[Any] | None:
         return None
     if isinstance(value, list | tuple | range):
         return value
-    return list(value) if isinstance(value, Iterable) else None
+    if not isinstance(value, Iterable) or getattr(value, "ndim", None) == 0:
+        return None  # an array without dimensions says that it is iterable, and is not
+    return list(value)
 
 
 def _is_whole(value: Any) -> bool:

@@ -17,7 +17,8 @@ def current_scope() -> Scope:
         return process.ambient_scope()
     scope: Scope | None = context.notes.get("scope")
     if scope is None:
-        scope = context.notes["scope"] = _made_for(context)
+        # Threads of one body may come here at once: all get the same scope, which counts their calls.
+        scope = context.notes.setdefault("scope", _made_for(context))
     return scope
 
 

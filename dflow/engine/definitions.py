@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dflow.core.records import Policy
 from dflow.core.retry import exponential_delays
+from dflow.engine.calls import called
 from dflow.errors import DefinitionError
 
 RESERVED = ("return_state", "wait_for")
@@ -31,17 +32,30 @@ def check_function(function: Any, kind: str) -> None:
         raise DefinitionError(
             f"'{name}' is a generator. This version of dflow runs plain functions: return a list."
         )
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:
+        raise DefinitionError(
+            f"'{name}' does not tell its parameters. Call it in a function of your own."
+        ) from None
     for reserved in RESERVED:
-        if reserved in inspect.signature(function).parameters:
+        if reserved in parameters:
             raise DefinitionError(
                 f"'{name}' has a parameter '{reserved}', which dflow uses in calls. Rename it."
             )
 
 
+def check_texts(kind: str, **given: Any) -> None:
+    """Raise `DefinitionError` for an option that is neither a text nor left open."""
+    for argument, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise DefinitionError(f"{kind}: {argument}= must be a text, not {value!r:.100}.")
+
+
 def name_of(function: Callable[..., Any], name: str | None, kind: str, *, dashes: bool) -> str:
     """Return the name of a flow or task: the one given, or that of its function."""
     if name is None:
-        made = str(getattr(function, "__name__", type(function).__name__))
+        made = called(function)
         return made.replace("_", "-") if dashes else made
     given: Any = name
     if not isinstance(given, str) or len(given) > MAX_NAME:
@@ -114,6 +128,8 @@ def tags(kind: str, given: Any) -> tuple[str, ...]:
     """Return tags, sorted, each once."""
     if given is None:
         return ()
-    if isinstance(given, str) or not all(isinstance(tag, str) for tag in given):
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    tags: list[Any] = list(given) if several else [None]
+    if not all(isinstance(tag, str) for tag in tags):
         raise DefinitionError(f"{kind}: tags= must be several texts, not {given!r}.")
-    return tuple(sorted(set(given)))
+    return tuple(sorted(set(tags)))

@@ -51,7 +51,7 @@ def entrypoint(function: Callable[..., Any]) -> dict[str, str]:
     return {
         "module": "__main__" if function.__module__ in MAIN_NAMES else function.__module__,
         "file": os.path.abspath(file) if file else "",
-        "qualname": function.__qualname__,
+        "qualname": getattr(function, "__qualname__", ""),
     }
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from dflow.attempts import body
 from dflow.attempts.calls import Call
 from dflow.core.events import MapCreated, TaskCreated
-from dflow.core.machine import unfold
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
 from dflow.engine.scope import Scope, Status, status_of
 from dflow.engine.session import Session
+from dflow.engine.tracker import ids_of
+from dflow.errors import DflowError
 from dflow.messages import CallOptions, Go
 from dflow.ports import OpenRunner
 from dflow.states import StateType
@@ -67,16 +68,17 @@ class DriverScope:
         if not runner.runs_here:
             self.session.ask(event, packed, options, runner)
             return
-        items = list(unfold(event)) if isinstance(event, MapCreated) else [event]
+        ids = ids_of(event)
         orders: SimpleQueue[Go | None] = SimpleQueue()
         self.session.ask(event, packed, options, runner, orders=orders)
-        left = len(items)
-        while left:
-            order = self._next(orders)
-            if order is None:
-                left -= 1
-            else:
-                runner.dispatch([self.session.work(order)])
+        left = len(ids)
+        with self._given_up(ids):
+            while left:
+                order = self._next(orders)
+                if order is None:
+                    left -= 1
+                else:
+                    self.session.carry(runner, order)
 
     def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
         """Ask for one task run, run its body in this thread, and return its value."""
@@ -84,11 +86,12 @@ class DriverScope:
         self.session.ask(event, [call], options, None, orders=orders)
         value: Any = None
         ran = False
-        with slot_given_back() if event.upstreams else nullcontext():
-            order = self._next(orders)
-        while order is not None:
-            value, ran = self._run_body(order, call), True
-            order = self._next(orders)
+        with self._given_up([event.task_run_id]):
+            with slot_given_back() if event.upstreams else nullcontext():
+                order = self._next(orders)
+            while order is not None:
+                value, ran = self._run_body(order, call), True
+                order = self._next(orders)
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
             return value
         try:
@@ -96,20 +99,30 @@ class DriverScope:
         finally:
             self.session.errors.pop(event.task_run_id, None)
 
+    @contextmanager
+    def _given_up(self, task_run_ids: Sequence[str]) -> Iterator[None]:
+        """Cancel task runs that this thread was to run, when it is interrupted: nobody else would."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            now = self.now()
+            with suppress(DflowError):
+                self.session.in_tracker(lambda ledger: ledger.give_up(task_run_ids, now))
+            raise
+
     def _next(self, orders: SimpleQueue[Go | None]) -> Go | None:
         """Return what is to be done next; None when the task run is final."""
         while True:
             with suppress(Empty):
                 return orders.get(timeout=1.0)
-            if self.session.tracker.failure is not None:
-                raise self.session.tracker.failure
+            self.session.tracker.check()
 
     def _run_body(self, go: Go, call: Call) -> Any:
-        work = self.session.work(go)
+        info, sources = self.session.info(go), self.session.sources(go.task_run_id)
         outcome, value = body.run(
-            work.info,
-            lambda: (call, {key: self.session.value(key) for key in work.inputs}),
-            self.session.link(work.info),
+            info,
+            lambda: (call, {source: self.session.value(source) for source in sources}),
+            self.session.link(info),
             interrupts=True,
         )
         self.session.tracker.post(outcome)
@@ -119,7 +132,10 @@ class DriverScope:
         """Return the state that is shown of a task run."""
         if self.session.tracker.failure is not None:
             raise self.session.tracker.failure
-        return status_of(self.session.tracker.shown.get(task_run_id))
+        status = status_of(self.session.tracker.shown.get(task_run_id))
+        if not status.final:
+            self.session.tracker.check()
+        return status
 
     def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once the task run is final."""

@@ -89,13 +89,14 @@ def _once(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Ended | 
     try:
         returned = _run_body(session, flow, body)
         _wait_for_all(session, flow.flow_run_id)
+        ended = _worked_out(returned)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         if session.tracker.failure is not None:
             raise
         return _raised(session, flow, error)
-    return _returned(session, flow, returned)
+    return _record(session, flow, ended)
 
 
 def _run_body(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Any:
@@ -124,7 +125,7 @@ def _shown(session: Session, flow: FlowInfo) -> FlowRun:
 
 
 def _claimed(ledger: Ledger, flow_run_id: str) -> list[str]:
-    return [run.id for run in ledger.unfinished_in(flow_run_id) if run.id in ledger.claims]
+    return [run.id for run in ledger.unfinished_under(flow_run_id) if run.id in ledger.claims]
 
 
 def _wait_for_all(session: Session, flow_run_id: str) -> None:
@@ -132,10 +133,7 @@ def _wait_for_all(session: Session, flow_run_id: str) -> None:
     while ids := session.in_tracker(lambda ledger: _claimed(ledger, flow_run_id)):
         _wait(session, ids, None)
     now = session.clock.now()
-    root = flow_run_id == session.root.flow_run_id
-    left = session.in_tracker(
-        lambda ledger: ledger.cancel_unclaimed(None if root else flow_run_id, now)
-    )
+    left = session.in_tracker(lambda ledger: ledger.cancel_unclaimed(flow_run_id, now))
     if left:
         shown = ", ".join(left[:10]) + (", …" if len(left) > 10 else "")
         run_logs.show(
@@ -173,8 +171,8 @@ def _wait(session: Session, task_run_ids: list[str], timeout: float | None) -> N
 # How it ended --------------------------------------------------------------------------------------------
 
 
-def _returned(session: Session, flow: FlowInfo, returned: Any) -> Ended:
-    """Work out the final state from what the body returned, and record it."""
+def _worked_out(returned: Any) -> Ended:
+    """Return how a flow run has ended whose body returned this."""
     states: list[State] = []
 
     def note(item: TaskFuture[Any] | State) -> State:
@@ -185,7 +183,7 @@ def _returned(session: Session, flow: FlowInfo, returned: Any) -> Ended:
     shape = swap(returned, note, (TaskFuture, State))
     bad = [state for state in states if not state.is_completed()]
     if isinstance(shape, State):
-        ended = Ended(shape.name, shape.message)
+        ended = _as_returned(shape)
     elif not bad:
         ended = Ended("Completed", f"{len(states)} of {len(states)} completed." if states else "")
     else:
@@ -197,9 +195,17 @@ def _returned(session: Session, flow: FlowInfo, returned: Any) -> Ended:
     if bad:
         error = bad[0].result(raise_on_failure=False) if bad[0].is_final() else None
         failure = error if isinstance(error, BaseException) else None
-        return _record(session, flow, replace(ended, error=failure))
+        return replace(ended, error=failure)
     value = swap(shape, lambda state: state.result(), State) if states else returned
-    return _record(session, flow, replace(ended, value=value))
+    return replace(ended, value=value)
+
+
+def _as_returned(state: State) -> Ended:
+    """Return the end that a flow gave itself by returning one state."""
+    if not state.is_final():
+        return Ended("Failed", f"It returned a state that is not final: '{state.name}'.")
+    known = TYPE_OF_NAME.get(state.name) is state.type
+    return Ended(state.name if known else state.type.capitalize(), state.message)
 
 
 def _record(session: Session, flow: FlowInfo, ended: Ended) -> Ended:
@@ -252,7 +258,7 @@ def _await_retry(session: Session, flow: FlowInfo) -> None:
     run_logs.show(
         logging.WARNING, f"RETRY   {run.name} | {run.message}; the flow runs again in {wait:.1f} s"
     )
-    threading.Event().wait(wait)
+    session.tracker.sleep_until(run.due or 0.0)
 
 
 def _interrupted(session: Session, flow: FlowInfo, message: str) -> None:

@@ -123,6 +123,10 @@ class TaskFutureList(list[TaskFuture[R]]):
         """The states, as they are recorded."""
         return [future.state for future in self]
 
+    def __copy__(self) -> list[TaskFuture[R]]:
+        """Return a plain list: what stands in the place of futures, in calls, are no futures."""
+        return list(self)
+
     def __getitem__(self, index: Any, /) -> Any:
         """Return one future, or for a slice the list of some."""
         found = super().__getitem__(index)

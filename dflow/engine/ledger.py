@@ -118,6 +118,7 @@ class Ledger:
             return
         self.claims[run.id] = claim
         self._cause.pop(run.id, None)
+        self._chains.pop(run.id, None)
         self.apply(
             ev.Reopened(
                 at=event.at,
@@ -151,39 +152,64 @@ class Ledger:
     # Closing ----------------------------------------------------------------------------------------
 
     def cancel_all(self, flow_run_id: str, at: float) -> None:
-        """Cancel all that is unfinished in a flow run, and whatever is asked for in it from now on."""
-        self.closed_flows.add(flow_run_id)
-        for run in self.unfinished_in(flow_run_id):
+        """Cancel all that is unfinished under a flow run, and whatever is asked for there from now on."""
+        self.closed_flows |= self._family(flow_run_id)
+        self._cancel_left_flows(flow_run_id, at)
+        for run in self.unfinished_under(flow_run_id):
             self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
 
     def abandon_all(self, flow_run_id: str, at: float) -> None:
-        """Give up on the bodies of a flow run that were asked to stop and go on."""
-        for run in self.unfinished_in(flow_run_id):
+        """Give up on the bodies under a flow run that were asked to stop and go on."""
+        for run in self.unfinished_under(flow_run_id):
             self.apply(ev.StopExpired(at=at, task_run_id=run.id, dispatch=run.dispatch))
 
-    def cancel_unclaimed(self, flow_run_id: str | None, at: float) -> list[str]:
+    def cancel_unclaimed(self, flow_run_id: str, at: float) -> list[str]:
         """Cancel what an earlier driver left unfinished and nobody has asked for again; return the names.
 
-        In one flow run, or with None in all of them, the subflows that were not called again included.
+        Under one flow run, the subflows that were not called again included.
         """
-        if flow_run_id is None:
-            for flow_run in list(self.table.flow_runs.values()):
-                if flow_run.stage is FlowStage.INTERRUPTED:
-                    self.apply(ev.FlowCancelRequested(at=at, flow_run_id=flow_run.id))
-        left = [run for run in self.unfinished_in(flow_run_id) if run.id not in self.claims]
-        for run in left:
+        self._cancel_left_flows(flow_run_id, at)
+        left = [run for run in self.unfinished_under(flow_run_id) if run.id not in self.claims]
+        for run in reversed(left):
             self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
         return [run.name for run in left]
 
-    def unfinished_in(self, flow_run_id: str | None) -> list[TaskRun]:
-        """Return the task runs that are not final, of one flow run or with None of all."""
-        count = self.unfinished.total() if flow_run_id is None else self.unfinished[flow_run_id]
-        if not count:
+    def give_up(self, task_run_ids: Iterable[str], at: float) -> None:
+        """Cancel task runs whose caller, in whose thread they run, has gone away."""
+        for task_run_id in task_run_ids:
+            self.apply(ev.CancelRequested(at=at, task_run_id=task_run_id))
+            self.apply(
+                ev.DispatchVoided(
+                    at=at,
+                    task_run_id=task_run_id,
+                    dispatch=self.table.task_runs[task_run_id].dispatch,
+                    cause=Cause.WITHDRAWN,
+                )
+            )
+
+    def _cancel_left_flows(self, flow_run_id: str, at: float) -> None:
+        for member in self._family(flow_run_id):
+            if self.table.flow_runs[member].stage is FlowStage.INTERRUPTED:
+                self.apply(ev.FlowCancelRequested(at=at, flow_run_id=member))
+
+    def _family(self, flow_run_id: str) -> set[str]:
+        """Return a flow run and the subflows under it: called by it, by its tasks, by its subflows."""
+        family = {flow_run_id}
+        for run in self.table.flow_runs.values():
+            caller = self.table.task_runs.get(run.parent_id or "")
+            if run.parent_id in family or (caller is not None and caller.flow_run_id in family):
+                family.add(run.id)
+        return family
+
+    def unfinished_under(self, flow_run_id: str) -> list[TaskRun]:
+        """Return the task runs that are not final, of a flow run and of the subflows under it."""
+        if not self.unfinished.total():
             return []
+        family = self._family(flow_run_id)
         return [
             run
             for run in self.table.task_runs.values()
-            if flow_run_id in (None, run.flow_run_id) and not run.stage.final
+            if not run.stage.final and run.flow_run_id in family
         ]
 
     def recover(self, at: float) -> None:
@@ -287,6 +313,8 @@ class Ledger:
                 yield self._upstream_failed(dependent, run, at)
 
     def _upstream_failed(self, run: TaskRun, cause: TaskRun, at: float) -> ev.Event:
+        if run.flow_run_id in self.closed_flows:
+            return ev.CancelRequested(at=at, task_run_id=run.id)
         if run.attempts_now:
             return ev.UpstreamLost(
                 at=at,

@@ -180,14 +180,15 @@ def session(root: RootRun) -> Iterator[Session]:
             watcher(opened)
         yield opened
     finally:
-        with _lock:
-            _roots.pop(run_id, None)
-        watch.stop()
-        opened.close()
-        run = opened.tracker.shown.get(run_id)
-        if run is not None and opened.tracker.failure is None:
-            catalog.update(run_id, epoch, run.state_name, run.message, run.changed_at)
-        catalog.release(run_id, epoch)
+        if os.getpid() == here.pid:  # a fork leaves alone what is its parent's
+            with _lock:
+                _roots.pop(run_id, None)
+            watch.stop()
+            opened.close()
+            run = opened.tracker.shown.get(run_id)
+            if run is not None and opened.tracker.failure is None:
+                catalog.update(run_id, epoch, run.state_name, run.message, run.changed_at)
+            catalog.release(run_id, epoch)
 
 
 def _table_of(journal: Any) -> Table:
@@ -261,13 +262,13 @@ def _close_ambient() -> None:
     opened, scope = _ambient
     _ambient = None
     now = opened.clock.now()
-    if opened.tracker.failure is None:
-        opened.in_tracker(lambda ledger: ledger.cancel_all(scope.flow_run_id, now))
-        opened.in_tracker(lambda ledger: ledger.abandon_all(scope.flow_run_id, now))
-        opened.tracker.commit(
-            ev.FlowRunReturned(at=now, flow_run_id=scope.flow_run_id, state_name="Completed")
-        )
-    _ambient_exit.close()
+    with _ambient_exit:
+        if opened.tracker.failure is None:
+            opened.in_tracker(lambda ledger: ledger.cancel_all(scope.flow_run_id, now))
+            opened.in_tracker(lambda ledger: ledger.abandon_all(scope.flow_run_id, now))
+            opened.tracker.commit(
+                ev.FlowRunReturned(at=now, flow_run_id=scope.flow_run_id, state_name="Completed")
+            )
 
 
 def shutdown() -> None:

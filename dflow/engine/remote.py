@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from dflow.attempts import body, clock
 from dflow.attempts.calls import Call
@@ -23,7 +22,7 @@ from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
 from dflow.engine.identity import Children
 from dflow.engine.scope import PENDING, Scope, Status
-from dflow.errors import InternalError, MissingResult
+from dflow.errors import CancelledError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
@@ -46,13 +45,17 @@ class Desk:
         self._settled: dict[str, Settled] = {}
         self._orders: dict[str, SimpleQueue[Go | None]] = {}
         self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._over = False
         self._thread = threading.Thread(target=self._read, name="dflow-desk", daemon=True)
         self._thread.start()
 
     def orders(self, task_run_id: str) -> SimpleQueue[Go | None]:
         """Return where the orders for a child that runs here arrive."""
         with self._lock:
-            return self._orders.setdefault(task_run_id, SimpleQueue())
+            orders = self._orders.setdefault(task_run_id, SimpleQueue())
+            if self._over:
+                orders.put(None)
+            return orders
 
     def forget(self, task_run_id: str) -> None:
         """Forget what is known of a child that is asked for (again)."""
@@ -60,13 +63,18 @@ class Desk:
             self._settled.pop(task_run_id, None)
 
     def settled(self, task_run_id: str) -> Settled | None:
-        """Return what became of a child, if it is final."""
-        return self._settled.get(task_run_id)
+        """Return what became of a child, if it is final. Raises `CancelledError` if nobody will say it."""
+        settled = self._settled.get(task_run_id)
+        if settled is None and self._over:
+            raise CancelledError(
+                "The driver has let go of this attempt: nothing more comes from it."
+            )
+        return settled
 
     def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once a child is final."""
         with self._lock:
-            if task_run_id not in self._settled:
+            if task_run_id not in self._settled and not self._over:
                 self._waiting.setdefault(task_run_id, []).append(then)
                 return
         then()
@@ -74,6 +82,16 @@ class Desk:
     def _read(self) -> None:
         while (message := self._link.receive()) is not None:
             self._take(message)
+        with self._lock:
+            self._over = True
+            calls = [call for waiting in self._waiting.values() for call in waiting]
+            self._waiting.clear()
+            for orders in self._orders.values():
+                orders.put(None)
+        for call in calls:
+            call()
+        with _desks_lock:
+            _desks.pop(self._link, None)
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Go):
@@ -89,7 +107,7 @@ class Desk:
                 call()
 
 
-_desks: WeakKeyDictionary[Any, Desk] = WeakKeyDictionary()
+_desks: dict[Link, Desk] = {}
 _desks_lock = threading.Lock()
 
 
@@ -207,7 +225,11 @@ class RemoteScope:
             raise InternalError(f"Task run {task_run_id} is not final.")
         if self.status(task_run_id).type is not StateType.COMPLETED:
             raise outcomes.failure_of(
-                task_run_id[:8], settled.state_name, settled.message, settled.error
+                task_run_id[:8],
+                settled.state_name,
+                settled.message,
+                settled.error,
+                root_state_name=None if settled.error is None else "Failed",
             )
         if settled.value is not None:
             return loads(settled.value)

@@ -16,6 +16,10 @@ from dflow.messages import LogEntry
 
 SHOWN = "dflow.runs"
 """The logger on which lines of runs are shown."""
+NAME = 60
+"""How many characters of a name are shown."""
+MESSAGE = 500
+"""How many characters of what became of a run are shown; the record has them all."""
 
 _lock = threading.Lock()
 _handler: logging.Handler | None = None
@@ -46,10 +50,25 @@ def show(level: int, message: str) -> None:
     logging.getLogger(SHOWN).log(level, message)
 
 
+def escaped(text: str, keep: str = "") -> str:
+    """Return text with escapes for what would move a cursor, change a colour or turn the writing round."""
+    return "".join(char if char in keep or char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return text on one line, escaped, with ``…`` for what goes beyond `limit` characters."""
+    shown = escaped(text[:limit])
+    return shown if max(len(shown), len(text)) <= limit else shown[: limit - 1] + "…"
+
+
 def echo(entries: Sequence[LogEntry], name_of: Callable[[str], str]) -> None:
     """Show lines of runs, each with the name of its run, its attempt if it is not the first, its worker."""
     for entry in entries:
-        who = name_of(entry.task_run_id or entry.flow_run_id)
+        who = one_line(name_of(entry.task_run_id or entry.flow_run_id), NAME)
         if entry.attempt > 1:
             who += f" (attempt {entry.attempt})"
         if entry.worker:
@@ -65,16 +84,17 @@ def announce(run: TaskRun | FlowRun) -> None:
     if run.stage not in (Stage.FAILED, Stage.CRASHED) and not retry:
         return
     tried = f"attempt {len(run.attempts_now)} of {run.policy.retries + 1}"
-    message = run.message
+    name, message = one_line(run.name, NAME), one_line(run.message, MESSAGE)
     if retry:
         wait = max(0.0, (run.due or run.changed_at) - run.changed_at)
         message = f"{tried} failed: {message}; next in {wait:.1f} s"
-        show(logging.WARNING, f"RETRY   {run.name} | {message}")
+        show(logging.WARNING, f"RETRY   {name} | {message}")
     elif run.state_name != "UpstreamFailed" or not any(u.need is Need.ALLOW for u in run.upstreams):
-        show(logging.ERROR, f"{run.state_name.upper():<7} {run.name} | {message}")
+        show(logging.ERROR, f"{run.state_name.upper():<7} {name} | {message}")
 
 
 def show_end(name: str, flow_name: str, state_name: str, message: str) -> None:
     """Show how a root flow run ended."""
     level = logging.INFO if state_name == "Completed" else logging.ERROR
-    show(level, f"{state_name.upper():<7} {name} | flow '{flow_name}'. {message}".rstrip())
+    what = f"flow '{one_line(flow_name, NAME)}'. {one_line(message, MESSAGE)}".rstrip()
+    show(level, f"{state_name.upper():<7} {one_line(name, NAME)} | {what}")

@@ -6,10 +6,10 @@ what comes up from attempts becomes posts. It must not decide anything: the ledg
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -19,13 +19,13 @@ from dflow.attempts.context import FlowInfo
 from dflow.attempts.pickling import loads
 from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.records import FlowRun, Held, Stage, TaskRun
+from dflow.core.records import FlowRun, Held, Need, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
 from dflow.engine.ledger import Claim, Ledger, Release
 from dflow.engine.links import LocalLink
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
-from dflow.errors import InternalError, JournalUnavailable, MissingResult
+from dflow.errors import DflowError, InternalError, MissingResult
 from dflow.messages import (
     AtRunner,
     AttemptInfo,
@@ -89,7 +89,6 @@ class Session:
         self._opening = threading.Lock()
         self._confirming: set[Key] = set()
         self._carrier: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
         self.tracker = Tracker(
             self.ledger,
             journal,
@@ -114,6 +113,7 @@ class Session:
     def open_runner(self, flow_run_id: str) -> OpenRunner:
         """Return the runner of a flow run at work, opened at its first use. Raises `ClusterError`."""
         with self._opening:
+            self.tracker.check()
             runner = self._runners[flow_run_id]()
             if runner not in self._open:
                 self._open[runner] = runner.open(self)
@@ -146,31 +146,30 @@ class Session:
         Without a runner, or with one that runs bodies in the calling thread, the caller acts on `orders`: a
         `Go` for each attempt, None for each task run that is final.
         """
-        self._check_process()
         flow = self._flows[event.flow_run_id]
         ids = ids_of(event)
-        for task_run_id, call in zip(ids, calls, strict=True):
-            self._asked[task_run_id] = Asking(call, options, flow, runner, parent, orders)
+        askings = {
+            task_run_id: Asking(call, options, flow, runner, parent, orders)
+            for task_run_id, call in zip(ids, calls, strict=True)
+        }
         claim = Claim(
             id(runner),
             here=options.here,
             follows=runner is not None and runner.follows,
             shares_memory=runner is None or runner.shares_memory,
         )
+        self.tracker.check()
         self.tracker.hide(ids)
-        self.tracker.post(Asked(event, claim, handles=not options.here))
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise JournalUnavailable(
-                f"Flow run '{self.root.flow_run_name}' belongs to process {self._pid}, of which this one "
-                "is a fork. Submit tasks from the original process only."
-            )
+        self.tracker.post(
+            Asked(event, claim, not options.here, lambda: self._asked.update(askings))
+        )
 
     # The host of open runners -------------------------------------------------------------------------
 
     def news(self, messages: Sequence[Up]) -> None:
-        """Take what came up from attempts, in order."""
+        """Take what came up from attempts, in order. After the end of the flow run nobody hears it."""
+        if self.tracker.ended and self.tracker.failure is None:
+            return
         for message in messages:
             if isinstance(message, ChildrenCreated):
                 self._ask_for_attempt(message)
@@ -229,16 +228,16 @@ class Session:
             return
         if order.confirm_start:
             self._confirming.add((order.run_id, order.dispatch))
-        if all(self._is_near(up.task_run_id, asked) for up in self._run(order.run_id).upstreams):
+        if all(self._is_near(source, asked) for source in self.sources(order.run_id)):
             _, works = groups.setdefault(id(asked.runner), (asked.runner, []))
             works.append(self.work(go, confirm_start=order.confirm_start))
             return
         if self._carrier is None:
             self._carrier = ThreadPoolExecutor(1, thread_name_prefix="dflow-carrier")
-        self._carrier.submit(self._carry, asked.runner, go, order.confirm_start)
+        self._carrier.submit(self.carry, asked.runner, go, order.confirm_start)
 
-    def _carry(self, runner: OpenRunner, go: Go, confirm_start: bool) -> None:
-        """Hand over what needs a value from another runner, which takes time to fetch."""
+    def carry(self, runner: OpenRunner, go: Go, confirm_start: bool = False) -> None:
+        """Hand over a dispatch that may need a value from another runner, which takes time to fetch."""
         try:
             work = self.work(go, confirm_start=confirm_start)
         except Exception as error:
@@ -256,6 +255,7 @@ class Session:
         """Let task runs fail that could not be handed over: there is nothing to wait for."""
         now = self.clock.now()
         for task_run_id, dispatch in keys:
+            self.witness(task_run_id, error)
             self.tracker.post(
                 ev.AttemptRaised(
                     at=now,
@@ -270,8 +270,18 @@ class Session:
 
     def work(self, go: Go, *, confirm_start: bool = False) -> Work:
         """Return the dispatch of a task run as a runner takes it."""
+        asked = self._asked[go.task_run_id]
+        inputs = {source: self._input(source, asked) for source in self.sources(go.task_run_id)}
+        return Work(self.info(go, confirm_start=confirm_start), asked.call, inputs)
+
+    def sources(self, task_run_id: str) -> list[str]:
+        """Return the upstreams whose values a task run takes."""
+        return [up.task_run_id for up in self._run(task_run_id).upstreams if up.need is Need.DATA]
+
+    def info(self, go: Go, *, confirm_start: bool = False) -> AttemptInfo:
+        """Return what an attempt knows of itself."""
         run, asked = self._run(go.task_run_id), self._asked[go.task_run_id]
-        info = AttemptInfo(
+        return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,
             generation=run.generation,
@@ -288,8 +298,6 @@ class Session:
             small=self.settings.small_result,
             confirm_start=confirm_start,
         )
-        inputs = {up.task_run_id: self._input(up.task_run_id, asked) for up in run.upstreams}
-        return Work(info, asked.call, inputs)
 
     def _is_near(self, upstream_id: str, asked: Asking) -> bool:
         """Tell whether an upstream's value need not be fetched from another runner."""
@@ -340,14 +348,14 @@ class Session:
             asked.runner.tell(asked.parent, self._settled(run))
 
     def _settled(self, run: TaskRun) -> Settled:
-        failed = self._run(self.ledger.root_failure(run.id))
+        root = self._run(self.ledger.root_failure(run.id))
         at_runner = run.id in self.ledger.with_runner
         return Settled(
             task_run_id=run.id,
             state_name=run.state_name,
             message=run.message,
             at=run.changed_at,
-            error=failed.error,
+            error=root.error if root.state_name in ("Failed", "TimedOut") else None,
             value=self._kept(run.id) if run.held is Held.JOURNAL else None,
             key=(run.id, run.dispatch) if at_runner else None,
         )
@@ -391,7 +399,7 @@ class Session:
 
     def drop(self, task_run_id: str) -> None:
         """Note that a future is gone."""
-        if os.getpid() == self._pid and self.tracker.failure is None:
+        with suppress(DflowError):
             self.tracker.post(HandleDropped((task_run_id,)))
 
     def log(self, entry: LogEntry) -> None:
@@ -406,9 +414,10 @@ class Session:
 
     def close(self) -> None:
         """Let go of runners, tracker and journal. The runs stay as they were recorded."""
-        for opened in self._open.values():
-            opened.close()
-        if self._carrier is not None:
-            self._carrier.shutdown()
-        self.tracker.close()
-        self.journal.close()
+        with ExitStack() as stack:
+            stack.callback(self.journal.close)
+            stack.callback(self.tracker.close)
+            if self._carrier is not None:
+                stack.callback(self._carrier.shutdown)
+            for opened in self._open.values():
+                stack.callback(opened.close)

@@ -12,6 +12,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine.ledger import Changes, Claim, Ledger
-from dflow.errors import DflowError, InternalError, JournalUnavailable
+from dflow.errors import CancelledError, DflowError, InternalError, JournalUnavailable
 from dflow.messages import HandleDropped, LogEntry
 from dflow.ports import Batch, Clock, RunJournal
 
@@ -38,11 +39,12 @@ _log = logging.getLogger("dflow.engine")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Task runs are asked for. Who acts on their commands is known under `claim`."""
+    """Task runs are asked for. Who acts on their commands is known once `accept` has been called."""
 
     event: ev.TaskCreated | ev.MapCreated
     claim: Claim
-    handles: bool = True
+    handles: bool
+    accept: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,23 @@ class Do:
     action: Callable[[Ledger], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Committed:
-    """Set `reached` once all that was posted before is durable and shown."""
+    """Set `reached` once all that was posted before is `durable` and shown, or never will be."""
 
     reached: threading.Event = field(default_factory=threading.Event)
+    durable: bool = False
 
 
-Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Set `rung` when the time has come that is `due` now, however the time of day is set meanwhile."""
+
+    due: float
+    rung: threading.Event = field(default_factory=threading.Event)
+
+
+Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed | Alarm
 
 
 def ids_of(event: ev.TaskCreated | ev.MapCreated) -> list[str]:
@@ -91,6 +102,8 @@ class Tracker:
             **ledger.table.task_runs,
         }
         self.failure: DflowError | None = None
+        self.ended = False
+        self._pid = os.getpid()
         self._ledger = ledger
         self._journal = journal
         self._clock = clock
@@ -98,13 +111,13 @@ class Tracker:
         self._echo = echo
         self._changed = changed
         self._posts: SimpleQueue[Post | None] = SimpleQueue()
-        self._timers: list[tuple[float, int, ev.Event]] = []
+        self._timers: list[tuple[float, int, ev.Event | Alarm]] = []
         self._order = itertools.count()
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._waiting_lock = threading.Lock()
         self._logs: list[LogEntry] = []
         self._asked_for: list[str] = []
-        self._reached: list[threading.Event] = []
+        self._reached: list[Committed] = []
         self._unsaved_since: float | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="dflow-tracker", daemon=True)
@@ -122,28 +135,46 @@ class Tracker:
             if run is not None and run.stage.final:
                 self.shown.pop(run_id, None)
 
-    def post(self, *posts: Post) -> None:
-        """Tell the tracker what happened. Does not block. Raises what made the tracker fail, if it did."""
+    def check(self) -> None:
+        """Raise what made the tracker fail, that it has ended, or that this process is a fork."""
         if self.failure is not None:
             raise self.failure
+        if os.getpid() != self._pid:
+            raise JournalUnavailable(
+                f"The flow run belongs to process {self._pid}, of which this one is a fork. "
+                "Call flows and tasks in the original process only."
+            )
+        if self.ended:
+            raise CancelledError("The flow run has ended: nothing more can be asked for in it.")
+
+    def post(self, *posts: Post) -> None:
+        """Tell the tracker what happened. Does not block. Raises as `check` does."""
+        self.check()
         for post in posts:
             self._posts.put(post)
 
     def commit(self, *posts: Post) -> None:
-        """Post, and wait until that and all before it is durable and shown."""
+        """Post, and wait until that and all before it is durable and shown. Raises as `check` does."""
         mark = Committed()
         self.post(*posts, mark)
         while not mark.reached.wait(1.0):
-            if self.failure is not None:
-                break
-        if self.failure is not None:
-            raise self.failure
+            self.check()
+        if not mark.durable:
+            self.check()
+
+    def sleep_until(self, due: float) -> None:
+        """Wait for a time, in seconds since 1970. Raises as `check` does."""
+        alarm = Alarm(due)
+        self.post(alarm)
+        while not alarm.rung.wait(1.0):
+            self.check()
 
     def when_final(self, run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once the run is shown as final: now, or later in the tracker's thread."""
         with self._waiting_lock:
             run = self.shown.get(run_id)
-            if self.failure is None and (run is None or not run.stage.final):
+            going = self.failure is None and not self.ended
+            if going and (run is None or not run.stage.final):
                 self._waiting.setdefault(run_id, []).append(then)
                 return
         then()
@@ -151,13 +182,16 @@ class Tracker:
     def fail(self, error: DflowError) -> None:
         """Stop showing anything, and wake everybody who waits: they will find `failure`."""
         self.failure = error
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         with self._waiting_lock:
             calls = [call for waiting in self._waiting.values() for call in waiting]
             self._waiting.clear()
         for call in calls:
             call()
-        for reached in self._reached:
-            reached.set()
+        for mark in self._reached:
+            mark.reached.set()
         with contextlib.suppress(Empty):
             while True:
                 post = self._posts.get_nowait()
@@ -178,10 +212,13 @@ class Tracker:
             while self._round():
                 pass
         except DflowError as error:
-            self.fail(error)
+            self.failure = error
         except BaseException as error:
             _log.exception("The tracker failed")
-            self.fail(InternalError(f"The tracker failed: {error!r}. Please report this."))
+            self.failure = InternalError(f"The tracker failed: {error!r}. Please report this.")
+        finally:
+            self.ended = True
+            self._wake_all()
 
     def _round(self) -> bool:
         """Take what has come, commit it, act on it; return False when there is nothing more to come."""
@@ -196,8 +233,9 @@ class Tracker:
         self._write(changes)
         self._show(changes)
         self._act([order for order in changes.orders if not self._set_timer(order)])
-        for reached in self._reached:
-            reached.set()
+        for mark in self._reached:
+            mark.durable = True
+            mark.reached.set()
         self._reached.clear()
         return goes_on
 
@@ -217,6 +255,7 @@ class Tracker:
             case ev.Event():
                 self._ledger.apply(post)
             case Asked():
+                post.accept()
                 self._ledger.ask(post.event, post.claim, post.handles)
                 self._asked_for += ids_of(post.event)
             case LogEntry():
@@ -226,7 +265,9 @@ class Tracker:
             case Do():
                 post.action(self._ledger)
             case Committed():
-                self._reached.append(post.reached)
+                self._reached.append(post)
+            case Alarm():
+                self._set_alarm(post.due, post)
 
     def _write(self, changes: Changes) -> None:
         """Write one transaction; while the journal cannot, say so and try again, and show nothing."""
@@ -288,10 +329,17 @@ class Tracker:
             generation=order.generation,
             attempt=order.attempt,
         )
-        wait = max(0.0, order.due - self._clock.now())
-        heapq.heappush(self._timers, (self._clock.monotonic() + wait, next(self._order), event))
+        self._set_alarm(order.due, event)
         return True
+
+    def _set_alarm(self, due: float, what: ev.Event | Alarm) -> None:
+        at = self._clock.monotonic() + max(0.0, due - self._clock.now())
+        heapq.heappush(self._timers, (at, next(self._order), what))
 
     def _fire_timers(self) -> None:
         while self._timers and self._timers[0][0] <= self._clock.monotonic():
-            self._ledger.apply(heapq.heappop(self._timers)[2])
+            due = heapq.heappop(self._timers)[2]
+            if isinstance(due, Alarm):
+                due.rung.set()
+            else:
+                self._ledger.apply(due)

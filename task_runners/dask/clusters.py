@@ -1,6 +1,8 @@
 """The clusters and connections that open runners stand on: started at the first use, shared, closed once.
 
 Runners that are equal share one per process. What a fork of this process inherits of them is dead there.
+After all are closed no process, connection or thread is left but one: distributed keeps a thread for
+serialization, "Dask-Offload", which is idle, a daemon, and cannot be ended without breaking what comes later.
 """
 
 # distributed has types in places only.
@@ -17,12 +19,14 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import dask
 from distributed import Client, Scheduler, SpecCluster, Worker
 
 from dflow.errors import ClusterError
 from task_runners.dask import hosting, settings, station, versions
+from task_runners.dask.internals import hide_noise
 from task_runners.dask.main_guard import script_of
 from task_runners.dask.runner import DaskTaskRunner, OwnCluster
 from task_runners.sharing import Shared
@@ -76,6 +80,8 @@ class InProcess:
                 silence_logs=logging.ERROR,
             )
 
+        _tell_dashboard(own, self._cluster)
+
     def connect(self) -> Client:
         """Return a new client."""
         return Client(self._cluster, set_as_default=False)
@@ -98,6 +104,8 @@ class Connected:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._clients: WeakSet[Client] = WeakSet()
+        hide_noise()
         try:
             self.base = Client(address, set_as_default=False, timeout=CONNECT)
         except (OSError, ValueError) as error:
@@ -109,7 +117,7 @@ class Connected:
     def client(self, direct: bool | None) -> Client:
         """Return a new client."""
         try:
-            return Client(
+            client = Client(
                 self.address,
                 loop=self.base.loop,
                 set_as_default=False,
@@ -118,14 +126,17 @@ class Connected:
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"The scheduler at '{self.address}' was lost: {error}.") from error
+        self._clients.add(client)
+        return client
 
     def alive(self) -> bool:
         """Tell whether the connection stands."""
         return bool(self.base.status == "running")
 
     def close(self) -> None:
-        """Close the connection and end its thread."""
-        self.base.close(timeout=CONNECT)
+        """Close the connection, with all clients of it that are still open, and end its thread."""
+        for client in (*self._clients, self.base):
+            client.close(timeout=CONNECT)
 
 
 class Processes:
@@ -143,6 +154,7 @@ class Processes:
         except BaseException:
             self._host.close()
             raise
+        _tell_dashboard(own, self._connected.base)
 
     @property
     def host_pid(self) -> int:
@@ -209,6 +221,11 @@ class External:
 def _check_dashboard(own: OwnCluster) -> None:
     if own.dashboard and importlib.util.find_spec("bokeh") is None:
         raise ClusterError("dashboard=True needs bokeh: pip install 'dflow-dask[dashboard]'.")
+
+
+def _tell_dashboard(own: OwnCluster, where: Any) -> None:
+    if own.dashboard:
+        _log.info("Dask's dashboard is at %s", where.dashboard_link)
 
 
 def _found(module: ModuleType, path: list[str]) -> bool:

@@ -17,7 +17,7 @@ from dflow.attempts.calls import Call
 from dflow.attempts.pickling import loads
 from dflow.core.events import AttemptSucceeded
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
-from task_runners.dask.internals import hide_failed_bodies
+from task_runners.dask.internals import hide_noise
 from task_runners.dask.payload import Payload, call_of, decode
 from task_runners.dask.station import station
 
@@ -27,7 +27,7 @@ def execute(data: bytes, *given: Any) -> Carried:
 
     Raises `BodyFailed` when the body did not return, so that Dask lets what depends on it err.
     """
-    hide_failed_bodies()
+    hide_noise()
     payload = decode(data)
     worker = get_worker()
     here = station(payload.run, worker)
@@ -110,7 +110,7 @@ def drop(ticket: int) -> None:
 
 def execute_here(ticket: int, *given: Any) -> Carried:
     """Run an attempt on a worker in the driver's own process."""
-    hide_failed_bodies()
+    hide_noise()
     job = _jobs.get(ticket)
     if job is None:
         raise TakenBack

@@ -17,11 +17,13 @@ import os
 import sys
 import threading
 from importlib.machinery import ModuleSpec
-from multiprocessing import process
+from multiprocessing import process, resource_tracker
 from types import ModuleType
 from typing import Any
 
 import psutil
+
+from task_runners.dask.runner import OwnCluster
 
 LOOK = 0.5
 """Seconds between two looks at whether the driver lives."""
@@ -60,9 +62,25 @@ def end_at_once() -> None:
     os._exit(1)
 
 
+def start_cleaner() -> None:
+    """Start the process in which multiprocessing cleans up after a process that could not.
+
+    It would warn of what it finds, on the terminal of a user who has killed the driver on purpose.
+    """
+    quiet = "ignore:resource_tracker:UserWarning"
+    sys.warnoptions.append(quiet)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(quiet)
+
+
 def kill(processes: list[psutil.Process]) -> None:
-    """Kill processes that may have ended already."""
+    """Kill processes that may have ended already; the cleaner ends by itself once they have."""
+    cleaner = getattr(resource_tracker._resource_tracker, "_pid", None)
     for child in processes:
+        if child.pid == cleaner:
+            continue
         try:
             child.kill()
         except psutil.Error:
@@ -95,20 +113,16 @@ def stand_in(script: dict[str, str | None] | None) -> ModuleType:
 
 def start(configuration: dict[str, Any]) -> Any:
     """Start the cluster and return it."""
-    import dask
-    from distributed import Scheduler, SpecCluster
+    import dask  # lazy: found by the search path that was adopted
+    from distributed import Scheduler, SpecCluster  # lazy: the same
 
-    from task_runners.dask import settings
-    from task_runners.dask.internals import ReportingNanny
-    from task_runners.dask.runner import OwnCluster
+    from task_runners.dask import settings  # lazy: it imports Dask
+    from task_runners.dask.internals import ReportingNanny  # lazy: the same
 
     own = OwnCluster(**configuration["cluster"])
     dask.config.set(settings.configuration(own))
-    # Only what concerns the user: a worker that was stopped for its memory. Deaths the driver tells of.
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    for name in ("core", "scheduler", "nanny", "worker"):
-        logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)
-    logging.getLogger("distributed.nanny.memory").setLevel(logging.WARNING)
+    # How workers end the driver tells, in its own words.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     options = settings.worker(own)
     return SpecCluster(
         scheduler={"cls": Scheduler, "options": settings.scheduler(own)},
@@ -127,6 +141,7 @@ def main() -> None:
     tie.watch()
     try:
         adopt(configuration)
+        start_cleaner()
         cluster = start(configuration)
     except BaseException as error:
         report(report_to, {"error": f"{type(error).__name__}: {error}"})

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from dflow.attempts import clock
 from dflow.errors import ClusterError
 from task_runners.dask import main_guard
 from task_runners.dask.runner import OwnCluster
@@ -26,6 +27,10 @@ START = 120.0
 """Seconds that a cluster may take to start, on the slowest of file systems."""
 GRACE = 10.0
 """Seconds that it may take to close."""
+LINGER = 1.0
+"""Seconds in which what came from its process may end by itself, when that has ended."""
+LOOK = 0.02
+"""Seconds between two looks at whether it has."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -141,12 +146,26 @@ def _end(popen: subprocess.Popen[bytes], grace: float = GRACE) -> None:
         descendants += _descendants(popen)
         popen.kill()
         popen.wait()
-    for child in descendants:
-        try:
+    for child in _still_there(descendants, LINGER):
+        with contextlib.suppress(psutil.Error):
             child.kill()
-        except psutil.Error:
-            continue
-    psutil.wait_procs(descendants, GRACE)
+    _still_there(descendants, LINGER)
+
+
+def _still_there(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait for processes to end, of which not all are children of this one; return those that do not."""
+    deadline = clock.monotonic() + seconds
+    while (left := [one for one in processes if _runs(one)]) and clock.monotonic() < deadline:
+        threading.Event().wait(LOOK)
+    return left
+
+
+def _runs(one: psutil.Process) -> bool:
+    """Tell whether a process runs; one that has ended may still be waiting for its parent to notice."""
+    try:
+        return bool(one.is_running() and one.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _descendants(popen: subprocess.Popen[bytes]) -> list[psutil.Process]:

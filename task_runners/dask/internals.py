@@ -9,6 +9,7 @@ is kept a little longer, or, for `pull`, the error names what is missing.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -58,18 +59,28 @@ def count_tasks(dask_scheduler: Scheduler | None = None) -> int:
     return len(dask_scheduler.tasks) if dask_scheduler is not None else 0
 
 
-class HideFailedBodies(logging.Filter):
-    """Hides Dask's own report of a body that failed: the driver tells of it, in our words."""
+class HideCancelled(logging.Filter):
+    """Hides that a client was trying to reconnect when we closed it: we know why it could not."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a record is to be shown."""
-        return not (
-            str(record.msg).startswith("Compute Failed") and "BodyFailed(" in str(record.args)
-        )
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, asyncio.CancelledError)
 
 
-def hide_failed_bodies() -> None:
-    """Install the filter in this process, once."""
-    logger = logging.getLogger("distributed.worker")
-    if not any(isinstance(f, HideFailedBodies) for f in logger.filters):
-        logger.addFilter(HideFailedBodies())
+class HideFailedBodies(logging.Filter):
+    """Hides Dask's report of a body that failed or was withdrawn: the driver tells of it, in our words."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be shown."""
+        ours = any(name in str(record.args) for name in ("BodyFailed(", "TakenBack("))
+        return not (ours and str(record.msg).startswith("Compute Failed"))
+
+
+_FILTERS = {"distributed.client": HideCancelled(), "distributed.worker": HideFailedBodies()}
+
+
+def hide_noise() -> None:
+    """Install the filters in this process; a second time changes nothing."""
+    for name, hide in _FILTERS.items():
+        logging.getLogger(name).addFilter(hide)

@@ -79,13 +79,13 @@ class DaskTaskRunner:
 
     def open(self, host: Host) -> OpenDask:
         """Start to work for a flow run, starting the cluster if need be. Raises `ClusterError`."""
-        from task_runners.dask.open_runner import OpenDask
+        from task_runners.dask.open_runner import OpenDask  # lazy: a description costs no Dask
 
         return OpenDask(self, host)
 
     def shutdown(self) -> None:
         """Close the cluster, or the connection, that equal runners share."""
-        from task_runners.dask import clusters
+        from task_runners.dask import clusters  # lazy: a description costs no Dask
 
         clusters.shared.close(self)
 

@@ -82,7 +82,7 @@ def worker(own: OwnCluster) -> dict[str, Any]:
     return {
         **options,
         "memory_limit": share if own.memory_limit is None else own.memory_limit,
-        "silence_logs": logging.WARNING,
+        "silence_logs": logging.ERROR,
     }
 
 

@@ -11,6 +11,8 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +126,13 @@ def journal_rows(count: int) -> float:
     return len(batches) * 100 / took
 
 
+def import_time(module: str) -> float:
+    """Return the seconds that a fresh Python takes to import a module, without its own start."""
+    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 @contextmanager
 def _home() -> Iterator[None]:
     """Keep the journal of the benchmarks apart."""
@@ -177,6 +186,13 @@ def main() -> None:
         print(f"{'direct call in a flow':34}{call * 1e3:>9.3f} ms")
         run = statistics.median(seconds(empty) for _ in range(max(rounds, 5)))
         print(f"{'empty flow run':34}{run * 1e3:>9.3f} ms")
+    ours, theirs = _alternate(
+        lambda: import_time("dflow"), lambda: import_time("distributed"), max(rounds, 3)
+    )
+    print(
+        f"{'import dflow / distributed':34}{ours * 1e3:>9.3f} ms{theirs * 1e3:>9.3f} ms"
+        f"{theirs / ours:>12.2f}×"
+    )
     rows = statistics.median(journal_rows(10 * count) for _ in range(rounds))
     print(f"{'journal, 100 events a transaction':34}{rows:>9,.0f} events/s")
 

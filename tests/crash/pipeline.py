@@ -67,4 +67,4 @@ def pipeline(oracle: str, count: int = 40) -> Score:
 if __name__ == "__main__":
     import sys
 
-    print(pipeline(sys.argv[1]))
+    print(pipeline(sys.argv[1], *map(int, sys.argv[2:])))

@@ -19,49 +19,60 @@ calls: list[Any] = []
 
 
 def add(*numbers: int) -> int:
+    """Return a sum."""
     return sum(numbers)
 
 
 def fail(text: str = "no") -> None:
+    """Raise."""
     raise ValueError(text)
 
 
 def leave() -> None:
+    """Ask the process to end."""
     sys.exit(3)
 
 
 def interrupt() -> None:
+    """Raise what Ctrl-C raises."""
     raise KeyboardInterrupt
 
 
 def make_lock() -> Any:
+    """Return what cannot be pickled."""
     return threading.Lock()
 
 
 def large(size: int) -> bytes:
+    """Return so many bytes."""
     return bytes(size)
 
 
 def size_of(data: Any, **_: Any) -> int:
+    """Return a length."""
     return len(data)
 
 
 def talk(text: str) -> str:
+    """Print a line and log one."""
     print(text)
     get_run_logger().warning("warned: %s", text)
     return text
 
 
 def remember(what: Any) -> list[Any]:
+    """Return all that was remembered in this process."""
     calls.append(what)
     return list(calls)
 
 
 def pid(*_: Any) -> int:
+    """Return the id of this process."""
     return os.getpid()
 
 
 def die(*_: Any) -> None:
+    """End this process without a word."""
     os._exit(1)
 
 
@@ -74,6 +85,7 @@ def touch_and_wait(begun: str, go_on: str) -> str:
 
 
 def context_of(*_: Any) -> Any:
+    """Return what the body knows of its run."""
     context = current()
     return (context.run_id, context.attempt, context.worker) if context else None
 
@@ -109,7 +121,14 @@ def sit(path: str) -> None:
     threading.Event().wait()
 
 
+def sit_once(path: str) -> None:
+    """Sit, unless somebody did before."""
+    if not os.path.exists(path):
+        sit(path)
+
+
 def write_pid(path: str) -> None:
+    """Write this process's id to a file, all at once."""
     with open(path + ".new", "w") as file:
         file.write(str(os.getpid()))
     os.rename(path + ".new", path)
@@ -147,6 +166,7 @@ class Mute:
 
 
 def make_mute() -> Mute:
+    """Return what is large and cannot be pickled."""
     return Mute()
 
 
@@ -161,10 +181,12 @@ class Unreadable:
 
 
 def make_unreadable() -> Unreadable:
+    """Return what is large and cannot be read again."""
     return Unreadable()
 
 
 def babble(lines: int) -> None:
+    """Log many lines."""
     logger = get_run_logger()
     for number in range(lines):
         logger.warning("line %d", number)

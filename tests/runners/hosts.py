@@ -28,21 +28,27 @@ class HostLink:
         self.address = info.key
 
     def send(self, message: Up) -> None:
+        """Post a message."""
         self._host.news([message])
 
     def confirm_start(self) -> None:
+        """Note that the start was confirmed."""
         self._host.confirmed.append(self.address)
 
-    def receive(self, timeout: float | None = None) -> Down | None:
+    def receive(self, timeout: float | None = None) -> Down | None:  # noqa: ARG002  # the port's
+        """Return None: nothing comes down."""
         return None
 
     def fetch(self, key: Key) -> Any:
+        """Fail: nobody should ask."""
         raise AssertionError(f"{key} was asked for")
 
     def pack(self, call: Any) -> Any:
+        """Return the call as it is."""
         return call
 
     def witness(self, error: BaseException) -> None:
+        """Keep the exception."""
         self._host.witnessed.append(error)
 
 
@@ -56,11 +62,13 @@ class FakeHost:
         self.witnessed: list[BaseException] = []
 
     def news(self, messages: Sequence[Up]) -> None:
+        """Keep what is reported."""
         with self._changed:
             self.reports.extend(messages)
             self._changed.notify_all()
 
     def link(self, info: AttemptInfo) -> HostLink:
+        """Return the link of an attempt in this process."""
         return HostLink(self, info)
 
     def wait(self, found: Callable[[], Any], what: str = "it", deadline: float = DEADLINE) -> Any:
@@ -88,7 +96,7 @@ class FakeHost:
         (only,) = self.wait(lambda: self.ends(work), f"the end of {work.info.task_run_name}")
         return only
 
-    def started(self, work: Work) -> AttemptStarted:
+    def started(self, work: Work) -> Any:
         """Wait for the start of a dispatch."""
         starts = self.wait(
             lambda: [r for r in self.about(work) if isinstance(r, AttemptStarted)],

@@ -31,6 +31,7 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("tests_variable",
 
 
 def variable() -> str:
+    """Return the variable as the body sees it."""
     return VARIABLE.get()
 
 

@@ -18,7 +18,7 @@ from tests.runners.hosts import FakeHost, HostLink, work
 
 DEPTH = 50
 
-ONE_SLOT = {
+ONE_SLOT: dict[str, Any] = {
     "threads": ThreadPoolTaskRunner(max_workers=1),
     "dask-in-process": DaskTaskRunner(cluster_kwargs={"processes": False, "threads_per_worker": 1}),
     "dask-processes": ONE_PROCESS,
@@ -33,9 +33,11 @@ class DriverLink(HostLink):
         self._box = box
 
     def receive(self, timeout: float | None = None) -> Down | None:
+        """Return what the driver has sent."""
         return self._box.get(timeout=timeout)
 
     def fetch(self, key: Key) -> Any:
+        """Return the value of a child."""
         assert isinstance(self._host, Driver)
         return self._host.opened.fetch(key)
 
@@ -56,10 +58,12 @@ class Driver(FakeHost):
         self.opened.dispatch([one])
 
     def link(self, info: AttemptInfo) -> DriverLink:
+        """Return a link with a way down."""
         box = self._boxes.setdefault(info.key, SimpleQueue())
         return DriverLink(self, info, box)
 
     def news(self, messages: Sequence[Up]) -> None:
+        """Act on what is reported."""
         super().news(messages)
         for message in messages:
             if isinstance(message, ChildrenCreated):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 from pathlib import Path
@@ -22,7 +23,7 @@ from dflow.core.events import (
 )
 from dflow.core.records import Cause
 from dflow.errors import MissingResult, SerializationError
-from dflow.messages import StartConfirmed
+from dflow.messages import StartConfirmed, Work
 from task_runners import DaskTaskRunner
 from task_runners.dask import clusters
 from task_runners.dask.internals import count_tasks
@@ -100,6 +101,41 @@ def test_a_start_that_must_be_confirmed(processes: Any, host: FakeHost, tmp_path
     processes.tell(one.info.key, StartConfirmed(one.info.key))
     assert isinstance(host.end(one), AttemptSucceeded)
     assert file.exists()
+
+
+def test_each_dispatch_ends_once(processes: Any, host: FakeHost) -> None:
+    """While workers are killed at random moments, every dispatch of random graphs has exactly one end."""
+    luck = random.Random(7)
+    cluster: Any = clusters.shared.get(PROCESSES)
+    done = threading.Event()
+
+    def kill() -> None:
+        while not done.wait(luck.uniform(0.1, 0.5)):
+            found = [
+                child
+                for child in psutil.Process(cluster.host_pid).children()
+                if "spawn_main" in " ".join(child.cmdline())
+            ]
+            if found:
+                luck.choice(found).kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    works: list[Work] = []
+    for _ in range(5):
+        group: list[Work] = []
+        for _ in range(40):
+            ups = luck.sample(group, min(len(group), luck.randrange(3)))
+            body = bodies.fail if luck.random() < 0.1 else bodies.add
+            group.append(work(processes, body, *ups))
+        processes.dispatch(group)
+        processes.withdraw([one.info.key for one in luck.sample(group, 5)])
+        for one in group:
+            host.end(one)
+        works += group
+    done.set()
+    killer.join()
+    assert all(len(host.ends(one)) == 1 for one in works)
 
 
 def test_a_value_is_computed_again(processes: Any, host: FakeHost) -> None:
@@ -197,7 +233,7 @@ def test_nothing_is_left_on_the_scheduler(processes: Any, host: FakeHost) -> Non
 
 
 def test_a_scheduler_is_lost(host: FakeHost, tmp_path: Path) -> None:
-    """When the cluster's process is killed no worker stays; work is lost at no charge; more starts a new one."""
+    """When its process is killed no worker stays and work is lost at no charge; more starts a new cluster."""
     runner = DaskTaskRunner(
         cluster_kwargs={"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0}
     )

@@ -1,0 +1,201 @@
+"""Exceptions in words and back, however odd they are."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dflow.attempts import body
+from dflow.attempts.calls import Call
+from dflow.attempts.capture import MAX_BLOB, MAX_TEXT, MAX_TRACEBACK, capture, rebuild
+from dflow.core.events import AttemptRaised
+from dflow.core.records import ErrorInfo
+from dflow.errors import TaskFailedError
+from tests.attempts.recorder import Recorder, info
+
+
+class Plain(Exception):
+    """An exception of a user."""
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NeedsTwo(Exception):
+    """Comes back from a pickle only with what it does not keep."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+class NoReduce(Exception):
+    """Raises when it is pickled."""
+
+    def __reduce__(self) -> Any:
+        """Refuse."""
+        raise RuntimeError("no pickling")
+
+
+class ExitingReduce(Exception):
+    """Ends the process when it is pickled."""
+
+    def __reduce__(self) -> Any:
+        """Be rude."""
+        raise SystemExit(3)
+
+
+class NoText(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        """Refuse."""
+        raise RuntimeError("no text")
+
+
+class ExitingText(Exception):
+    """Ends the process when it is shown."""
+
+    def __str__(self) -> str:
+        """Be rude."""
+        raise SystemExit(3)
+
+
+class Liar(Exception):
+    """Comes back from a pickle as something else."""
+
+    def __reduce__(self) -> Any:
+        """Lie."""
+        return ValueError, ("other",)
+
+
+def cyclic() -> Exception:
+    """Return an exception that holds itself, and is its own cause."""
+    error = Plain("cyclic")
+    error.args = (error,)
+    error.__cause__ = error
+    return error
+
+
+ODD: dict[str, Callable[[], BaseException]] = {
+    "unpicklable": lambda: Plain("no", code=(x for x in ())),  # type: ignore[arg-type]  # on purpose
+    "lost on the way": lambda: NeedsTwo("a", "b"),
+    "raises when pickled": lambda: NoReduce("x"),
+    "exits when pickled": lambda: ExitingReduce("x"),
+    "without text": lambda: NoText("x"),
+    "exits when shown": lambda: ExitingText("x"),
+    "liar": lambda: Liar("x"),
+    "cyclic": cyclic,
+    "huge": lambda: Plain("x" * 5_000_000),
+    "hostile": lambda: Plain("\0\n\udcff\ud800 🦉 [red]"),
+    "group": lambda: ExceptionGroup("several", [Plain("a"), ValueError("b")]),
+    "exit": lambda: SystemExit(2),
+    "interrupt": lambda: KeyboardInterrupt(),
+    "generator exit": lambda: GeneratorExit(),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_every_exception_is_captured(kind: str) -> None:
+    """Nothing gets out of `capture`, its sizes are kept, and what comes back is an Exception."""
+    error = ODD[kind]()
+    captured = capture(error)
+    assert captured.type_name.endswith(type(error).__name__)
+    assert len(captured.text) <= MAX_TEXT
+    assert len(captured.traceback) <= MAX_TRACEBACK + 10
+    assert captured.blob is None or len(captured.blob) <= MAX_BLOB
+    rebuilt = rebuild(captured, "'prepare-0'")
+    assert type(rebuilt) is type(error) or isinstance(rebuilt, TaskFailedError)
+
+
+def test_an_exception_comes_back_as_itself() -> None:
+    """Type, arguments, attributes and notes survive, and the traceback is its cause."""
+    error = Plain("bad", code=7)
+    error.add_note("a note")
+    rebuilt = rebuild(capture(raised(error)), "x")
+    assert isinstance(rebuilt, Plain)
+    assert (rebuilt.args, rebuilt.code, rebuilt.__notes__) == (("bad",), 7, ["a note"])
+    assert "def" not in str(rebuilt)
+    assert "raise error" in str(rebuilt.__cause__)
+    assert "raise error" in "".join(traceback.format_exception(rebuilt))
+
+
+@pytest.mark.parametrize("kind", ["unpicklable", "lost on the way", "without text", "cyclic", "exit"])
+def test_what_cannot_be_rebuilt_keeps_its_words(kind: str) -> None:
+    """A `TaskFailedError` stands for it: with the run, the type, the text and the traceback."""
+    error = ODD[kind]()
+    rebuilt = rebuild(capture(raised(error)), "'prepare-0'")
+    if not isinstance(rebuilt, TaskFailedError):
+        assert kind == "without text"
+        return
+    assert str(rebuilt).startswith("'prepare-0' raised ")
+    assert type(error).__name__ in rebuilt.type_name
+    assert rebuilt.text in str(rebuilt)
+    assert "raise error" in rebuilt.traceback
+    assert "raise error" in str(rebuilt.__cause__)
+
+
+def test_a_blob_that_cannot_be_read_here_says_why() -> None:
+    """A class that is missing in this process leaves a `TaskFailedError` that says so."""
+    broken = ErrorInfo("lib.Odd", "bad", "trace", blob=b"\x80\x05cno_such_module\nOdd\n.")
+    rebuilt = rebuild(broken, "'a-0'")
+    assert isinstance(rebuilt, TaskFailedError)
+    assert "'a-0' raised lib.Odd: bad (it cannot be rebuilt here" in str(rebuilt)
+    assert "no_such_module" in str(rebuilt)
+
+
+def raised(error: BaseException) -> BaseException:
+    """Return an exception that was raised, with its traceback."""
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def outer() -> None:
+    """Raise from deeper, with a cause."""
+    try:
+        {}["missing"]
+    except KeyError as problem:
+        raise Plain("could not") from problem
+
+
+def capture_in_body(function: Callable[..., Any]) -> ErrorInfo:
+    """Return what is captured of what a body raises."""
+    outcome, _ = body.run(info(), lambda: (Call(function), {}), Recorder())
+    assert isinstance(outcome, AttemptRaised)
+    return outcome.error
+
+
+def test_a_traceback_has_the_users_frames_only() -> None:
+    """It begins with the user's function, goes on through causes, and has no line of ours."""
+    lines = capture_in_body(outer).traceback
+    assert "in outer" in lines
+    assert "KeyError: 'missing'" in lines
+    assert "direct cause" in lines
+    assert "attempts/body.py" not in lines
+
+
+def test_a_long_traceback_keeps_both_ends() -> None:
+    """With a huge message the user's frames are still there, as is the end of the message."""
+
+    def fail() -> None:
+        raise Plain("begin" + "x" * 1_000_000 + "end")
+
+    lines = capture_in_body(fail).traceback
+    assert "in fail" in lines
+    assert lines.rstrip().endswith("end")
+
+
+def test_an_endless_recursion_is_captured() -> None:
+    """A RecursionError leaves room enough for it to be told."""
+
+    def dig() -> None:
+        dig()
+
+    captured = capture_in_body(dig)
+    assert captured.type_name == "RecursionError"
+    assert "in dig" in captured.traceback

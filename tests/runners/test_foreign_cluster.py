@@ -1,0 +1,124 @@
+"""A cluster that is not ours, with Dask's own settings, known only by its address."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import LocalCluster
+
+from dflow.core.events import AttemptSucceeded, DispatchVoided, WorkerLost
+from dflow.core.records import Cause
+from dflow.errors import ClusterError
+from task_runners import DaskTaskRunner
+from task_runners.dask import clusters, versions
+from task_runners.dask.station import PROTOCOL
+from tests.runners import bodies
+from tests.runners.hosts import FakeHost, patiently, work
+
+
+@pytest.fixture(scope="module")
+def foreign() -> Iterator[LocalCluster]:
+    """A cluster as anybody starts it, two workers with one thread each."""
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def opened(foreign: LocalCluster, host: FakeHost) -> Iterator[Any]:
+    """A runner at work on it."""
+    runner = DaskTaskRunner(address=foreign.scheduler_address)
+    made = runner.open(host)
+    yield made
+    made.close()
+    runner.shutdown()
+
+
+def test_it_runs_tasks(opened: Any, host: FakeHost) -> None:
+    """Functions that its workers can import go by reference, others by value."""
+    first = work(opened, bodies.add, 1, 2)
+    second = work(opened, lambda number: number * 10, first)
+    opened.dispatch([first, second])
+    assert isinstance(host.end(second), AttemptSucceeded)
+    assert opened.fetch(second.info.key) == 30
+    assert type(first.call.function).__name__ == "ByReference"
+    assert type(second.call.function).__name__ == "ByValue"
+
+
+def test_a_worker_is_killed(opened: Any, host: FakeHost, tmp_path: Path) -> None:
+    """Dask runs the body again in silence: the attempt is lost all the same, and the dispatch ends once."""
+    file = tmp_path / "pid"
+    sitting = work(opened, bodies.sit_once, str(file))
+    after = work(opened, bodies.add, sitting)
+    opened.dispatch([sitting, after])
+    host.started(sitting)
+    patiently(file.exists, "the file")
+    os.kill(int(file.read_text()), signal.SIGKILL)
+    lost, void = host.end(sitting), host.end(after)
+    assert isinstance(lost, WorkerLost)
+    assert lost.cause is Cause.WORKER_DIED
+    assert isinstance(void, DispatchVoided)
+    assert void.cause is Cause.UPSTREAM
+    again = [work(opened, bodies.add, n) for n in range(4)]
+    opened.dispatch(again)
+    assert all(isinstance(host.end(one), AttemptSucceeded) for one in again)
+    assert len(host.ends(sitting)) == len(host.ends(after)) == 1
+
+
+def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address at which nobody listens is an error that names it."""
+    monkeypatch.setattr(clusters, "CONNECT", 0.5)
+    with pytest.raises(ClusterError, match=r"tcp://127\.0\.0\.1:9"):
+        DaskTaskRunner(address="tcp://127.0.0.1:9").open(FakeHost())
+
+
+class Client:
+    """Answers as the client of a cluster on which everything is wrong."""
+
+    def get_versions(self) -> Any:
+        """Return three Pythons."""
+
+        def python(version: str) -> Any:
+            return {"packages": {"python": version}}
+
+        return {
+            "client": python("3.11.7.final.0"),
+            "scheduler": python("3.11.2.final.0"),
+            "workers": {"tcp://a": python("3.12.1.final.0"), "tcp://b": python("3.11.9.final.0")},
+        }
+
+    def run(self, function: Any, *_: Any, on_error: str) -> Any:
+        """Return what two workers answer."""
+        assert (function, on_error) == (pkgutil.resolve_name, "return")
+        return {"tcp://a": ModuleNotFoundError("No module named 'task_runners'"), "tcp://b": -1}
+
+    def run_on_scheduler(self, function: Any, *args: Any) -> Any:
+        """Fail as a scheduler does that lacks dflow."""
+        assert function(*args) == PROTOCOL
+        raise ModuleNotFoundError("No module named 'task_runners'")
+
+
+def test_what_does_not_fit_is_one_error() -> None:
+    """Another Python, and a dflow that is missing or another one, are listed together, with what to do."""
+    client: Any = Client()
+    with pytest.raises(ClusterError) as caught:
+        versions.check(client, "tcp://x:1")
+    assert str(caught.value).split("\n") == [
+        "The cluster at 'tcp://x:1' cannot run tasks of this driver:",
+        "  worker tcp://a: Python 3.12, here it is 3.11",
+        "  worker tcp://a: dflow-dask cannot be imported (No module named 'task_runners')",
+        "  worker tcp://b: another version of dflow-dask",
+        "  the scheduler: dflow-dask cannot be imported (No module named 'task_runners')",
+        "Install the same version of dflow-dask, and the same minor version of Python, on all of them.",
+    ]

@@ -1,0 +1,452 @@
+"""The parts of which runners are made, by themselves, without any cluster."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dflow.attempts.link import FLUSH, Mailbox, Sender, WorkerLink, open_batch
+from dflow.core.events import (
+    AttemptRaised,
+    AttemptStarted,
+    AttemptSucceeded,
+    DispatchVoided,
+    ResultLost,
+    ResultRecomputed,
+    WorkerLost,
+)
+from dflow.core.records import Cause, ErrorInfo, Held
+from dflow.errors import CancelledError, DefinitionError, MissingMainGuard
+from dflow.messages import Go, StartConfirmed
+from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
+from task_runners.dask import host, in_process, main_guard
+from task_runners.dask.book import INQUEST, Book, Entry
+from task_runners.dask.carried import BodyFailed, Carried
+from task_runners.dask.sequence import Sequences
+from task_runners.pool import Job, Pool
+from tests.runners.hosts import patiently
+
+# Descriptions ----------------------------------------------------------------------------------------
+
+
+def test_equal_runners_are_one() -> None:
+    """Runners are told apart by what they ask for, not by how it was written; they can be pickled."""
+    assert DaskTaskRunner() == DaskTaskRunner(cluster_kwargs={"processes": True, "n_workers": None})
+    assert hash(DaskTaskRunner()) == hash(DaskTaskRunner(cluster_kwargs={}))
+    assert in_process() == in_process() != DaskTaskRunner()
+    assert DaskTaskRunner(address="tcp://a:1") != DaskTaskRunner(address="tcp://a:2")
+    for runner in (DaskTaskRunner(), in_process(), ThreadPoolTaskRunner(2), InlineTaskRunner()):
+        assert pickle.loads(pickle.dumps(runner)) == runner
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: ThreadPoolTaskRunner(0), "max_workers"),
+        (lambda: ThreadPoolTaskRunner("4"), "max_workers"),  # type: ignore[arg-type]
+        (lambda: DaskTaskRunner(cluster_kwargs={"threads": 1}), "threads_per_worker"),
+        (lambda: DaskTaskRunner(cluster_kwargs={"n_workers": 0}), "n_workers"),
+        (lambda: DaskTaskRunner(cluster_kwargs={"processes": 1}), "processes"),
+        (lambda: DaskTaskRunner(cluster_kwargs={"memory_limit": []}), "memory_limit"),
+        (lambda: DaskTaskRunner(""), "address"),
+        (lambda: DaskTaskRunner("tcp://a:1", {"n_workers": 1}), "address and cluster_kwargs"),
+        (
+            lambda: DaskTaskRunner(cluster_kwargs={"processes": False, "memory_limit": "1 GB"}),
+            "memory_limit and processes=False",
+        ),
+    ],
+)
+def test_wrong_descriptions(make: Callable[[], Any], named: str) -> None:
+    """What cannot be is refused when it is written, and the error names the argument."""
+    with pytest.raises(DefinitionError, match=named):
+        make()
+
+
+def test_descriptions_can_be_recorded() -> None:
+    """A description is plain data."""
+    assert ThreadPoolTaskRunner(3).describe() == {"kind": "threads", "max_workers": 3}
+    assert in_process().describe()["processes"] is False
+    assert DaskTaskRunner("tcp://a:1").describe() == {"kind": "dask", "address": "tcp://a:1"}
+
+
+# The book --------------------------------------------------------------------------------------------
+
+
+class Future:
+    """As much of Dask's future as the book looks at."""
+
+    def __init__(self) -> None:
+        self.status = "pending"
+
+
+def entry(number: int, *upstreams: Entry) -> Entry:
+    """Return a dispatch."""
+    made = Entry((f"run{number}", 1), number, 0, upstreams, (f"task-{number}", number))
+    made.future = Future()
+    return made
+
+
+def book(*entries: Entry) -> Book:
+    """Return a book with these dispatches."""
+    made = Book()
+    for one in entries:
+        made.enter(one)
+    return made
+
+
+def success(one: Entry, value: bytes | None = None, started_at: float = 1.0) -> AttemptSucceeded:
+    """Return an outcome with a value."""
+    return AttemptSucceeded(
+        at=2.0,
+        task_run_id=one.key[0],
+        dispatch=one.key[1],
+        started_at=started_at,
+        seconds=1.0,
+        worker="w",
+        held=Held.RUNNER if value is None else Held.JOURNAL,
+        value=value,
+    )
+
+
+def failure(one: Entry) -> AttemptRaised:
+    """Return an outcome without one."""
+    return AttemptRaised(
+        at=2.0,
+        task_run_id=one.key[0],
+        dispatch=one.key[1],
+        started_at=1.0,
+        seconds=1.0,
+        error=ErrorInfo("ValueError", "no"),
+    )
+
+
+def kinds(made: Book) -> list[type]:
+    """Return what was reported, by type."""
+    return [type(report) for report in made.news]
+
+
+def test_success_waits_for_both_sides() -> None:
+    """An outcome is reported once its value can be had, whichever side speaks first."""
+    first, second = entry(1), entry(2)
+    made = book(first, second)
+    made.heard(first.key, success(first))
+    made.in_memory(2)
+    assert made.news == []
+    made.in_memory(1)
+    made.heard(second.key, success(second))
+    assert kinds(made) == [AttemptSucceeded] * 2
+
+
+def test_news_are_heard_once() -> None:
+    """Doubled starts and outcomes, and those of released dispatches, change nothing."""
+    one = entry(1)
+    made = book(one)
+    start = AttemptStarted(at=1.0, task_run_id="run1", dispatch=1, worker="w")
+    for _ in range(2):
+        made.heard(one.key, start)
+        made.heard(one.key, failure(one))
+        made.told(1, failure(one))
+        made.worker_died(1, "w")
+    assert kinds(made) == [AttemptStarted, AttemptRaised]
+    assert made.released == [one]
+
+
+def test_a_second_execution() -> None:
+    """Another outcome of a finished dispatch is a value that was computed again."""
+    one = entry(1)
+    made = book(one)
+    made.in_memory(1)
+    made.heard(one.key, success(one))
+    made.heard(one.key, success(one))
+    made.heard(one.key, success(one, started_at=5.0))
+    made.heard(one.key, failure(one))
+    assert kinds(made) == [AttemptSucceeded, ResultRecomputed]
+
+
+def test_a_death_with_the_news_under_way() -> None:
+    """A body that had returned a small value has succeeded, though its worker died before Dask knew."""
+    one, other = entry(1), entry(2)
+    made = book(one, other)
+    made.heard(one.key, success(one, b"value"))
+    made.heard(other.key, success(other))
+    made.death("w", "was killed")
+    made.worker_died(1, "w")
+    made.worker_died(2, "w")
+    assert kinds(made) == [AttemptSucceeded, WorkerLost]
+    assert (one.copy, one.usable) == (b"value", False)
+
+
+def test_an_inquest_has_an_end() -> None:
+    """A loss is reported at once when it is known how the worker died, and soon when it is not."""
+    one, other = entry(1), entry(2)
+    made = book(one, other)
+    made.worker_died(1, "a")
+    made.worker_died(2, "b")
+    made.death("a", "was killed by signal 9")
+    assert [getattr(report, "message", "") for report in made.news] == [
+        "Worker a was killed by signal 9."
+    ]
+    due = made.next_due()
+    assert due is not None
+    assert made.overdue(due - INQUEST) == []
+    assert made.overdue(due) == []
+    assert kinds(made) == [WorkerLost, WorkerLost]
+
+
+def test_an_outcome_that_nobody_told() -> None:
+    """A value without an outcome is asked for its outcome, once."""
+    one = entry(1)
+    made = book(one)
+    made.in_memory(1)
+    due = made.next_due()
+    assert due is not None
+    assert made.overdue(due) == [one]
+    assert made.overdue(due) == []
+    made.outcome_lost(1)
+    assert kinds(made) == [WorkerLost]
+
+
+def test_a_lost_value_takes_what_needs_it() -> None:
+    """When a value cannot be computed again it is lost, and its consumer is void."""
+    one = entry(1)
+    two = entry(2, one)
+    made = book(one, two)
+    made.in_memory(1)
+    made.heard(one.key, success(one))
+    one.future.status = "error"
+    assert made.is_dead_end(2)
+    made.upstream_failed(2, "")
+    assert kinds(made)[1:] == [ResultLost, DispatchVoided]
+    assert made.find(one.key) is None
+
+
+def test_a_worker_leaves_a_foreign_cluster() -> None:
+    """What had started there is lost, with all that waits for it; what had not goes on."""
+    one, other = entry(1), entry(2)
+    two = entry(3, one)
+    three = entry(4, two)
+    made = book(one, other, two, three)
+    made.heard(one.key, AttemptStarted(at=1.0, task_run_id="run1", dispatch=1, worker="w"))
+    made.news.clear()
+    made.worker_left([1, 2], "w", expected=True)
+    lost, *voided = made.news
+    assert isinstance(lost, WorkerLost)
+    assert lost.cause is Cause.SCALED_DOWN
+    assert [type(report) for report in voided] == [DispatchVoided, DispatchVoided]
+    assert made.all() == [other]
+
+
+def test_the_scheduler_is_lost() -> None:
+    """Everything ends, at no charge, and values are gone."""
+    one, two = entry(1), entry(2)
+    made = book(one, two)
+    made.in_memory(1)
+    made.heard(one.key, success(one))
+    made.scheduler_lost("gone")
+    assert kinds(made)[1:] == [ResultLost, WorkerLost]
+    assert made.all() == []
+
+
+def test_what_children_do_goes_on() -> None:
+    """What an attempt says of task runs that it runs itself is passed on as it is."""
+    one, child = entry(1), entry(2)
+    made = book(one)
+    made.heard(one.key, failure(child))
+    assert made.news == [failure(child)]
+
+
+# The feed ----------------------------------------------------------------------------------------------
+
+
+def test_batches_are_put_in_order() -> None:
+    """Each batch comes once and in its turn; what is missing is known, and can be given up."""
+    made = Sequences()
+    assert made.take("a", 1, b"1") == [b"1"]
+    assert made.take("a", 1, b"1") == []
+    assert made.take("a", 3, b"3") == []
+    assert made.take("b", 1, b"x") == [b"x"]
+    gaps = [made.gap]
+    assert made.take("a", 2, b"2") == [b"2", b"3"]
+    assert [*gaps, made.gap] == [True, False]
+    made.keep("a", 7, b"7")
+    assert made.skip() == (3, [b"7"])
+    assert made.take("a", 8, b"8") == [b"8"]
+
+
+def test_messages_travel_together() -> None:
+    """Messages leave in order, in few batches; an outcome waits for nobody when nothing has left before."""
+    batches: list[tuple[int, bytes]] = []
+    left = threading.Event()
+
+    def carry(number: int, data: bytes) -> None:
+        batches.append((number, data))
+        left.set()
+
+    sender = Sender(carry)
+    for number in range(50):
+        sender.send(("run", number), Go("run", number, 1))  # type: ignore[arg-type]
+    assert left.wait(5.0)
+    sender.close()
+    letters = [letter for _, data in batches for letter in open_batch(data)]
+    assert [address[1] for address, _ in letters] == list(range(50))
+    assert [number for number, _ in batches] == list(range(1, len(batches) + 1))
+    assert len(batches) <= 5
+
+
+def test_large_messages_are_divided() -> None:
+    """A batch of several messages keeps to a size; one that cannot be pickled harms no other."""
+    batches: list[bytes] = []
+    sender = Sender(lambda number, data: batches.append(data))
+    for number in range(10):
+        sender.send(("x" * 100_000, number), Go("run", number, 1))  # type: ignore[arg-type]
+    sender.send(("run", 10), threading.Lock())  # type: ignore[arg-type]
+    sender.send(("run", 11), Go("run", 11, 1), urgent=True)  # type: ignore[arg-type]
+    patiently(lambda: sum(len(open_batch(data)) for data in batches) == 11, "the arrival of all")
+    assert max(map(len, batches)) < 300_000
+    sender.close()
+
+
+def test_a_mailbox_that_closes() -> None:
+    """Those who wait for messages or for their start are let go."""
+    box = Mailbox()
+    link = WorkerLink(("run", 1), Sender(lambda number, data: None), box, print, print)
+    assert link.receive(FLUSH) is None
+    box.put(StartConfirmed(("run", 1)))
+    link.confirm_start()
+    box.put(Go("child", 1, 1))
+    assert link.receive() == Go("child", 1, 1)
+    closed = Mailbox()
+    threading.Timer(FLUSH, closed.close).start()
+    late = WorkerLink(("run", 2), Sender(lambda number, data: None), closed, print, print)
+    assert late.receive() is None
+    with pytest.raises(CancelledError):
+        late.confirm_start()
+
+
+# Values ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_carried_values(protocol: int) -> None:
+    """A value travels with its outcome by every protocol, and is passed on without being unpickled."""
+    numpy = pytest.importorskip("numpy")
+    carried = Carried(success(entry(1)), numpy.asfortranarray(numpy.arange(6.0).reshape(2, 3)))
+    buffers: list[Any] = []
+    extra = {"buffer_callback": buffers.append} if protocol == 5 else {}
+    for _ in range(2):
+        buffers.clear()
+        data = pickle.dumps(carried, protocol, **extra)  # type: ignore[arg-type]
+        carried = pickle.loads(data, buffers=buffers)
+    assert carried.value.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert len(buffers) == (protocol == 5)
+    assert pickle.loads(carried.outcome) == success(entry(1))
+
+
+def test_failures_travel_small() -> None:
+    """What makes dependents err is small, whatever the exception was, and still says what happened."""
+    big = ErrorInfo("ValueError", "no", traceback="x" * 30_000, blob=bytes(1_000_000))
+    one = failure(entry(1))
+    error = BodyFailed.of(("run1", 1), replace(one, error=big))
+    again = pickle.loads(pickle.dumps(error))
+    assert len(pickle.dumps(error)) < 10_000
+    assert (again.key, again.outcome.error.text, again.outcome.error.blob) == (
+        ("run1", 1),
+        "no",
+        None,
+    )
+
+
+# Threads -----------------------------------------------------------------------------------------------
+
+
+def test_a_pool_keeps_its_bound() -> None:
+    """No more jobs run at once than allowed, however many wait in between; idle threads end."""
+    pool = Pool(2)
+    lock = threading.Lock()
+    running, most, done = 0, 0, threading.Semaphore(0)
+
+    def job() -> None:
+        nonlocal running, most
+        for _ in range(3):
+            with lock:
+                running += 1
+                most = max(most, running)
+            threading.Event().wait(0.001)
+            with lock:
+                running -= 1
+            with pool.slot():
+                threading.Event().wait(0.001)
+        done.release()
+
+    for _ in range(40):
+        pool.submit(Job(job))
+    assert all(done.acquire(timeout=10) for _ in range(40))
+    assert most == 2
+    pool.close()
+    patiently(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith("dflow-thread")],
+        "the end of its threads",
+    )
+
+
+# Scripts -----------------------------------------------------------------------------------------------
+
+
+def module(**attributes: Any) -> Any:
+    """Return a main module."""
+    made = types.ModuleType("__main__")
+    vars(made).update(attributes)
+    return made
+
+
+def test_what_workers_load(tmp_path: Path) -> None:
+    """The host shows multiprocessing just what the driver's script would have shown it."""
+    path = str(tmp_path / "script.py")
+    spec = ModuleSpec("pkg.mod", None)
+    for main, path_shown, name_shown in (
+        (module(__file__=path), path, None),
+        (module(__file__=path, __spec__=spec), None, "pkg.mod"),
+        (module(), None, None),
+        (module(__file__=str(tmp_path / "pytest")), None, None),
+        (module(__file__=path, __spec__=ModuleSpec("pytest.__main__", None)), None, None),
+    ):
+        found = main_guard.script_of(main)
+        shown = host.stand_in(None if found is None else {"path": found.path, "name": found.name})
+        assert getattr(shown, "__file__", None) == path_shown
+        assert getattr(shown.__spec__, "name", None) == name_shown
+
+
+@pytest.mark.parametrize(
+    ("source", "guarded"),
+    [
+        ("start()", False),
+        ('if __name__ == "__main__":\n    start()', True),
+        ('if "__main__" == __name__ and True:\n    for _ in "x":\n        start()', True),
+        ('if __name__ == "__main__":\n    pass\nstart()', False),
+        ("def run():\n    start()\nrun()", False),
+        ("try:\n    if __name__ == '__main__':\n        start()\nfinally:\n    pass", True),
+    ],
+)
+def test_main_guards(
+    source: str, guarded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a line inside a block for the main module is one that workers do not run again."""
+    path = tmp_path / "script.py"
+    path.write_text(source)
+    main = module(__file__=str(path), start=main_guard.check)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    code = compile(source, str(path), "exec")
+    if guarded:
+        exec(code, vars(main))
+    else:
+        with pytest.raises(MissingMainGuard, match=r"script\.py"):
+            exec(code, vars(main))
