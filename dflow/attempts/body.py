@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dflow.attempts import clock
 from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
 from dflow.attempts.context import RunContext, entered
-from dflow.attempts.logs import say
+from dflow.attempts.logs import prints_of
 from dflow.attempts.pickling import dumps_small
-from dflow.attempts.prints import captured
 from dflow.core.events import AttemptRaised, AttemptStarted, AttemptSucceeded, Outcome
 from dflow.core.records import Held
 from dflow.errors import SerializationError
@@ -87,10 +85,7 @@ def _times(info: AttemptInfo, started_at: float, start: float, worker: str) -> d
 
 def _execute(context: RunContext, call: Call, values: Mapping[str, Any]) -> Any:
     args, kwargs = resolved(call, values)
-    with ExitStack() as stack:
-        stack.enter_context(entered(context))
-        if context.info.log_prints:
-            stack.enter_context(captured(lambda line: say(context, logging.INFO, line)))
+    with entered(context), prints_of(context):
         return call.function(*args, **kwargs)
 
 

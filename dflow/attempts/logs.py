@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from typing import Any
 
 from dflow.attempts import clock
 from dflow.attempts.context import RunContext, current
+from dflow.attempts.prints import captured, uncaptured
 from dflow.errors import NoRunError
 from dflow.messages import AttemptInfo, LogEntry
 
@@ -64,6 +66,13 @@ def _prepare(level: int) -> None:
         logger.addHandler(_ToRun())
         logger.propagate = False
     logger.setLevel(level)
+
+
+def prints_of(context: RunContext) -> AbstractContextManager[None]:
+    """Let what a body prints become log lines of its run, if the run is to do so."""
+    if not context.info.log_prints:
+        return uncaptured()
+    return captured(lambda line: say(context, logging.INFO, line))
 
 
 def say(

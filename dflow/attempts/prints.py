@@ -76,6 +76,16 @@ def captured(say: Callable[[str], None]) -> Iterator[None]:
         lines.finish()
 
 
+@contextmanager
+def uncaptured() -> Iterator[None]:
+    """Let what is printed inside go where it always went, also inside of `captured`."""
+    token = _sink.set(None)
+    try:
+        yield
+    finally:
+        _sink.reset(token)
+
+
 def _install(change: int) -> None:
     global _users  # noqa: PLW0603  (one per process, as sys.stdout is)
     with _lock:

@@ -78,7 +78,7 @@ class DriverScope:
                 if order is None:
                     left -= 1
                 else:
-                    self.session.carry(runner, order)
+                    self.session.dispatcher.carry(runner, order)
 
     def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
         """Ask for one task run, run its body in this thread, and return its value."""
@@ -118,14 +118,17 @@ class DriverScope:
             self.session.tracker.check()
 
     def _run_body(self, go: Go, call: Call) -> Any:
-        info, sources = self.session.info(go), self.session.sources(go.task_run_id)
+        info, sources = (
+            self.session.dispatcher.info(go),
+            self.session.dispatcher.sources(go.task_run_id),
+        )
         outcome, value = body.run(
             info,
             lambda: (call, {source: self.session.value(source) for source in sources}),
             self.session.link(info),
             interrupts=True,
         )
-        self.session.tracker.post(outcome)
+        self.session.news([outcome])
         return value
 
     def status(self, task_run_id: str) -> Status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +13,7 @@ from dflow.attempts import pickling
 from dflow.attempts.calls import swap
 from dflow.attempts.capture import capture
 from dflow.attempts.context import FlowInfo, RunContext, entered
-from dflow.attempts.logs import say
-from dflow.attempts.prints import captured
+from dflow.attempts.logs import prints_of
 from dflow.core import events as ev
 from dflow.core.records import ErrorInfo, FlowRun, FlowStage, Held, Policy
 from dflow.engine import outcomes, run_logs
@@ -23,7 +22,7 @@ from dflow.engine.futures import TaskFuture, slot_given_back
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.session import Session
-from dflow.errors import InternalError
+from dflow.errors import InternalError, MissingResult
 from dflow.states import TYPE_OF_NAME, State, StateType
 
 
@@ -107,10 +106,7 @@ def _run_body(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Any:
         flow.flow_run_id,
         lambda: session.open_runner(flow.flow_run_id),
     )
-    with ExitStack() as stack:
-        stack.enter_context(entered(context))
-        if flow.log_prints:
-            stack.enter_context(captured(lambda line: say(context, logging.INFO, line)))
+    with entered(context), prints_of(context):
         return body()
 
 
@@ -193,11 +189,17 @@ def _worked_out(returned: Any) -> Ended:
             f"{len(bad)}/{len(states)} task runs {'were cancelled' if cancelled else 'failed'}.",
         )
     if bad:
-        error = bad[0].result(raise_on_failure=False) if bad[0].is_final() else None
-        failure = error if isinstance(error, BaseException) else None
-        return replace(ended, error=failure)
+        return replace(ended, error=_failure_of(bad[0]))
     value = swap(shape, lambda state: state.result(), State) if states else returned
     return replace(ended, value=value)
+
+
+def _failure_of(state: State) -> BaseException | None:
+    """Return the exception behind a state; one that was made by hand, or is not final, has none."""
+    with suppress(MissingResult):
+        error = state.result(raise_on_failure=False)
+        return error if isinstance(error, BaseException) else None
+    return None
 
 
 def _as_returned(state: State) -> Ended:

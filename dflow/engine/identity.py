@@ -38,7 +38,8 @@ class Children:
         with self._lock:
             if content is None:
                 content = b"position" + self._order
-            what = _digest(self._parent_id.encode(), task_name.encode(), content)
+            name = task_name.encode("utf-8", "surrogatepass")
+            what = _digest(self._parent_id.encode(), name, content)
             repeat = self._calls[what]
             self._calls[what] += 1
             made = _digest(what, b"%d" % repeat)

@@ -17,6 +17,7 @@ from dflow.core import machine
 from dflow.core.graph import Graph, Progress
 from dflow.core.records import Cause, FlowRun, FlowStage, Held, Need, Stage, TaskRun, Upstream
 from dflow.core.replay import Table
+from dflow.engine.needs import Needs
 
 CHAIN_NAMES = 8
 """How many names a chain of upstream failures shows, from the last to the root."""
@@ -61,9 +62,7 @@ class Ledger:
         self.counts: dict[tuple[str, str], Counter[str]] = {}
         self.unfinished: Counter[str] = Counter()
         self._graph = Graph()
-        self._handles: Counter[str] = Counter()
-        self._consumers: Counter[str] = Counter()
-        self._counted: dict[str, tuple[Upstream, ...]] = {}
+        self._needs = Needs()
         self._cause: dict[str, str] = {}
         self._chains: dict[str, tuple[str, ...]] = {}
         self._changes = Changes([], {}, [])
@@ -98,7 +97,7 @@ class Ledger:
         new = [item for item in items if item.task_run_id not in self.table.task_runs]
         for item in items:
             if handles:
-                self._handles[item.task_run_id] += 1
+                self._needs.take_handle(item.task_run_id)
         again = [item for item in items if item.task_run_id in self.table.task_runs]
         self.claims.update(dict.fromkeys((item.task_run_id for item in new), claim))
         if isinstance(event, ev.MapCreated) and new:
@@ -132,17 +131,14 @@ class Ledger:
     def drop_handles(self, task_run_ids: Iterable[str]) -> None:
         """Note that one future of each of these task runs is gone."""
         for task_run_id in task_run_ids:
-            self._handles[task_run_id] -= 1
-            if self._handles[task_run_id] <= 0:
-                del self._handles[task_run_id]
-                self._release_if_unneeded(task_run_id)
+            self._needs.drop_handle(task_run_id)
+            self._release_if_unneeded(task_run_id)
 
     def _release_if_unneeded(self, task_run_id: str) -> None:
         run = self.table.task_runs.get(task_run_id)
         if (
             task_run_id in self.with_runner
-            and not self._handles[task_run_id]
-            and not self._consumers[task_run_id]
+            and not self._needs.needed(task_run_id)
             and run is not None
             and run.stage.final
         ):
@@ -396,15 +392,5 @@ class Ledger:
     def _count_consumers(self, run: TaskRun) -> None:
         """Keep count of the unfinished task runs that need each value."""
         wanted = not run.stage.final and run.id in self.claims
-        needed = run.upstreams if wanted else ()
-        counted = self._counted.get(run.id, ())
-        if needed is counted or needed == counted:
-            return
-        self._counted[run.id] = needed
-        for upstream in needed:
-            self._consumers[upstream.task_run_id] += 1
-        for upstream in counted:
-            self._consumers[upstream.task_run_id] -= 1
-            self._release_if_unneeded(upstream.task_run_id)
-        if not needed:
-            del self._counted[run.id]
+        for upstream_id in self._needs.set_upstreams(run.id, run.upstreams if wanted else ()):
+            self._release_if_unneeded(upstream_id)

@@ -8,40 +8,33 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from dflow.attempts.capture import capture
 from dflow.attempts.context import FlowInfo
 from dflow.attempts.pickling import loads
-from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.records import FlowRun, Held, Need, Stage, TaskRun
+from dflow.core.records import FlowRun, Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
-from dflow.engine.ledger import Claim, Ledger, Release
+from dflow.engine.dispatcher import Asking, Dispatcher
+from dflow.engine.ledger import Claim, Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.errors import DflowError, InternalError, MissingResult
 from dflow.messages import (
-    AtRunner,
     AttemptInfo,
-    Blob,
     CallOptions,
     ChildrenCreated,
     Go,
     HandleDropped,
-    Here,
-    Input,
     Key,
     LogEntry,
     Settled,
     StartConfirmed,
     Up,
-    Work,
 )
 from dflow.ports import Clock, Ids, OpenRunner, RunJournal, TaskRunner
 from dflow.settings import Settings
@@ -49,18 +42,6 @@ from dflow.settings import Settings
 T = TypeVar("T")
 MAX_ERRORS = 1000
 """How many exceptions are kept as they are; of others the record is enough."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """What was asked for: a call, by whom, and where it is to run."""
-
-    call: Any
-    options: CallOptions
-    flow: FlowInfo
-    runner: OpenRunner | None
-    parent: Key | None = None
-    orders: SimpleQueue[Go | None] | None = None
 
 
 class Session:
@@ -82,18 +63,16 @@ class Session:
         self.journal = journal
         self.ledger = Ledger(table)
         self.errors: dict[str, BaseException] = {}
-        self._asked: dict[str, Asking] = {}
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
-        self._confirming: set[Key] = set()
-        self._carrier: ThreadPoolExecutor | None = None
+        self.dispatcher = Dispatcher(self)
         self.tracker = Tracker(
             self.ledger,
             journal,
             clock,
-            act=self._act,
+            act=self.dispatcher.act,
             echo=lambda entries: run_logs.echo(entries, self.name_of),
             changed=self._changed,
         )
@@ -161,7 +140,7 @@ class Session:
         self.tracker.check()
         self.tracker.hide(ids)
         self.tracker.post(
-            Asked(event, claim, not options.here, lambda: self._asked.update(askings))
+            Asked(event, claim, not options.here, lambda: self.dispatcher.asked.update(askings))
         )
 
     # The host of open runners -------------------------------------------------------------------------
@@ -173,6 +152,9 @@ class Session:
         for message in messages:
             if isinstance(message, ChildrenCreated):
                 self._ask_for_attempt(message)
+            elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
+                # A retry is timed by the driver's clock: that of a worker may be hours off.
+                self.tracker.post(replace(message, at=self.clock.now()))
             else:
                 self.tracker.post(message)
 
@@ -181,146 +163,10 @@ class Session:
         return LocalLink(self, info.task_run_id, info.dispatch)
 
     def _ask_for_attempt(self, message: ChildrenCreated) -> None:
-        parent = self._asked.get(message.parent[0])
+        parent = self.dispatcher.asked.get(message.parent[0])
         if parent is None:
             raise InternalError(f"An attempt of an unknown task run asked: {message.parent}.")
         self.ask(message.event, message.calls, message.options, parent.runner, message.parent)
-
-    # Commands -------------------------------------------------------------------------------------------
-
-    def _act(self, orders: Sequence[do.Command]) -> None:
-        """Act on commands that are durable."""
-        groups: dict[int, tuple[OpenRunner, list[Work]]] = {}
-        for order in orders:
-            asked = self._asked.get(order.run_id)
-            if asked is None:
-                continue
-            if isinstance(order, do.Dispatch):
-                self._dispatch(order, asked, groups)
-            elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
-                self._instruct(asked.runner, order)
-        for runner, works in groups.values():
-            self._hand_over(runner, works)
-
-    def _instruct(self, runner: OpenRunner, order: do.Command) -> None:
-        match order:
-            case do.Withdraw():
-                runner.withdraw([(order.run_id, order.dispatch)])
-            case do.Stop():
-                runner.stop([(order.run_id, order.dispatch)])
-            case Release():
-                runner.release([(order.run_id, self._run(order.run_id).dispatch)])
-
-    def _dispatch(
-        self,
-        order: do.Dispatch,
-        asked: Asking,
-        groups: dict[int, tuple[OpenRunner, list[Work]]],
-    ) -> None:
-        go = Go(order.run_id, order.dispatch, order.attempt)
-        if asked.orders is not None:
-            asked.orders.put(go)
-            return
-        if asked.runner is None:
-            raise InternalError(f"Nobody runs '{order.run_id}'.")
-        if asked.options.here and asked.parent is not None:
-            asked.runner.tell(asked.parent, go)
-            return
-        if order.confirm_start:
-            self._confirming.add((order.run_id, order.dispatch))
-        if all(self._is_near(source, asked) for source in self.sources(order.run_id)):
-            _, works = groups.setdefault(id(asked.runner), (asked.runner, []))
-            works.append(self.work(go, confirm_start=order.confirm_start))
-            return
-        if self._carrier is None:
-            self._carrier = ThreadPoolExecutor(1, thread_name_prefix="dflow-carrier")
-        self._carrier.submit(self.carry, asked.runner, go, order.confirm_start)
-
-    def carry(self, runner: OpenRunner, go: Go, confirm_start: bool = False) -> None:
-        """Hand over a dispatch that may need a value from another runner, which takes time to fetch."""
-        try:
-            work = self.work(go, confirm_start=confirm_start)
-        except Exception as error:
-            self._not_dispatched([(go.task_run_id, go.dispatch)], error)
-        else:
-            self._hand_over(runner, [work])
-
-    def _hand_over(self, runner: OpenRunner, works: list[Work]) -> None:
-        try:
-            runner.dispatch(works)
-        except Exception as error:
-            self._not_dispatched([work.info.key for work in works], error)
-
-    def _not_dispatched(self, keys: Sequence[Key], error: Exception) -> None:
-        """Let task runs fail that could not be handed over: there is nothing to wait for."""
-        now = self.clock.now()
-        for task_run_id, dispatch in keys:
-            self.witness(task_run_id, error)
-            self.tracker.post(
-                ev.AttemptRaised(
-                    at=now,
-                    task_run_id=task_run_id,
-                    dispatch=dispatch,
-                    started_at=now,
-                    seconds=0.0,
-                    error=capture(error),
-                    retriable=False,
-                )
-            )
-
-    def work(self, go: Go, *, confirm_start: bool = False) -> Work:
-        """Return the dispatch of a task run as a runner takes it."""
-        asked = self._asked[go.task_run_id]
-        inputs = {source: self._input(source, asked) for source in self.sources(go.task_run_id)}
-        return Work(self.info(go, confirm_start=confirm_start), asked.call, inputs)
-
-    def sources(self, task_run_id: str) -> list[str]:
-        """Return the upstreams whose values a task run takes."""
-        return [up.task_run_id for up in self._run(task_run_id).upstreams if up.need is Need.DATA]
-
-    def info(self, go: Go, *, confirm_start: bool = False) -> AttemptInfo:
-        """Return what an attempt knows of itself."""
-        run, asked = self._run(go.task_run_id), self._asked[go.task_run_id]
-        return AttemptInfo(
-            task_run_id=run.id,
-            dispatch=go.dispatch,
-            generation=run.generation,
-            attempt=go.attempt,
-            task_name=run.task_name,
-            task_run_name=run.name,
-            flow_run_id=run.flow_run_id,
-            flow_run_name=asked.flow.flow_run_name,
-            flow_name=asked.flow.flow_name,
-            root_id=self.root.flow_run_id,
-            tags=asked.options.tags,
-            log_prints=asked.options.log_prints,
-            log_level=asked.flow.log_level,
-            small=self.settings.small_result,
-            confirm_start=confirm_start,
-        )
-
-    def _is_near(self, upstream_id: str, asked: Asking) -> bool:
-        """Tell whether an upstream's value need not be fetched from another runner."""
-        source = self._asked.get(upstream_id)
-        run = self._run(upstream_id)
-        return (
-            run.held is Held.JOURNAL
-            or run.stage is not Stage.COMPLETED
-            or (source is not None and source.runner is asked.runner)
-        )
-
-    def _input(self, upstream_id: str, asked: Asking) -> Input:
-        source = self._asked.get(upstream_id)
-        run = self._run(upstream_id)
-        same = source is not None and source.runner is asked.runner
-        if same and (run.stage is not Stage.COMPLETED or upstream_id in self.ledger.with_runner):
-            return AtRunner((upstream_id, run.dispatch))
-        if run.held is Held.JOURNAL:
-            return Blob(self._kept(upstream_id))
-        return Here(self.value(upstream_id))
-
-    def _run(self, task_run_id: str) -> TaskRun:
-        return self.ledger.table.task_runs[task_run_id]
 
     # What was shown ---------------------------------------------------------------------------------------
 
@@ -329,26 +175,26 @@ class Session:
         run_logs.announce(run)
         if isinstance(run, FlowRun):
             return
-        asked = self._asked.get(run.id)
+        asked = self.dispatcher.asked.get(run.id)
         if asked is None:
             return
         key = (run.id, run.dispatch)
         if asked.orders is not None and run.stage.final:
             asked.orders.put(None)
         if run.stage.final:
-            self._asked[run.id] = replace(asked, call=None)
+            self.dispatcher.asked[run.id] = replace(asked, call=None)
         if run.stage is Stage.COMPLETED:
             self.errors.pop(run.id, None)
         if asked.runner is None:
             return
-        if key in self._confirming and run.stage is Stage.RUNNING:
-            self._confirming.discard(key)
+        if key in self.dispatcher.confirming and run.stage is Stage.RUNNING:
+            self.dispatcher.confirming.discard(key)
             asked.runner.tell(key, StartConfirmed(key))
         if asked.parent is not None and run.stage.final:
             asked.runner.tell(asked.parent, self._settled(run))
 
     def _settled(self, run: TaskRun) -> Settled:
-        root = self._run(self.ledger.root_failure(run.id))
+        root = self.task_run(self.ledger.root_failure(run.id))
         at_runner = run.id in self.ledger.with_runner
         return Settled(
             task_run_id=run.id,
@@ -356,7 +202,7 @@ class Session:
             message=run.message,
             at=run.changed_at,
             error=root.error if root.state_name in ("Failed", "TimedOut") else None,
-            value=self._kept(run.id) if run.held is Held.JOURNAL else None,
+            value=self.kept_bytes(run.id) if run.held is Held.JOURNAL else None,
             key=(run.id, run.dispatch) if at_runner else None,
         )
 
@@ -368,9 +214,9 @@ class Session:
         if not isinstance(run, TaskRun):
             raise InternalError(f"'{run.name}' is not a task run.")
         if run.stage is not Stage.COMPLETED:
-            root = self._run(self.ledger.root_failure(task_run_id))
+            root = self.task_run(self.ledger.root_failure(task_run_id))
             raise outcomes.failure(run, root, self.errors.get(root.id))
-        asked = self._asked.get(task_run_id)
+        asked = self.dispatcher.asked.get(task_run_id)
         if (
             asked is not None
             and asked.runner is not None
@@ -387,9 +233,14 @@ class Session:
 
     def kept(self, run_id: str) -> Any:
         """Return the value of a run that the journal keeps."""
-        return loads(self._kept(run_id))
+        return loads(self.kept_bytes(run_id))
 
-    def _kept(self, run_id: str) -> bytes:
+    def task_run(self, task_run_id: str) -> TaskRun:
+        """Return a task run as the ledger has it: for the tracker's thread."""
+        return self.ledger.table.task_runs[task_run_id]
+
+    def kept_bytes(self, run_id: str) -> bytes:
+        """Return the pickled value of a run that the journal keeps. Raises `MissingResult`."""
         data = self.journal.value(run_id)
         if data is None:
             raise MissingResult(f"The journal has no value of '{self.name_of(run_id)}'.")
@@ -417,7 +268,6 @@ class Session:
         with ExitStack() as stack:
             stack.callback(self.journal.close)
             stack.callback(self.tracker.close)
-            if self._carrier is not None:
-                stack.callback(self._carrier.shutdown)
+            stack.callback(self.dispatcher.close)
             for opened in self._open.values():
                 stack.callback(opened.close)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import dask
@@ -69,17 +70,21 @@ class InProcess:
     def __init__(self, own: OwnCluster) -> None:
         _check_dashboard(own)
         self.own: OwnCluster | None = own
+        self._quiet = _Quiet()
         workers, _ = settings.size(own)
-        # Dask reads these settings while it starts; afterwards they are the user's again.
-        with dask.config.set(settings.configuration(own)):
-            self._cluster = SpecCluster(
-                scheduler={"cls": Scheduler, "options": settings.scheduler(own)},
-                workers={
-                    n: {"cls": Worker, "options": settings.worker(own)} for n in range(workers)
-                },
-                silence_logs=logging.ERROR,
-            )
-
+        try:
+            # Dask reads these settings while it starts; afterwards they are the user's again.
+            with dask.config.set(settings.configuration(own)):
+                self._cluster = SpecCluster(
+                    scheduler={"cls": Scheduler, "options": settings.scheduler(own)},
+                    workers={
+                        n: {"cls": Worker, "options": settings.worker(own)} for n in range(workers)
+                    },
+                    silence_logs=logging.ERROR,
+                )
+        except Exception as error:
+            self._quiet.end()
+            raise ClusterError(f"The cluster in this process could not start: {error}") from error
         _tell_dashboard(own, self._cluster)
 
     def connect(self) -> Client:
@@ -97,6 +102,21 @@ class InProcess:
     def close(self) -> None:
         """Close the cluster and end its threads."""
         self._cluster.close(timeout=CONNECT)
+        self._quiet.end()
+
+
+class _Quiet:
+    """Keeps distributed's reports on its own life from a user who asked only for a flow."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("distributed")
+        self._level = self._logger.level
+        if self._level == logging.INFO and not settings.logs_are_configured():
+            self._logger.setLevel(logging.ERROR)
+
+    def end(self) -> None:
+        """Put the level back."""
+        self._logger.setLevel(self._level)
 
 
 class Connected:
@@ -225,7 +245,8 @@ def _check_dashboard(own: OwnCluster) -> None:
 
 def _tell_dashboard(own: OwnCluster, where: Any) -> None:
     if own.dashboard:
-        _log.info("Dask's dashboard is at %s", where.dashboard_link)
+        port = urlsplit(where.dashboard_link).port
+        _log.info("Dask's dashboard is at http://%s:%s/status", settings.LOOPBACK, port)
 
 
 def _found(module: ModuleType, path: list[str]) -> bool:

@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from multiprocessing import process, resource_tracker
 from types import ModuleType
@@ -111,15 +112,20 @@ def stand_in(script: dict[str, str | None] | None) -> ModuleType:
     return main
 
 
-def start(configuration: dict[str, Any]) -> Any:
-    """Start the cluster and return it."""
+def start(configuration: dict[str, Any], failed: Callable[[str], None]) -> Any:
+    """Start the cluster and return it; `failed` is called if a worker ends before it is one."""
     import dask  # lazy: found by the search path that was adopted
     from distributed import Scheduler, SpecCluster  # lazy: the same
 
     from task_runners.dask import settings  # lazy: it imports Dask
     from task_runners.dask.internals import ReportingNanny  # lazy: the same
 
+    ReportingNanny.never_started = lambda code: failed(
+        f"a worker process ended while it started (exit code {code}). What it wrote is above."
+    )
     own = OwnCluster(**configuration["cluster"])
+    if not settings.logs_are_configured():
+        os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"  # read by workers when they load Dask
     dask.config.set(settings.configuration(own))
     # How workers end the driver tells, in its own words.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -133,21 +139,42 @@ def start(configuration: dict[str, Any]) -> Any:
     )
 
 
+class Report:
+    """The one line that the driver waits for."""
+
+    def __init__(self, to: int) -> None:
+        self._lock = threading.Lock()
+        self._to = to
+        self._written = False
+
+    def write(self, message: dict[str, str]) -> None:
+        """Write the line, if it was not written before."""
+        with self._lock:
+            if not self._written:
+                self._written = True
+                with os.fdopen(self._to, "w") as pipe:
+                    pipe.write(json.dumps(message) + "\n")
+
+    def failed(self, why: str) -> None:
+        """Say that there is no cluster, and end."""
+        self.write({"error": why})
+        end_at_once()
+
+
 def main() -> None:
     """Run the cluster for as long as the driver wants it."""
     configuration = json.loads(sys.stdin.buffer.readline())
-    report_to = configuration["report_to"]
+    report = Report(configuration["report_to"])
     tie = Tie(configuration["parent"])
     tie.watch()
     try:
         adopt(configuration)
         start_cleaner()
-        cluster = start(configuration)
+        cluster = start(configuration, report.failed)
     except BaseException as error:
-        report(report_to, {"error": f"{type(error).__name__}: {error}"})
-        end_at_once()
+        report.failed(f"{type(error).__name__}: {error}")
         raise
-    report(report_to, {"address": cluster.scheduler_address})
+    report.write({"address": cluster.scheduler_address})
     tie.told_to_close.wait()
     processes = psutil.Process().children(recursive=True)
     try:
@@ -155,12 +182,6 @@ def main() -> None:
     finally:
         kill(processes)
         os._exit(0)
-
-
-def report(to: int, message: dict[str, str]) -> None:
-    """Write the one line that the driver waits for."""
-    with os.fdopen(to, "w") as pipe:
-        pipe.write(json.dumps(message) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from distributed import Nanny, Scheduler, Worker
 from distributed.utils import sync
@@ -22,9 +23,17 @@ DEATHS = "dflow-deaths"
 
 
 class ReportingNanny(Nanny):
-    """Tells how its worker process ended: there is no public way to learn the exit code."""
+    """Tells how its worker process ended: there is no public way to learn the exit code.
+
+    `never_started` is called when the first process ends before it was a worker: some releases of
+    distributed wait for it for ever.
+    """
+
+    never_started: ClassVar[Callable[[int], None]]
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
+        if self.status.name in ("undefined", "created", "init", "starting"):
+            type(self).never_started(exitcode)
         if self.status.name == "running":  # one that closes ends its worker itself
             self.log_event(DEATHS, {"worker": self.worker_address, "exitcode": exitcode})
         super()._on_worker_exit_sync(exitcode)

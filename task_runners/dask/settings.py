@@ -9,6 +9,7 @@ import logging
 import math
 from typing import Any
 
+import dask
 from dask.system import CPU_COUNT
 
 from task_runners.dask.runner import OwnCluster
@@ -64,6 +65,13 @@ def configuration(own: OwnCluster) -> dict[str, Any]:
         "distributed.nanny.pre-spawn-environ.MKL_NUM_THREADS": cores,
         "distributed.nanny.pre-spawn-environ.OPENBLAS_NUM_THREADS": cores,
     }
+
+
+def logs_are_configured() -> bool:
+    """Tell whether the user's Dask configuration says what is to be logged."""
+    top: dict[str, Any] = dask.config.config
+    keys = {"logging", "logging-file-config"}
+    return bool(keys & top.keys() or keys & top.get("distributed", {}).keys())
 
 
 def scheduler(own: OwnCluster) -> dict[str, Any]:

@@ -87,6 +87,22 @@ def test_a_jump_of_the_clock_loses_no_retry(
     assert flow.result() == 1
 
 
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_worker_whose_clock_is_off_delays_nothing(
+    world: World, runner: ScriptedRunner, hours: int
+) -> None:
+    """The wait is that of the policy, by the driver's clock."""
+    flow = start(one(retries=1, retry_delay_seconds=10), runner)
+    runner.fail(runner.expect(1)[0], ValueError(), at=START + 3600 * hours)
+    world.settle()
+    world.clock.advance(9)
+    world.settle()
+    assert len(runner.works) == 1
+    world.clock.advance(1)
+    runner.succeed(runner.expect(2)[1], 1)
+    assert flow.result() == 1
+
+
 def test_a_loss_before_the_start_costs_nothing(world: World, runner: ScriptedRunner) -> None:
     """Work that only waited on a dying worker goes again; whoever may have killed it has to confirm."""
     flow = start(one(max_worker_losses=0), runner)

@@ -223,6 +223,16 @@ def public(sqlite_at: OpenAt) -> Iterator[Path]:
             path.chmod(0o700)
 
 
+def test_a_home_that_is_a_file_is_not_taken_for_an_empty_one(
+    tmp_path: Path, sqlite_at: OpenAt
+) -> None:
+    """Looking at runs in a home that is a file says so, instead of showing no runs."""
+    home = tmp_path / "home"
+    home.write_text("not a folder", encoding="utf-8")
+    with pytest.raises(JournalUnavailable, match="DFLOW_HOME"):
+        sqlite_at(home).catalog.list()
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_home_without_permission_to_write(public: Path, world: World) -> None:
     """It can be read, and every write is an error that says what to do."""

@@ -27,7 +27,7 @@ def exists(path: Path) -> bool:
     """Tell whether there is something at `path`. Raises JournalUnavailable when that is kept from us."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return False
     except OSError as error:
         raise folder_failure(error, path) from error

@@ -1,0 +1,190 @@
+"""From commands to work: what a session has in the hands of its runners.
+
+Everything here runs in the tracker's thread, after the commands are durable, but for `carry`, `work` and
+`info`, which the threads that run bodies themselves use too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from dflow.attempts.capture import capture
+from dflow.attempts.context import FlowInfo
+from dflow.core import commands as do
+from dflow.core import events as ev
+from dflow.core.records import Held, Need, Stage
+from dflow.engine.ledger import Release
+from dflow.errors import InternalError
+from dflow.messages import AtRunner, AttemptInfo, Blob, CallOptions, Go, Here, Input, Key, Work
+from dflow.ports import OpenRunner
+
+if TYPE_CHECKING:
+    from dflow.engine.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What was asked for: a call, by whom, and where it is to run."""
+
+    call: Any
+    options: CallOptions
+    flow: FlowInfo
+    runner: OpenRunner | None
+    parent: Key | None = None
+    orders: SimpleQueue[Go | None] | None = None
+
+
+class Dispatcher:
+    """Hands task runs to their runners or callers, and says what else is to be done with them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.asked: dict[str, Asking] = {}
+        self.confirming: set[Key] = set()
+        self._carrier: ThreadPoolExecutor | None = None
+
+    def close(self) -> None:
+        """End the thread that carries values from one runner to another, if there is one."""
+        if self._carrier is not None:
+            self._carrier.shutdown()
+
+    def act(self, orders: Sequence[do.Command]) -> None:
+        """Act on commands that are durable."""
+        groups: dict[int, tuple[OpenRunner, list[Work]]] = {}
+        for order in orders:
+            asked = self.asked.get(order.run_id)
+            if asked is None:
+                continue
+            if isinstance(order, do.Dispatch):
+                self._dispatch(order, asked, groups)
+            elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
+                self._instruct(asked.runner, order)
+        for runner, works in groups.values():
+            self._hand_over(runner, works)
+
+    def _instruct(self, runner: OpenRunner, order: do.Command) -> None:
+        match order:
+            case do.Withdraw():
+                runner.withdraw([(order.run_id, order.dispatch)])
+            case do.Stop():
+                runner.stop([(order.run_id, order.dispatch)])
+            case Release():
+                runner.release([(order.run_id, self._session.task_run(order.run_id).dispatch)])
+
+    def _dispatch(
+        self,
+        order: do.Dispatch,
+        asked: Asking,
+        groups: dict[int, tuple[OpenRunner, list[Work]]],
+    ) -> None:
+        go = Go(order.run_id, order.dispatch, order.attempt)
+        if asked.orders is not None:
+            asked.orders.put(go)
+            return
+        if asked.runner is None:
+            raise InternalError(f"Nobody runs '{order.run_id}'.")
+        if asked.options.here and asked.parent is not None:
+            asked.runner.tell(asked.parent, go)
+            return
+        if order.confirm_start:
+            self.confirming.add((order.run_id, order.dispatch))
+        if all(self._is_near(source, asked) for source in self.sources(order.run_id)):
+            _, works = groups.setdefault(id(asked.runner), (asked.runner, []))
+            works.append(self.work(go, confirm_start=order.confirm_start))
+            return
+        if self._carrier is None:
+            self._carrier = ThreadPoolExecutor(1, thread_name_prefix="dflow-carrier")
+        self._carrier.submit(self.carry, asked.runner, go, order.confirm_start)
+
+    def carry(self, runner: OpenRunner, go: Go, confirm_start: bool = False) -> None:
+        """Hand over a dispatch that may need a value from another runner, which takes time to fetch."""
+        try:
+            work = self.work(go, confirm_start=confirm_start)
+        except Exception as error:
+            self._not_dispatched([(go.task_run_id, go.dispatch)], error)
+        else:
+            self._hand_over(runner, [work])
+
+    def _hand_over(self, runner: OpenRunner, works: list[Work]) -> None:
+        try:
+            runner.dispatch(works)
+        except Exception as error:
+            self._not_dispatched([work.info.key for work in works], error)
+
+    def _not_dispatched(self, keys: Sequence[Key], error: Exception) -> None:
+        """Let task runs fail that could not be handed over: there is nothing to wait for."""
+        now = self._session.clock.now()
+        for task_run_id, dispatch in keys:
+            self._session.witness(task_run_id, error)
+            self._session.tracker.post(
+                ev.AttemptRaised(
+                    at=now,
+                    task_run_id=task_run_id,
+                    dispatch=dispatch,
+                    started_at=now,
+                    seconds=0.0,
+                    error=capture(error),
+                    retriable=False,
+                )
+            )
+
+    def work(self, go: Go, *, confirm_start: bool = False) -> Work:
+        """Return the dispatch of a task run as a runner takes it."""
+        asked = self.asked[go.task_run_id]
+        inputs = {source: self._input(source, asked) for source in self.sources(go.task_run_id)}
+        return Work(self.info(go, confirm_start=confirm_start), asked.call, inputs)
+
+    def sources(self, task_run_id: str) -> list[str]:
+        """Return the upstreams whose values a task run takes."""
+        return [
+            up.task_run_id
+            for up in self._session.task_run(task_run_id).upstreams
+            if up.need is Need.DATA
+        ]
+
+    def info(self, go: Go, *, confirm_start: bool = False) -> AttemptInfo:
+        """Return what an attempt knows of itself."""
+        run, asked = self._session.task_run(go.task_run_id), self.asked[go.task_run_id]
+        return AttemptInfo(
+            task_run_id=run.id,
+            dispatch=go.dispatch,
+            generation=run.generation,
+            attempt=go.attempt,
+            task_name=run.task_name,
+            task_run_name=run.name,
+            flow_run_id=run.flow_run_id,
+            flow_run_name=asked.flow.flow_run_name,
+            flow_name=asked.flow.flow_name,
+            root_id=self._session.root.flow_run_id,
+            tags=asked.options.tags,
+            log_prints=asked.options.log_prints,
+            log_level=asked.flow.log_level,
+            small=self._session.settings.small_result,
+            confirm_start=confirm_start,
+        )
+
+    def _is_near(self, upstream_id: str, asked: Asking) -> bool:
+        """Tell whether an upstream's value need not be fetched from another runner."""
+        source = self.asked.get(upstream_id)
+        run = self._session.task_run(upstream_id)
+        return (
+            run.held is Held.JOURNAL
+            or run.stage is not Stage.COMPLETED
+            or (source is not None and source.runner is asked.runner)
+        )
+
+    def _input(self, upstream_id: str, asked: Asking) -> Input:
+        source = self.asked.get(upstream_id)
+        run = self._session.task_run(upstream_id)
+        same = source is not None and source.runner is asked.runner
+        if same and (
+            run.stage is not Stage.COMPLETED or upstream_id in self._session.ledger.with_runner
+        ):
+            return AtRunner((upstream_id, run.dispatch))
+        if run.held is Held.JOURNAL:
+            return Blob(self._session.kept_bytes(upstream_id))
+        return Here(self._session.value(upstream_id))

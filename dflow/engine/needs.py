@@ -1,0 +1,53 @@
+"""Who still needs which value: futures that may ask for it, and unfinished task runs that take it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from dflow.core.records import Upstream
+
+
+class Needs:
+    """Counts, for each task run, the futures of it and the unfinished task runs that depend on it."""
+
+    def __init__(self) -> None:
+        self._handles: Counter[str] = Counter()
+        self._consumers: Counter[str] = Counter()
+        self._upstreams: dict[str, Sequence[Upstream]] = {}
+
+    def needed(self, task_run_id: str) -> bool:
+        """Tell whether anybody needs the value of a task run."""
+        return self._handles[task_run_id] > 0 or self._consumers[task_run_id] > 0
+
+    def take_handle(self, task_run_id: str) -> None:
+        """Note one more future of a task run."""
+        self._handles[task_run_id] += 1
+
+    def drop_handle(self, task_run_id: str) -> None:
+        """Note that one future of a task run is gone."""
+        _less(self._handles, task_run_id)
+
+    def set_upstreams(self, task_run_id: str, upstreams: Sequence[Upstream]) -> list[str]:
+        """Note what an unfinished task run needs, in place of what it needed; nothing once it is final.
+
+        Return the task runs that it needs no more, or still does.
+        """
+        before = self._upstreams.get(task_run_id, ())
+        if upstreams == before:
+            return []
+        for upstream in upstreams:
+            self._consumers[upstream.task_run_id] += 1
+        for upstream in before:
+            _less(self._consumers, upstream.task_run_id)
+        if upstreams:
+            self._upstreams[task_run_id] = upstreams
+        else:
+            del self._upstreams[task_run_id]
+        return [upstream.task_run_id for upstream in before]
+
+
+def _less(counts: Counter[str], key: str) -> None:
+    counts[key] -= 1
+    if counts[key] <= 0:
+        del counts[key]

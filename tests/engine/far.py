@@ -1,0 +1,113 @@
+"""A runner whose bodies speak with their driver as on a worker far away: in pickles, through the Link."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from dflow.attempts import body
+from dflow.attempts.link import Mailbox, Sender, WorkerLink, open_batch
+from dflow.attempts.packing import Packer, unpack
+from dflow.attempts.pickling import loads
+from dflow.core.events import AttemptSucceeded
+from dflow.errors import MissingResult
+from dflow.messages import Blob, Down, Here, Input, Key, Work
+from dflow.ports import Host
+
+
+def everywhere(module: ModuleType) -> bool:
+    """Say that any module can be imported over there."""
+    return True
+
+
+class FarRunner:
+    """Each body has a thread of its own, and nothing of the driver but its link."""
+
+    shares_memory = False
+    follows = False
+    runs_here = False
+
+    def __init__(self) -> None:
+        self._values: dict[Key, Any] = {}
+        self._mailboxes: dict[Key, Mailbox] = {}
+        self._packer = Packer(everywhere, script_there=False)
+        self.threads: list[threading.Thread] = []
+        self.released: list[Key] = []
+
+    def open(self, host: Host) -> FarRunner:
+        """Start to work."""
+        self._host = host
+        self._sender = Sender(self._carry)
+        return self
+
+    def _carry(self, number: int, data: bytes) -> None:
+        self._host.news([message for _, message in open_batch(data)])
+
+    def pack(self, call: Any) -> Any:
+        """Return a call as bytes."""
+        return self._packer.pack(call)
+
+    def dispatch(self, works: Sequence[Work]) -> None:
+        """Run bodies."""
+        for work in works:
+            self._mailboxes[work.info.key] = Mailbox()
+            self.threads.append(threading.Thread(target=self._run, args=(work,), daemon=True))
+            self.threads[-1].start()
+
+    def _run(self, work: Work) -> None:
+        key = work.info.key
+        link = WorkerLink(key, self._sender, self._mailboxes[key], self.fetch, self.pack)
+        outcome, value = body.run(
+            work.info, lambda: (unpack(work.call), self._inputs(work)), link, must_travel=True
+        )
+        if isinstance(outcome, AttemptSucceeded):
+            self._values[key] = value
+        link.finish(outcome)
+
+    def _inputs(self, work: Work) -> dict[str, Any]:
+        return {name: self._value(given) for name, given in work.inputs.items()}
+
+    def _value(self, given: Input) -> Any:
+        match given:
+            case Here(value):
+                return value
+            case Blob(data):
+                return loads(data)
+        return self.fetch(given.key)
+
+    def withdraw(self, keys: Sequence[Key]) -> None:
+        """Nothing waits here."""
+
+    def stop(self, keys: Sequence[Key]) -> None:
+        """Nobody can be stopped."""
+
+    def release(self, keys: Sequence[Key]) -> None:
+        """Let go of values."""
+        for key in keys:
+            self._values.pop(key, None)
+        self.released.extend(keys)
+
+    def fetch(self, key: Key) -> Any:
+        """Return a value."""
+        if key not in self._values:
+            raise MissingResult(f"{key} has no value.")
+        return self._values[key]
+
+    def tell(self, key: Key, message: Down) -> None:
+        """Send a message down."""
+        self._mailboxes[key].put(message)
+
+    def close(self) -> None:
+        """Let go of everything; those who wait are told."""
+        for mailbox in self._mailboxes.values():
+            mailbox.close()
+        self._sender.close()
+
+    def shutdown(self) -> None:
+        """Nothing is shared."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return its kind."""
+        return {"kind": "far"}

@@ -1,0 +1,162 @@
+"""What a task run is named by."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dflow import flow, task
+from dflow.attempts.context import current
+from dflow.engine.context import current_scope
+from dflow.engine.identity import Children
+from tests.engine.world import World
+
+calls = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), max_size=12)
+
+
+def ids(children: Children, made: list[tuple[str, Any]]) -> list[str]:
+    """Return the ids of some calls."""
+    return [children.identify(name, inputs)[0] for name, inputs in made]
+
+
+@given(calls, st.randoms(use_true_random=False))
+def test_the_order_of_calls_plays_no_part(made: list[tuple[str, int]], luck: Any) -> None:
+    """Whatever the order, the same calls have the same ids, all different."""
+    shuffled = luck.sample(made, len(made))
+    first = ids(Children("p"), made)
+    assert sorted(first) == sorted(ids(Children("p"), shuffled))
+    assert len(set(first)) == len(made)
+
+
+def test_the_kth_call_with_the_same_inputs_is_its_own() -> None:
+    """Repeated calls are told apart by their number; in the next pass they are found again."""
+    one, two = Children("p"), Children("p")
+    made = [("a", 1)] * 3
+    assert len(set(ids(one, made))) == 3
+    assert ids(Children("p"), made) == ids(two, made)
+
+
+def test_parent_name_and_inputs_all_count() -> None:
+    """No two of them are mistaken for each other."""
+    found = [
+        Children(parent).identify(name, inputs)[0]
+        for parent, name, inputs in (
+            ("p", "a", 1), ("q", "a", 1), ("p", "b", 1), ("p", "a", 2), ("pa", "", 1), ("", "pa", 1),
+        )
+    ]  # fmt: skip
+    assert len(set(found)) == len(found)
+    assert all(len(i) == 32 and int(i, 16) >= 0 for i in found)
+
+
+def test_names_count_the_calls_of_a_task() -> None:
+    """They are for people: the task's name, and a number from 0."""
+    children = Children("p")
+    assert [children.identify(n, 0)[1] for n in "aba"] == ["a-0", "b-0", "a-1"]
+
+
+def test_inputs_without_a_fingerprint_go_by_their_position() -> None:
+    """They are found again as long as the calls before them came in the same order, and not otherwise."""
+    thing = [("a", 1), ("b", object()), ("a", 2), ("b", object())]
+    same = [("a", 1), ("b", object()), ("a", 2), ("b", object())]
+    other = [("a", 2), ("b", object()), ("a", 1), ("b", object())]
+    first, again, moved = (ids(Children("p"), made) for made in (thing, same, other))
+    assert first == again
+    assert first[0] == moved[2]
+    assert first[1] != moved[1]
+    assert first[3] != moved[3]
+    assert len(set(first)) == 4
+
+
+def test_threads_get_ids_of_their_own() -> None:
+    """Calls at the same time do not get one id, and none is left out."""
+    children = Children("p")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: children.identify("a", 0)[0], range(400)))
+    assert sorted(found) == sorted(ids(Children("p"), [("a", 0)] * 400))
+
+
+@task
+def step(*args: Any, **kwargs: Any) -> Any:
+    """Return what came."""
+    return args, kwargs
+
+
+@task
+def add(x: Any, y: Any = 0) -> Any:
+    """Return the sum."""
+    return x
+
+
+def test_how_arguments_are_written_plays_no_part(world: World) -> None:
+    """By position or by name they are the same inputs: three calls in a row are one call, repeated."""
+
+    @flow
+    def main() -> None:
+        add(1, 2)
+        add.submit(x=1, y=2)
+        add.submit(1, y=2)
+
+    main()
+    expected = ids(Children(world.flow_runs()[0].id), [("add", ((), {"x": 1, "y": 2}))] * 3)
+    assert [run.id for run in world.reader().task_runs()] == expected
+
+
+def test_a_future_counts_by_who_makes_it(world: World) -> None:
+    """Two calls with futures of different task runs differ though their values are equal."""
+
+    @flow
+    def main() -> bool:
+        one, two = add.submit(1, 1), add.submit(1, 2)
+        return add.submit(one).task_run_id != add.submit(two).task_run_id
+
+    assert main()
+
+
+def test_all_threads_of_a_body_count_together(world: World) -> None:
+    """Threads of a task that ask for the first time, all at once, get one scope."""
+    together = threading.Barrier(8)
+
+    @task
+    def calling() -> int:
+        def ask(number: int) -> int:
+            together.wait(10)
+            return id(current_scope())
+
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(contextvars.copy_context().run, ask, n) for n in range(8)]
+            return len({call.result() for call in asked})
+
+    assert flow(lambda: [calling() for _ in range(20)])() == [1] * 20
+
+
+def test_children_of_a_task_are_under_it(world: World) -> None:
+    """What a task asks for has the task run as its parent, and is found again when the task is retried."""
+    tries: list[str] = []
+
+    @task(retries=1)
+    def parent() -> Any:
+        context = current()
+        assert context is not None
+        child = add.submit(5)
+        tries.append(child.task_run_id)
+        if len(tries) == 1:
+            raise ValueError("again")
+        return child.result()
+
+    assert flow(lambda: parent())() == 5
+    assert tries[0] == tries[1]
+    runs = world.task_runs()
+    assert runs["add-0"].parent_id == runs["parent-0"].id
+    assert runs["add-0"].generation == 1
+
+
+@pytest.mark.parametrize("value", [lambda: 0, object(), threading.Lock()])
+def test_anything_may_be_an_argument(world: World, value: Any) -> None:
+    """What has no fingerprint is no error."""
+    assert flow(lambda: add(value) is value)()

@@ -1,0 +1,190 @@
+"""Maps: what is mapped, what is the same for all, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pydantic
+import pytest
+
+from dflow import flow, task, unmapped
+from dflow.core import events as ev
+from dflow.errors import ParameterError
+from dflow.testing import ScriptedRunner
+from tests.engine.world import World, start
+
+
+@task
+def pair(x: Any, y: Any = None) -> Any:
+    """Return what came."""
+    return x, y
+
+
+@task
+def several(*values: Any, **more: Any) -> Any:
+    """Return what came."""
+    return values, more
+
+
+@task
+def numbers(count: int) -> list[int]:
+    """Return a list."""
+    return list(range(count))
+
+
+class Model(pydantic.BaseModel):
+    """A model is iterable, and one thing."""
+
+    a: int = 1
+
+
+@dataclass
+class Row:
+    """No iterable."""
+
+    a: int = 1
+
+
+def run(body: Any) -> Any:
+    """Run a body as a flow."""
+    return flow(body)()
+
+
+@pytest.mark.parametrize(
+    "given", [[1, 2], (1, 2), range(1, 3), {1: "a", 2: "b"}.keys(), (n for n in (1, 2)), {1, 2}, np.array([1, 2])]
+)
+def test_every_iterable_is_mapped(world: World, given: Any) -> None:
+    """Lists, tuples, ranges, views, generators, sets and arrays."""
+    assert run(lambda: pair.map(given).result()) == [(1, None), (2, None)]
+
+
+@pytest.mark.parametrize(
+    "same", ["ab", b"ab", bytearray(b"ab"), {"a": 1, "b": 2}, Model(), Row(), 5, None, np.array(5)]
+)
+def test_what_is_one_thing_is_the_same_for_all(world: World, same: Any) -> None:
+    """Texts, bytes, dicts, models, numbers and arrays without dimensions are not mapped."""
+    assert run(lambda: pair.map([1, 2], same).result()) == [(1, same), (2, same)]
+    with pytest.raises(ParameterError, match="'pair.map' got nothing to map over"):
+        run(lambda: pair.map(same))
+
+
+def test_rows_of_an_array_are_items(world: World) -> None:
+    """An array of two dimensions is mapped over its rows."""
+    found = run(lambda: pair.map(np.arange(6).reshape(2, 3)).result())
+    assert [row.tolist() for row, _ in found] == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_unmapped_is_the_same_for_all(world: World) -> None:
+    """A list, or the future of one, that is not to be mapped."""
+
+    def body() -> Any:
+        values = numbers.submit(3)
+        return [
+            pair.map([1, 2], unmapped([7, 8])).result(),
+            pair.map(x=[1], y=unmapped(values)).result(),
+            pair.map([1], unmapped([values])).result(),
+        ]
+
+    first, second, third = run(body)
+    assert first == [(1, [7, 8]), (2, [7, 8])]
+    assert second == [(1, [0, 1, 2])]
+    assert third == [(1, [[0, 1, 2]])]
+
+
+def test_lengths_must_agree(world: World) -> None:
+    """The error names the arguments with their lengths, and what to do."""
+    with pytest.raises(ParameterError, match=r"'x' has 2, 'y' has 3.*unmapped"):
+        run(lambda: pair.map([1, 2], [1, 2, 3]))
+    with pytest.raises(ParameterError, match=r"'0' has 1, 'a' has 2"):
+        run(lambda: several.map([1], a=[1, 2]))
+
+
+def test_a_map_over_nothing_is_empty(world: World) -> None:
+    """An empty list is no error, and makes no task run; also where another argument is a future."""
+
+    def body() -> Any:
+        empty = pair.map([], numbers.submit(0))
+        empty.wait()
+        return empty.result() + pair.map([]).states
+
+    assert run(body) == []
+    assert set(world.states()) == {"numbers-0"}
+
+
+def test_futures_are_items_and_lists(world: World) -> None:
+    """A list of futures is mapped over them; the future of a list over its items."""
+
+    def body() -> Any:
+        listed = numbers.submit(2)
+        return pair.map([numbers.submit(1), 5], listed).result()
+
+    assert run(body) == [([0], 0), (5, 1)]
+
+
+def test_maps_of_maps_depend_item_by_item(world: World, runner: ScriptedRunner) -> None:
+    """An item goes when its own upstream has completed, whatever the others do."""
+    flow = start(lambda: pair.map(pair.map([1, 2]), unmapped("u")).result(), runner)
+    one, two = runner.expect(2)
+    runner.succeed(two, "two")
+    third = runner.expect(3)[2]
+    assert third.info.task_run_name == "pair-3"
+    runner.succeed(one, "one")
+    runner.succeed(third, 3)
+    runner.succeed(runner.expect(4)[3], 4)
+    assert flow.result() == [4, 3]
+
+
+def test_arguments_without_names_are_mapped(world: World) -> None:
+    """Functions with ``*args`` and ``**kwargs`` get their items in their places."""
+    found = run(lambda: several.map([1, 2], "s", unmapped([0]), a=[3, 4], b=unmapped((9,))).result())
+    assert found == [((1, "s", [0]), {"a": 3, "b": (9,)}), ((2, "s", [0]), {"a": 4, "b": (9,)})]
+
+
+def test_a_large_map_is_one_message(world: World) -> None:
+    """Ten thousand items are one event, and their names count on."""
+    count = 10_000
+    runner = ScriptedRunner()
+    flow = start(lambda: pair.map(range(count)).result(), runner)
+    works = runner.expect(count, timeout=30)
+    for number, work in enumerate(works):
+        runner.succeed(work, number)
+    assert flow.result() == list(range(count))
+    (made,) = world.events(ev.MapCreated)
+    assert len(made.items) == count
+    assert (made.items[0].name, made.items[-1].name) == ("pair-0", f"pair-{count - 1}")
+
+
+def test_a_map_waits_for_what_it_is_told_to(world: World, runner: ScriptedRunner) -> None:
+    """Every item waits for ``wait_for``; their states can be returned."""
+    flow = start(
+        lambda: [s.name for s in pair.map([1, 2], wait_for=[numbers.submit(1)], return_state=True)],
+        runner,
+    )
+    first = runner.expect(1)[0]
+    assert first.info.task_name == "numbers"
+    runner.succeed(first)
+    one, two = runner.expect(3)[1:]
+    runner.succeed(one)
+    runner.succeed(two)
+    assert flow.result() == ["Completed", "Completed"]
+
+
+def test_equal_items_are_task_runs_of_their_own(world: World) -> None:
+    """The same item twice runs twice."""
+    assert run(lambda: pair.map([1, 1, 1]).result()) == [(1, None)] * 3
+    assert len(world.task_runs()) == 3
+
+
+def test_an_endless_iterable_that_raises_is_the_users_error(world: World) -> None:
+    """What a generator raises comes out of the call of ``map``, and nothing was asked for."""
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("broken pipe")
+
+    with pytest.raises(OSError, match="broken pipe"):
+        run(lambda: pair.map(broken()))
+    assert world.task_runs() == {}
