@@ -33,7 +33,7 @@ class Recorder:
     def __init__(self) -> None:
         self.sent: list[Up] = []
         self.witnessed: list[BaseException] = []
-        self.confirmed_after: list[Up] | None = None
+        self.confirmed_after: list[Up] = []
         self.gone: Exception | None = None
 
     @property

@@ -110,7 +110,7 @@ def containers(item: Any) -> dict[str, Any]:
         "slotted dataclass": SlottedBox(item),
         "checked dataclass": CheckedBox(item, "sesame"),
         "model": Model(content=item, note="x"),
-        "model with more": Model(content=0, more=item),
+        "model with more": Model.model_validate({"content": 0, "more": item}),
         "root model": Rows([item]),
         "deep": {"a": [({"b": Box([item])},)]},
     }

@@ -58,9 +58,10 @@ def test_a_start_is_confirmed_only_where_that_is_asked() -> None:
     """A suspect's body waits until its start is known; nobody else's does."""
     link = Recorder()
     run(lambda: None, link=link)
-    assert link.confirmed_after is None
+    assert link.confirmed_after == []
     run(lambda: None, link=link, info={"confirm_start": True})
-    assert [type(m) for m in link.confirmed_after or ()] == [AttemptStarted, AttemptStarted]
+    assert link.confirmed_after == link.starts
+    assert len(link.starts) == 2
 
 
 def test_without_confirmation_the_body_does_not_run() -> None:
@@ -134,7 +135,8 @@ def test_values_stand_in_the_place_of_references() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("x"), SystemExit(2), KeyboardInterrupt(), GeneratorExit(), RecursionError()]
+    "error",
+    [ValueError("x"), SystemExit(2), KeyboardInterrupt(), GeneratorExit(), RecursionError()],
 )
 def test_no_exception_gets_out(error: BaseException) -> None:
     """Whatever a body raises is its outcome, is shown to the link, and may be tried again."""

@@ -20,7 +20,7 @@ from tests.attempts.recorder import Recorder, info
 class Plain(Exception):
     """An exception of a user."""
 
-    def __init__(self, message: str, *, code: int = 0) -> None:
+    def __init__(self, message: str, *, code: Any = 0) -> None:
         super().__init__(message)
         self.code = code
 
@@ -72,6 +72,11 @@ class Liar(Exception):
         return ValueError, ("other",)
 
 
+def iter_of(*values: int) -> Any:
+    """Return a generator, which cannot be pickled."""
+    return (value for value in values)
+
+
 def cyclic() -> Exception:
     """Return an exception that holds itself, and is its own cause."""
     error = Plain("cyclic")
@@ -81,7 +86,7 @@ def cyclic() -> Exception:
 
 
 ODD: dict[str, Callable[[], BaseException]] = {
-    "unpicklable": lambda: Plain("no", code=(x for x in ())),  # type: ignore[arg-type]  # on purpose
+    "unpicklable": lambda: Plain("no", code=iter_of(0)),
     "lost on the way": lambda: NeedsTwo("a", "b"),
     "raises when pickled": lambda: NoReduce("x"),
     "exits when pickled": lambda: ExitingReduce("x"),
@@ -93,8 +98,8 @@ ODD: dict[str, Callable[[], BaseException]] = {
     "hostile": lambda: Plain("\0\n\udcff\ud800 🦉 [red]"),
     "group": lambda: ExceptionGroup("several", [Plain("a"), ValueError("b")]),
     "exit": lambda: SystemExit(2),
-    "interrupt": lambda: KeyboardInterrupt(),
-    "generator exit": lambda: GeneratorExit(),
+    "interrupt": KeyboardInterrupt,
+    "generator exit": GeneratorExit,
 }
 
 
@@ -123,7 +128,9 @@ def test_an_exception_comes_back_as_itself() -> None:
     assert "raise error" in "".join(traceback.format_exception(rebuilt))
 
 
-@pytest.mark.parametrize("kind", ["unpicklable", "lost on the way", "without text", "cyclic", "exit"])
+@pytest.mark.parametrize(
+    "kind", ["unpicklable", "lost on the way", "without text", "cyclic", "exit"]
+)
 def test_what_cannot_be_rebuilt_keeps_its_words(kind: str) -> None:
     """A `TaskFailedError` stands for it: with the run, the type, the text and the traceback."""
     error = ODD[kind]()
@@ -158,7 +165,7 @@ def raised(error: BaseException) -> BaseException:
 def outer() -> None:
     """Raise from deeper, with a cause."""
     try:
-        {}["missing"]
+        dict[str, int]()["missing"]
     except KeyError as problem:
         raise Plain("could not") from problem
 

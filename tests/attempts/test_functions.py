@@ -38,12 +38,12 @@ class Tools:
         return x / 2
 
 
-def everywhere(module: ModuleType) -> bool:
+def everywhere(_: ModuleType) -> bool:
     """Say that any module can be imported over there."""
     return True
 
 
-def nowhere(module: ModuleType) -> bool:
+def nowhere(_: ModuleType) -> bool:
     """Say that no module can be imported over there."""
     return False
 

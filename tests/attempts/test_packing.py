@@ -25,7 +25,7 @@ def add(x: Any, y: Any = 0) -> Any:
     return x + y
 
 
-def everywhere(module: ModuleType) -> bool:
+def everywhere(_: ModuleType) -> bool:
     """Say that any module can be imported over there."""
     return True
 

@@ -88,7 +88,7 @@ def test_arrays_go_apart_without_a_copy() -> None:
     array = np.arange(1000.0)
     data, apart = dumps_apart({"a": array})
     assert len(data) < 1000
-    assert np.shares_memory(np.frombuffer(apart[0]), array)
+    assert np.shares_memory(np.frombuffer(memoryview(apart[0])), array)
     assert np.array_equal(loads(data, apart)["a"], array)
 
 

@@ -95,9 +95,14 @@ def test_prints_of_others_go_where_they_always_went(capsys: pytest.CaptureFixtur
 def test_the_original_comes_back_after_a_failure() -> None:
     """A body that raises leaves no stand-in behind, and its last words are said."""
     before, said = sys.stdout, list[str]()
-    with pytest.raises(ZeroDivisionError), captured(said.append):
-        print("last words", end="")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with captured(said.append):
+            print("last words", end="")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert sys.stdout is before
     assert said == ["last words"]
 

@@ -186,13 +186,10 @@ def main() -> None:
         print(f"{'direct call in a flow':34}{call * 1e3:>9.3f} ms")
         run = statistics.median(seconds(empty) for _ in range(max(rounds, 5)))
         print(f"{'empty flow run':34}{run * 1e3:>9.3f} ms")
-    ours, theirs = _alternate(
+    a, b = _alternate(
         lambda: import_time("dflow"), lambda: import_time("distributed"), max(rounds, 3)
     )
-    print(
-        f"{'import dflow / distributed':34}{ours * 1e3:>9.3f} ms{theirs * 1e3:>9.3f} ms"
-        f"{theirs / ours:>12.2f}×"
-    )
+    print(f"{'import dflow / distributed':34}{a * 1e3:>9.3f} ms{b * 1e3:>9.3f} ms{b / a:>12.2f}×")
     rows = statistics.median(journal_rows(10 * count) for _ in range(rounds))
     print(f"{'journal, 100 events a transaction':34}{rows:>9,.0f} events/s")
 

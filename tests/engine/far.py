@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from dflow.attempts import body
+from dflow.attempts.calls import Call
 from dflow.attempts.link import Mailbox, Sender, WorkerLink, open_batch
 from dflow.attempts.packing import Packer, unpack
 from dflow.attempts.pickling import loads
@@ -17,19 +18,23 @@ from dflow.messages import Blob, Down, Here, Input, Key, Work
 from dflow.ports import Host
 
 
-def everywhere(module: ModuleType) -> bool:
+def everywhere(_: ModuleType) -> bool:
     """Say that any module can be imported over there."""
     return True
 
 
 class FarRunner:
-    """Each body has a thread of its own, and nothing of the driver but its link."""
+    """Each body has a thread of its own, and nothing of the driver but its link.
+
+    Without `pickles` calls stay as they are, so that a test may share objects with a body.
+    """
 
     shares_memory = False
     follows = False
     runs_here = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, pickles: bool = True) -> None:
+        self._pickles = pickles
         self._values: dict[Key, Any] = {}
         self._mailboxes: dict[Key, Mailbox] = {}
         self._packer = Packer(everywhere, script_there=False)
@@ -42,12 +47,12 @@ class FarRunner:
         self._sender = Sender(self._carry)
         return self
 
-    def _carry(self, number: int, data: bytes) -> None:
+    def _carry(self, _: int, data: bytes) -> None:
         self._host.news([message for _, message in open_batch(data)])
 
     def pack(self, call: Any) -> Any:
         """Return a call as bytes."""
-        return self._packer.pack(call)
+        return self._packer.pack(call) if self._pickles else call
 
     def dispatch(self, works: Sequence[Work]) -> None:
         """Run bodies."""
@@ -60,11 +65,15 @@ class FarRunner:
         key = work.info.key
         link = WorkerLink(key, self._sender, self._mailboxes[key], self.fetch, self.pack)
         outcome, value = body.run(
-            work.info, lambda: (unpack(work.call), self._inputs(work)), link, must_travel=True
+            work.info, lambda: (self._call(work), self._inputs(work)), link, must_travel=True
         )
         if isinstance(outcome, AttemptSucceeded):
             self._values[key] = value
         link.finish(outcome)
+
+    def _call(self, work: Work) -> Call:
+        call: Call = unpack(work.call) if self._pickles else work.call
+        return call
 
     def _inputs(self, work: Work) -> dict[str, Any]:
         return {name: self._value(given) for name, given in work.inputs.items()}

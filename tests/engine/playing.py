@@ -1,4 +1,4 @@
-"""A ledger played with: task runs are asked for, a made-up runner reports, handles are dropped. No threads."""
+"""A ledger that is played with: task runs are asked for, a made-up runner reports, futures are dropped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ class Play:
         if not self.ledger.table.flow_runs:
             self.apply(
                 ev.FlowRunCreated(
-                    at=self.now, flow_run_id=FLOW, root_id=FLOW, parent_id=None, flow_name="f", name="f"
+                    at=self.now,
+                    flow_run_id=FLOW,
+                    root_id=FLOW,
+                    parent_id=None,
+                    flow_name="f",
+                    name="f",
                 )
             )
             self.apply(ev.FlowRunStarted(at=self.now, flow_run_id=FLOW, generation=1))
@@ -159,7 +164,9 @@ class Play:
             self.report(key, ev.DispatchVoided, cause=Cause.UPSTREAM)
             return
         times = {"started_at": self.now, "seconds": 1.0, "worker": "w"}
-        match self.luck.choice(("start", "succeed", "keep", "raise", "lose", "free", "void", "double")):
+        match self.luck.choice(
+            ("start", "succeed", "keep", "raise", "lose", "free", "void", "double")
+        ):
             case "start":
                 self.out[key] = True
                 self.report(key, ev.AttemptStarted)

@@ -14,6 +14,8 @@ from dflow.core.records import Policy
 from dflow.errors import DefinitionError
 from tests.engine.world import World
 
+pytestmark = pytest.mark.usefixtures("world")
+
 BOTH = [task, flow]
 
 
@@ -43,7 +45,10 @@ OF_TASKS: list[tuple[str, Any]] = [
 def test_a_wrong_option_is_named(decorator: Any, argument: str, value: Any) -> None:
     """The error names the argument and shows the value, at the definition and in ``with_options``."""
     made = decorator(body)
-    for define in (lambda: decorator(**{argument: value})(body), lambda: made.with_options(**{argument: value})):
+    for define in (
+        lambda: decorator(**{argument: value})(body),
+        lambda: made.with_options(**{argument: value}),
+    ):
         with pytest.raises(DefinitionError, match=f"{argument}="):
             define()
 
@@ -114,17 +119,22 @@ def test_bare_with_brackets_and_with_options(decorator: Any) -> None:
 def test_a_definition_keeps_what_its_function_says() -> None:
     """Name, docstring and module are those of the function; options come first."""
     made, flowed = task(body), flow(two_words)
-    assert (made.name, made.__name__, made.__module__) == ("body", "body", __name__)
+    assert (made.name, vars(made)["__name__"], made.__module__) == ("body", "body", __name__)
     assert made.description == "Say what it does.\n\nAt length."
     assert made.__wrapped__ is body  # type: ignore[attr-defined]
     assert (flowed.name, flowed.description) == ("two-words", "")
     assert repr(made) == "<Task 'body'>"
     assert repr(flowed) == "<Flow 'two-words'>"
     named = task(name="other", description="else", tags=["b", "a", "b"], version="2")(body)
-    assert (named.name, named.description, named.tags, named.version) == ("other", "else", ("a", "b"), "2")
+    assert (named.name, named.description, named.tags, named.version) == (
+        "other",
+        "else",
+        ("a", "b"),
+        "2",
+    )
 
 
-def two_words() -> None:
+def two_words() -> None:  # noqa: D103  (the point of it)
     pass
 
 
@@ -198,7 +208,9 @@ def test_hostile_names_are_harmless(world: World, name: str) -> None:
     named = task(name=name)(body)
     main = flow(name=name, flow_run_name=name)(lambda: named.submit(named(1)).result())
     assert main() == 1
-    assert {run.task_name for run in world.reader(world.session.root.flow_run_id).task_runs()} == {name}
+    assert {run.task_name for run in world.reader(world.session.root.flow_run_id).task_runs()} == {
+        name
+    }
 
 
 @task
@@ -228,7 +240,7 @@ def test_tasks_and_flows_without_a_name_travel_by_value() -> None:
 
 
 @pytest.mark.parametrize("runner", ["no-such", 5, object(), int])
-def test_an_unknown_runner_is_said(world: World, runner: Any) -> None:
+def test_an_unknown_runner_is_said(runner: Any) -> None:
     """When the first task is submitted, with the names that there are."""
     with pytest.raises(DefinitionError, match=r"runner.*threads"):
         flow(task_runner=runner)(lambda: tasked.submit(1))()

@@ -15,6 +15,8 @@ from dflow.errors import CancelledError, CrashedError, TaskFailedError, Upstream
 from dflow.testing import ScriptedRunner
 from tests.engine.world import Running, World, assert_sound, named, scripted, start
 
+pytestmark = pytest.mark.usefixtures("world")
+
 
 @task
 def first(x: Any = 0) -> Any:
@@ -78,7 +80,7 @@ def test_a_long_chain_is_shortened_and_keeps_its_root(world: World) -> None:
     assert len(message) < 300
 
 
-def test_wait_for_takes_failures_along_too(world: World) -> None:
+def test_wait_for_takes_failures_along_too() -> None:
     """What had to have completed and did not takes with it what waited for it."""
 
     @flow
@@ -88,7 +90,7 @@ def test_wait_for_takes_failures_along_too(world: World) -> None:
     main()
 
 
-def test_a_crash_upstream_is_caught_in_words(world: World, runner: ScriptedRunner) -> None:
+def test_a_crash_upstream_is_caught_in_words(runner: ScriptedRunner) -> None:
     """Where there is no exception to raise, the error says what happened, and to whom."""
 
     @task(max_worker_losses=0)
@@ -154,7 +156,7 @@ def test_a_body_that_raises_cancels_what_has_not_started(
 
 
 def test_a_grace_lets_running_bodies_end(
-    world: World, runner: ScriptedRunner, monkeypatch: pytest.MonkeyPatch
+    runner: ScriptedRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What ends within the grace has its real outcome, and new work is not begun meanwhile."""
     monkeypatch.setenv("DFLOW_STOP_GRACE", "30")
@@ -179,7 +181,7 @@ def test_a_grace_lets_running_bodies_end(
     assert_sound(shared.journal)
 
 
-def test_a_cancelled_task_is_caught_as_cancelled(world: World) -> None:
+def test_a_cancelled_task_is_caught_as_cancelled() -> None:
     """What another thread still waits for, when its flow fails, ends with a `CancelledError`."""
     runner, caught = ScriptedRunner(), list[BaseException]()
     seen = threading.Event()
@@ -279,7 +281,7 @@ def test_a_second_generation_tells_its_own_chain(world: World) -> None:
         return 1
 
     @task
-    def middle(x: int) -> int:
+    def middle(_: int) -> int:
         raise KeyError("always")
 
     @flow(retries=1)
@@ -293,9 +295,7 @@ def test_a_second_generation_tells_its_own_chain(world: World) -> None:
     assert message == "Something upstream failed: third-0 ← middle-0"
 
 
-def test_retries_after_a_crash_begin_with_fresh_budgets(
-    world: World, runner: ScriptedRunner
-) -> None:
+def test_retries_after_a_crash_begin_with_fresh_budgets(runner: ScriptedRunner) -> None:
     """A new generation of a crashed task run may lose workers again."""
     flow = start(
         lambda: first.with_options(max_worker_losses=0).submit().result(), runner, retries=1

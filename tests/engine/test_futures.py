@@ -16,6 +16,8 @@ from dflow.errors import MissingResult
 from dflow.testing import ScriptedRunner
 from tests.engine.world import World, scripted, start
 
+pytestmark = pytest.mark.usefixtures("world")
+
 
 @task
 def step(x: Any = 0) -> Any:
@@ -35,14 +37,12 @@ def too_late() -> None:
     raise TimeoutError("the task's own")
 
 
-def test_a_wait_that_is_over_is_told_apart_from_the_tasks_own_error(
-    world: World, runner: ScriptedRunner
-) -> None:
+def test_a_wait_that_is_over_is_told_apart_from_the_tasks_own_error(runner: ScriptedRunner) -> None:
     """Both are a TimeoutError; only one of them says that the task run has not ended."""
 
     def main() -> None:
         future = too_late.submit()
-        with pytest.raises(TimeoutError, match="'too_late-0' has not ended within 0.01 seconds"):
+        with pytest.raises(TimeoutError, match=r"'too_late-0' has not ended within 0\.01 seconds"):
             future.result(timeout=0.01)
         assert not future.done()
         runner.fail(runner.works[0], TimeoutError("the task's own"))
@@ -53,7 +53,7 @@ def test_a_wait_that_is_over_is_told_apart_from_the_tasks_own_error(
     scripted(main, runner)()
 
 
-def test_waiting_never_raises(world: World, runner: ScriptedRunner) -> None:
+def test_waiting_never_raises(runner: ScriptedRunner) -> None:
     """Neither for what is not done in time nor for what has failed."""
 
     def main() -> None:
@@ -73,7 +73,7 @@ def test_waiting_never_raises(world: World, runner: ScriptedRunner) -> None:
     scripted(main, runner)()
 
 
-def test_a_failure_may_be_returned(world: World) -> None:
+def test_a_failure_may_be_returned() -> None:
     """With ``raise_on_failure=False`` the exception itself is the result, alone and in a list."""
 
     @flow
@@ -90,7 +90,7 @@ def test_a_failure_may_be_returned(world: World) -> None:
     main()
 
 
-def test_futures_come_as_they_complete(world: World, runner: ScriptedRunner) -> None:
+def test_futures_come_as_they_complete(runner: ScriptedRunner) -> None:
     """The earliest first, each once, also those that had ended before; doubles are no matter."""
 
     def main() -> list[Any]:
@@ -112,7 +112,7 @@ def test_futures_come_as_they_complete(world: World, runner: ScriptedRunner) -> 
     assert scripted(main, runner)() == [2, 3, 0, 1]
 
 
-def test_as_completed_has_a_deadline(world: World, runner: ScriptedRunner) -> None:
+def test_as_completed_has_a_deadline(runner: ScriptedRunner) -> None:
     """What has ended by then is given, and the error counts the rest."""
 
     def main() -> None:
@@ -121,7 +121,7 @@ def test_as_completed_has_a_deadline(world: World, runner: ScriptedRunner) -> No
         futures[1].wait()
         completed = as_completed(futures, timeout=0.05)
         assert next(completed).name == "step-1"
-        with pytest.raises(TimeoutError, match="2 of 3 task runs have not ended within 0.05"):
+        with pytest.raises(TimeoutError, match=r"2 of 3 task runs have not ended within 0\.05"):
             next(completed)
         for work in (runner.works[0], runner.works[2]):
             runner.succeed(work)
@@ -130,15 +130,15 @@ def test_as_completed_has_a_deadline(world: World, runner: ScriptedRunner) -> No
 
 
 @pytest.mark.parametrize("what", [[1], ["a"], [None]])
-def test_only_futures_can_be_waited_for(world: World, what: list[Any]) -> None:
+def test_only_futures_can_be_waited_for(what: list[Any]) -> None:
     """The error says what was expected, and what came."""
-    with pytest.raises(TypeError, match="Expected futures from .submit"):
+    with pytest.raises(TypeError, match=r"Expected futures from \.submit"):
         wait(what)
     with pytest.raises(TypeError, match=type(what[0]).__name__):
         list(as_completed(what))
 
 
-def test_slices_are_lists_of_futures(world: World) -> None:
+def test_slices_are_lists_of_futures() -> None:
     """Part of a map can be waited for like the whole; one item is one future."""
 
     @flow
@@ -153,7 +153,7 @@ def test_slices_are_lists_of_futures(world: World) -> None:
     main()
 
 
-def test_callbacks_are_called_once_each(world: World, runner: ScriptedRunner) -> None:
+def test_callbacks_are_called_once_each(runner: ScriptedRunner) -> None:
     """Before or after the end, with the future; one that raises harms nobody."""
     called, done = list[Any](), threading.Semaphore(0)
 
@@ -174,7 +174,7 @@ def test_callbacks_are_called_once_each(world: World, runner: ScriptedRunner) ->
     assert called == [("step-0", 5)] * 2
 
 
-def test_a_callback_may_ask_the_tracker(world: World, runner: ScriptedRunner) -> None:
+def test_a_callback_may_ask_the_tracker(runner: ScriptedRunner) -> None:
     """It has a thread of its own, so that even waiting in it stops nothing."""
     seen, done = list[Any](), threading.Event()
 
@@ -196,20 +196,22 @@ def test_a_callback_may_ask_the_tracker(world: World, runner: ScriptedRunner) ->
     assert seen == [2]
 
 
-def test_a_future_cannot_be_pickled(world: World) -> None:
+def test_a_future_cannot_be_pickled() -> None:
     """The error names it, and says what to do instead."""
 
     @flow
     def main() -> None:
         future = step.submit()
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match=r"'step-0' cannot be pickled.*Pass it as an argument"):
+            with pytest.raises(
+                TypeError, match=r"'step-0' cannot be pickled.*Pass it as an argument"
+            ):
                 attempt(future)
 
     main()
 
 
-def test_a_list_of_futures_becomes_a_plain_list_of_values(world: World) -> None:
+def test_a_list_of_futures_becomes_a_plain_list_of_values() -> None:
     """What a task gets in the place of a map's futures is a list, and so is what a flow returns."""
     kinds: list[type] = []
 
@@ -272,9 +274,7 @@ def test_a_value_lives_as_long_as_its_future(world: World, runner: ScriptedRunne
     assert runner.works[1].info.key in runner.released
 
 
-def test_the_same_task_run_may_have_several_futures(
-    world: World, runner: ScriptedRunner
-) -> None:
+def test_the_same_task_run_may_have_several_futures(world: World, runner: ScriptedRunner) -> None:
     """In a retry of the flow the first pass's futures go, and the value stays for the second's."""
     passes: list[Any] = []
 

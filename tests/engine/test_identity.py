@@ -17,6 +17,8 @@ from dflow.engine.context import current_scope
 from dflow.engine.identity import Children
 from tests.engine.world import World
 
+pytestmark = pytest.mark.usefixtures("world")
+
 calls = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), max_size=12)
 
 
@@ -89,8 +91,8 @@ def step(*args: Any, **kwargs: Any) -> Any:
 
 @task
 def add(x: Any, y: Any = 0) -> Any:
-    """Return the sum."""
-    return x
+    """Return the first, whatever the second."""
+    return x if y is not None else y
 
 
 def test_how_arguments_are_written_plays_no_part(world: World) -> None:
@@ -107,7 +109,7 @@ def test_how_arguments_are_written_plays_no_part(world: World) -> None:
     assert [run.id for run in world.reader().task_runs()] == expected
 
 
-def test_a_future_counts_by_who_makes_it(world: World) -> None:
+def test_a_future_counts_by_who_makes_it() -> None:
     """Two calls with futures of different task runs differ though their values are equal."""
 
     @flow
@@ -118,13 +120,13 @@ def test_a_future_counts_by_who_makes_it(world: World) -> None:
     assert main()
 
 
-def test_all_threads_of_a_body_count_together(world: World) -> None:
+def test_all_threads_of_a_body_count_together() -> None:
     """Threads of a task that ask for the first time, all at once, get one scope."""
     together = threading.Barrier(8)
 
     @task
     def calling() -> int:
-        def ask(number: int) -> int:
+        def ask(_: int) -> int:
             together.wait(10)
             return id(current_scope())
 
@@ -149,7 +151,7 @@ def test_children_of_a_task_are_under_it(world: World) -> None:
             raise ValueError("again")
         return child.result()
 
-    assert flow(lambda: parent())() == 5
+    assert flow(parent)() == 5
     assert tries[0] == tries[1]
     runs = world.task_runs()
     assert runs["add-0"].parent_id == runs["parent-0"].id
@@ -157,6 +159,6 @@ def test_children_of_a_task_are_under_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("value", [lambda: 0, object(), threading.Lock()])
-def test_anything_may_be_an_argument(world: World, value: Any) -> None:
+def test_anything_may_be_an_argument(value: Any) -> None:
     """What has no fingerprint is no error."""
     assert flow(lambda: add(value) is value)()

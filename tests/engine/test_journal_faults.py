@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @task
-def work(x: int = 0) -> int:
+def work(x: Any = 0) -> Any:
     """Return what came."""
     return x
 
@@ -63,7 +63,7 @@ def test_nothing_is_shown_while_the_journal_cannot_be_written(
     with world_with(Watched(append)) as world:
         ends: list[str] = []
 
-        def main() -> int:
+        def main() -> Any:
             future = work.submit(1)
             future.add_done_callback(lambda f: ends.append(f.state.name))
             return work.submit(future).result()
@@ -101,8 +101,13 @@ def test_a_second_driver_ends_the_first(runner: ScriptedRunner) -> None:
         assert journal.catalog.find("latest").epoch == epoch
 
 
+def waiting() -> Any:
+    """Wait for a task run."""
+    return work.submit().result()
+
+
 WAITS: dict[str, Callable[[], Any]] = {
-    "result": lambda: work.submit().result(),
+    "result": waiting,
     "call": lambda: work(work.submit()),
     "wait": lambda: wait([work.submit(), work.submit()]),
     "as completed": lambda: list(as_completed([work.submit()])),
@@ -110,7 +115,7 @@ WAITS: dict[str, Callable[[], Any]] = {
     "return state": lambda: work.submit(return_state=True),
     "end of the flow": lambda: (work.submit(), None)[1],
     "states": lambda: work.submit().wait(),
-    "subflow": lambda: flow(lambda: work.submit().result())(),
+    "subflow": flow(waiting),
 }
 
 

@@ -43,9 +43,15 @@ def played(play: Play, count: int) -> Play:
 
 def assert_counted(play: Play) -> None:
     """Assert that what the ledger counts is what there is."""
-    counted = Counter((run.flow_run_id, run.task_name, run.state_name) for run in play.runs.values())
+    counted = Counter(
+        (run.flow_run_id, run.task_name, run.state_name) for run in play.runs.values()
+    )
     kept = Counter(
-        {(*group, name): n for group, states in play.ledger.counts.items() for name, n in states.items()}
+        {
+            (*group, name): n
+            for group, states in play.ledger.counts.items()
+            for name, n in states.items()
+        }
     )
     assert +kept == counted
     open_ones = [run for run in play.runs.values() if not run.stage.final]
@@ -87,7 +93,11 @@ def test_asking_again_keeps_what_is_there(play: Play, count: int) -> None:
     """A second pass finds what has completed and can be had, and opens a generation of all else."""
     played(play, count)
     before = dict(play.runs)
-    kept = {i for i, run in before.items() if run.stage is Stage.COMPLETED and play.ledger.obtainable(run)}
+    kept = {
+        i
+        for i, run in before.items()
+        if run.stage is Stage.COMPLETED and play.ledger.obtainable(run)
+    }
     for event in list(play.asked):
         play.ask(event)
     for task_run_id, run in play.runs.items():
@@ -102,8 +112,10 @@ def test_asking_again_keeps_what_is_there(play: Play, count: int) -> None:
 
 @many
 @given(plays, st.integers(1, 20), st.integers(0, 60), st.booleans())
-def test_a_dead_drivers_work_is_taken_up(play: Play, count: int, steps: int, all_again: bool) -> None:
-    """What another driver left is closed; what is asked for again goes on, the rest is cancelled at the end."""
+def test_a_dead_drivers_work_is_taken_up(
+    play: Play, count: int, steps: int, all_again: bool
+) -> None:
+    """What another driver left is closed; what is asked for again goes on, the rest is cancelled."""
     for number in range(count):
         play.ask(play.make(number))
     for _ in range(steps):
@@ -169,9 +181,9 @@ def _failed_before(play: Play, task_run_id: str) -> bool:
 # Single cases ----------------------------------------------------------------------------------------
 
 
-def quiet(**how: bool) -> Play:
+def quiet(*, follows: bool = False, shares_memory: bool = True) -> Play:
     """Return a play in which nothing happens by itself."""
-    return Play(random.Random(0), **{"follows": False} | how)
+    return Play(random.Random(0), follows, shares_memory)
 
 
 def task(name: str, *upstreams: Upstream) -> ev.TaskCreated:

@@ -16,6 +16,8 @@ from dflow.errors import ParameterError
 from dflow.testing import ScriptedRunner
 from tests.engine.world import World, start
 
+pytestmark = pytest.mark.usefixtures("world")
+
 
 @task
 def pair(x: Any, y: Any = None) -> Any:
@@ -54,9 +56,18 @@ def run(body: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "given", [[1, 2], (1, 2), range(1, 3), {1: "a", 2: "b"}.keys(), (n for n in (1, 2)), {1, 2}, np.array([1, 2])]
+    "given",
+    [
+        [1, 2],
+        (1, 2),
+        range(1, 3),
+        {1: "a", 2: "b"}.keys(),
+        (n for n in (1, 2)),
+        {1, 2},
+        np.array([1, 2]),
+    ],
 )
-def test_every_iterable_is_mapped(world: World, given: Any) -> None:
+def test_every_iterable_is_mapped(given: Any) -> None:
     """Lists, tuples, ranges, views, generators, sets and arrays."""
     assert run(lambda: pair.map(given).result()) == [(1, None), (2, None)]
 
@@ -64,20 +75,20 @@ def test_every_iterable_is_mapped(world: World, given: Any) -> None:
 @pytest.mark.parametrize(
     "same", ["ab", b"ab", bytearray(b"ab"), {"a": 1, "b": 2}, Model(), Row(), 5, None, np.array(5)]
 )
-def test_what_is_one_thing_is_the_same_for_all(world: World, same: Any) -> None:
+def test_what_is_one_thing_is_the_same_for_all(same: Any) -> None:
     """Texts, bytes, dicts, models, numbers and arrays without dimensions are not mapped."""
     assert run(lambda: pair.map([1, 2], same).result()) == [(1, same), (2, same)]
-    with pytest.raises(ParameterError, match="'pair.map' got nothing to map over"):
+    with pytest.raises(ParameterError, match=r"'pair\.map' got nothing to map over"):
         run(lambda: pair.map(same))
 
 
-def test_rows_of_an_array_are_items(world: World) -> None:
+def test_rows_of_an_array_are_items() -> None:
     """An array of two dimensions is mapped over its rows."""
     found = run(lambda: pair.map(np.arange(6).reshape(2, 3)).result())
     assert [row.tolist() for row, _ in found] == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_unmapped_is_the_same_for_all(world: World) -> None:
+def test_unmapped_is_the_same_for_all() -> None:
     """A list, or the future of one, that is not to be mapped."""
 
     def body() -> Any:
@@ -94,7 +105,7 @@ def test_unmapped_is_the_same_for_all(world: World) -> None:
     assert third == [(1, [[0, 1, 2]])]
 
 
-def test_lengths_must_agree(world: World) -> None:
+def test_lengths_must_agree() -> None:
     """The error names the arguments with their lengths, and what to do."""
     with pytest.raises(ParameterError, match=r"'x' has 2, 'y' has 3.*unmapped"):
         run(lambda: pair.map([1, 2], [1, 2, 3]))
@@ -114,7 +125,7 @@ def test_a_map_over_nothing_is_empty(world: World) -> None:
     assert set(world.states()) == {"numbers-0"}
 
 
-def test_futures_are_items_and_lists(world: World) -> None:
+def test_futures_are_items_and_lists() -> None:
     """A list of futures is mapped over them; the future of a list over its items."""
 
     def body() -> Any:
@@ -124,7 +135,7 @@ def test_futures_are_items_and_lists(world: World) -> None:
     assert run(body) == [([0], 0), (5, 1)]
 
 
-def test_maps_of_maps_depend_item_by_item(world: World, runner: ScriptedRunner) -> None:
+def test_maps_of_maps_depend_item_by_item(runner: ScriptedRunner) -> None:
     """An item goes when its own upstream has completed, whatever the others do."""
     flow = start(lambda: pair.map(pair.map([1, 2]), unmapped("u")).result(), runner)
     one, two = runner.expect(2)
@@ -137,9 +148,11 @@ def test_maps_of_maps_depend_item_by_item(world: World, runner: ScriptedRunner) 
     assert flow.result() == [4, 3]
 
 
-def test_arguments_without_names_are_mapped(world: World) -> None:
+def test_arguments_without_names_are_mapped() -> None:
     """Functions with ``*args`` and ``**kwargs`` get their items in their places."""
-    found = run(lambda: several.map([1, 2], "s", unmapped([0]), a=[3, 4], b=unmapped((9,))).result())
+    found = run(
+        lambda: several.map([1, 2], "s", unmapped([0]), a=[3, 4], b=unmapped((9,))).result()
+    )
     assert found == [((1, "s", [0]), {"a": 3, "b": (9,)}), ((2, "s", [0]), {"a": 4, "b": (9,)})]
 
 
@@ -157,7 +170,7 @@ def test_a_large_map_is_one_message(world: World) -> None:
     assert (made.items[0].name, made.items[-1].name) == ("pair-0", f"pair-{count - 1}")
 
 
-def test_a_map_waits_for_what_it_is_told_to(world: World, runner: ScriptedRunner) -> None:
+def test_a_map_waits_for_what_it_is_told_to(runner: ScriptedRunner) -> None:
     """Every item waits for ``wait_for``; their states can be returned."""
     flow = start(
         lambda: [s.name for s in pair.map([1, 2], wait_for=[numbers.submit(1)], return_state=True)],

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from dflow import as_completed, flow, get_run_logger, task, wait
+from dflow.core import events as ev
 from dflow.engine import remote
 from dflow.errors import CancelledError, CrashedError, DefinitionError
 from tests.engine.far import FarRunner
 from tests.engine.world import World
+
+pytestmark = pytest.mark.usefixtures("world")
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def large(x: int) -> bytes:
 
 
 @task
-def size(data: bytes) -> int:
+def size(data: Any) -> int:
     """Return a length."""
     return len(data)
 
@@ -98,7 +101,7 @@ def test_everything_works_from_a_worker(world: World, far: FarRunner) -> None:
     assert parents == {world.task_runs()["body-0"].id}
 
 
-def test_children_are_retried_where_they_run(world: World, far: FarRunner) -> None:
+def test_children_are_retried_where_they_run(far: FarRunner) -> None:
     """A submitted child goes out again, a child that was called runs again in its caller."""
 
     def body() -> list[Any]:
@@ -109,23 +112,22 @@ def test_children_are_retried_where_they_run(world: World, far: FarRunner) -> No
     assert sorted(TRIES) == ["called"] * 2 + ["submitted"] * 2
 
 
-def test_failures_of_children_are_the_exceptions_themselves(world: World, far: FarRunner) -> None:
+def test_failures_of_children_are_the_exceptions_themselves(far: FarRunner) -> None:
     """Of a child, of a call, and of what depended on a child that failed."""
 
-    def body() -> str:
-        failed = failing.submit(1)
+    def body() -> list[str]:
+        failed, texts = failing.submit(1), list[str]()
         for call in (failed.result, lambda: failing(2), lambda: step.submit(failed).result()):
             try:
                 call()
             except ValueError as error:
-                TRIES.append(str(error))
-        return failed.state.name
+                texts.append(str(error))
+        return [*texts, failed.state.name]
 
-    assert run_in_task(far, body) == "Failed"
-    assert TRIES == ["bad 1", "bad 2", "bad 1"]
+    assert run_in_task(far, body) == ["bad 1", "bad 2", "bad 1", "Failed"]
 
 
-def test_a_crash_among_children_is_told_in_words(world: World, far: FarRunner) -> None:
+def test_a_crash_among_children_is_told_in_words(far: FarRunner) -> None:
     """An error of an earlier attempt is not taken for the end of a child whose workers died."""
 
     def body() -> None:
@@ -135,8 +137,6 @@ def test_a_crash_among_children_is_told_in_words(world: World, far: FarRunner) -
     original = far.dispatch
 
     def lose_the_second(works: Any) -> None:
-        from dflow.core import events as ev
-
         for work in works:
             if work.info.task_name == "flaky" and work.info.attempt == 2:
                 about = {"task_run_id": work.info.task_run_id, "dispatch": work.info.dispatch}
@@ -185,10 +185,10 @@ def test_nothing_is_left_of_ended_attempts(world: World, far: FarRunner) -> None
     assert not [value for value in far._values.values() if isinstance(value, bytes)]
 
 
-def test_a_body_whose_driver_has_gone_is_told(world: World, far: FarRunner) -> None:
+def test_a_body_whose_driver_has_gone_is_told() -> None:
     """It does not wait for ever for a child that nobody runs any more."""
-    waiting, told = threading.Event(), list[BaseException]()
-    go = threading.Event()
+    far, told = FarRunner(pickles=False), list[BaseException]()
+    waiting, go = threading.Event(), threading.Event()
 
     def body() -> None:
         @task
@@ -208,36 +208,31 @@ def test_a_body_whose_driver_has_gone_is_told(world: World, far: FarRunner) -> N
 
     @flow(task_runner=far)
     def main() -> None:
-        task(lambda: body()).submit()
+        task(body).submit()
         assert waiting.wait(10)
         raise ValueError("stop")
 
-    far.pack = lambda call: call  # type: ignore[method-assign]  # closures stay in this process
-    import tests.engine.far as module
-
-    original, module.unpack = module.unpack, lambda call: call  # type: ignore[assignment]
-    try:
-        with pytest.raises(ValueError, match="stop"):
-            main()
-        far.threads[0].join(10)
-    finally:
-        module.unpack = original
-        go.set()
+    with pytest.raises(ValueError, match="stop"):
+        main()
+    far.threads[0].join(10)
+    go.set()
     assert [type(error) for error in told] == [CancelledError, CancelledError]
 
 
-def test_a_flow_cannot_be_called_far_away(world: World, far: FarRunner) -> None:
+def test_a_flow_cannot_be_called_far_away(far: FarRunner) -> None:
     """The error names the flow, and says where to call it."""
 
     def body() -> None:
         inner = flow(name="inner")(lambda: 1)
         inner()
 
-    with pytest.raises(DefinitionError, match="Flow 'inner' is called in a task that runs in another"):
+    with pytest.raises(
+        DefinitionError, match="Flow 'inner' is called in a task that runs in another"
+    ):
         run_in_task(far, body)
 
 
-def test_sys_exit_far_away_is_a_failure(world: World, far: FarRunner) -> None:
+def test_sys_exit_far_away_is_a_failure(far: FarRunner) -> None:
     """Of a child it is told in words; nothing exits."""
 
     def body() -> str:

@@ -20,6 +20,8 @@ from dflow.errors import JournalUnavailable, MissingResult
 from dflow.testing import ScriptedRunner
 from tests.engine.world import World, scripted, world_with
 
+pytestmark = pytest.mark.usefixtures("world")
+
 
 @task
 def step(x: Any = 0) -> Any:
@@ -47,7 +49,7 @@ def test_the_session_ends_with_the_process() -> None:
     assert root.state_name == "Completed"
 
 
-def test_a_future_from_outside_is_an_argument_inside(world: World) -> None:
+def test_a_future_from_outside_is_an_argument_inside() -> None:
     """Of a task in a flow, and of a flow: its value is put in its place."""
     outside = step.submit(5)
 
@@ -60,7 +62,7 @@ def test_a_future_from_outside_is_an_argument_inside(world: World) -> None:
     assert main.fn.__name__ == "main"
 
 
-def test_a_failed_future_is_not_waited_past(world: World) -> None:
+def test_a_failed_future_is_not_waited_past() -> None:
     """What a flow waits for and has failed is raised, and the flow does not begin."""
 
     @task
@@ -91,7 +93,7 @@ def test_a_flow_leaves_no_thread() -> None:
     assert threads() == before
 
 
-def test_shutdown_leaves_no_thread(tmp_path: Path) -> None:
+def test_shutdown_leaves_no_thread() -> None:
     """After `dflow.shutdown()` there is nothing left, also in threads of a runner; it may be called twice."""
     code = """
 import threading, dflow
@@ -111,7 +113,7 @@ assert f(3) == 3
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
 
-def test_a_body_that_outlives_its_flow_is_told(world: World) -> None:
+def test_a_body_that_outlives_its_flow_is_told() -> None:
     """What it asks for after the end raises at once; it does not wait for ever, nor does the process."""
     go, ended, errors = threading.Event(), threading.Event(), list[BaseException]()
 
@@ -139,7 +141,7 @@ def test_a_body_that_outlives_its_flow_is_told(world: World) -> None:
     assert "has ended" in str(errors[0])
 
 
-def test_waiting_for_a_flow_that_ends_is_told(world: World) -> None:
+def test_waiting_for_a_flow_that_ends_is_told() -> None:
     """A thread that waits for a task run, when its session is closed, is woken with an error."""
     runner, errors = ScriptedRunner(), list[BaseException]()
 
@@ -191,7 +193,12 @@ def test_the_child_of_a_fork_is_refused(world: World) -> None:
     runner = ScriptedRunner()
 
     def refused(pending: Any) -> None:
-        for call in (lambda: step(1), lambda: step.submit(1), pending.result, lambda: pending.state):
+        for call in (
+            lambda: step(1),
+            lambda: step.submit(1),
+            pending.result,
+            lambda: pending.state,
+        ):
             with pytest.raises(JournalUnavailable, match="of which this one is a fork"):
                 call()
 

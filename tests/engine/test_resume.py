@@ -17,6 +17,8 @@ from dflow.flows import Flow
 from dflow.testing import ScriptedRunner
 from tests.engine.world import Running, World, scripted
 
+pytestmark = pytest.mark.usefixtures("world")
+
 RAN: list[Any] = []
 
 
@@ -34,7 +36,7 @@ def step(x: Any) -> Any:
 
 
 @task
-def total(values: list[int]) -> int:
+def total(values: list[Any]) -> int:
     """Note that it ran."""
     RAN.append("total")
     return sum(values)
@@ -74,7 +76,7 @@ def test_an_interrupted_flow_goes_on_where_it_was(world: World) -> None:
     """Nothing that has completed and is kept runs again; states, generations and parameters are right."""
 
     @flow
-    def main(count: int, *more: int) -> int:
+    def main(count: int, *more: int) -> Any:
         values = [step(n) for n in range(count)]
         return total(values) + stopping(more[0])
 
@@ -96,7 +98,7 @@ def test_a_completed_run_is_not_resumed(world: World) -> None:
     """There is nothing to do, and it stays completed."""
 
     @flow
-    def main() -> int:
+    def main() -> Any:
         return step(1)
 
     main()
@@ -105,7 +107,7 @@ def test_a_completed_run_is_not_resumed(world: World) -> None:
     assert world.flow_runs()[0].state_name == "Completed"
 
 
-def test_another_flow_refuses(world: World) -> None:
+def test_another_flow_refuses() -> None:
     """A run is resumed by its own flow only."""
     main = interrupted_once(lambda: step(1))
     with pytest.raises(KeyboardInterrupt):
@@ -130,17 +132,21 @@ def test_a_failed_run_is_tried_again(world: World) -> None:
         return 1
 
     @flow
-    def main() -> int:
-        return step(step.submit(flaky.submit()))  # type: ignore[no-any-return]
+    def main() -> Any:
+        return step(step.submit(flaky.submit()))
 
     with pytest.raises(ValueError, match="once"):
         main()
     assert main.resume("latest") == 1
-    assert [world.task_runs()[name].generation for name in ("flaky-0", "step-0", "step-1")] == [2, 2, 2]
+    assert [world.task_runs()[name].generation for name in ("flaky-0", "step-0", "step-1")] == [
+        2,
+        2,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_calls_in_another_order_find_their_results(world: World, seed: int) -> None:
+def test_calls_in_another_order_find_their_results(seed: int) -> None:
     """The order of calls is not part of what they are: every value comes back to its own call."""
     orders = [random.Random(seed * 2 + n).sample(range(20), 20) for n in (0, 1)]
 
@@ -209,11 +215,11 @@ def test_threads_with_the_context_find_their_results(world: World) -> None:
     assert len(world.task_runs()) == 30
 
 
-def test_what_is_not_kept_runs_again(world: World) -> None:
+def test_what_is_not_kept_runs_again() -> None:
     """A value that was too large for the journal is gone with its process; what followed it is kept."""
 
     @task
-    def size(data: bytes) -> int:
+    def size(data: Any) -> int:
         RAN.append("size")
         return len(data)
 
@@ -244,7 +250,9 @@ def test_what_nobody_asks_for_again_is_reported_and_cancelled(
     resumed.append(True)
     assert main.resume("latest") == 1
     assert set(world.states().values()) == {"Cancelled"}
-    assert "3 unfinished task runs of the earlier run were not asked for again: step-0," in caplog.text
+    assert (
+        "3 unfinished task runs of the earlier run were not asked for again: step-0," in caplog.text
+    )
     assert world.flow_runs()[0].state_name == "Completed"
 
 
@@ -317,11 +325,11 @@ def test_an_interrupt_in_a_task_leaves_nothing_open(world: World) -> None:
     assert set(world.states().values()) == {"Cancelled"}
 
 
-def test_resume_needs_the_parameters(world: World) -> None:
+def test_resume_needs_the_parameters() -> None:
     """A flow whose arguments could not be recorded says so, and what to do."""
 
     @flow
-    def main(lock: Any) -> None:
+    def main(_: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -330,7 +338,7 @@ def test_resume_needs_the_parameters(world: World) -> None:
         main.resume("latest")
 
 
-def test_runs_resume_by_name(world: World) -> None:
+def test_runs_resume_by_name() -> None:
     """`dflow.resume` finds the flow where it was defined."""
     with pytest.raises(KeyboardInterrupt):
         module_flow(4)

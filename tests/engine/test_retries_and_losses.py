@@ -16,6 +16,8 @@ from dflow.messages import StartConfirmed
 from dflow.testing import START, FakeClock, ScriptedRunner
 from tests.engine.world import World, start
 
+pytestmark = pytest.mark.usefixtures("world")
+
 
 @task
 def work(x: int = 0) -> int:
@@ -48,7 +50,11 @@ def test_a_retry_goes_out_when_its_time_has_come(world: World, runner: ScriptedR
     runner.succeed(runner.expect(3)[2], 7, at=world.clock.now())
     assert flow.result() == 7
     attempts = world.task_runs()["work-0"].attempts
-    assert [attempt.ending for attempt in attempts] == [Ending.RAISED, Ending.RAISED, Ending.SUCCEEDED]
+    assert [attempt.ending for attempt in attempts] == [
+        Ending.RAISED,
+        Ending.RAISED,
+        Ending.SUCCEEDED,
+    ]
 
 
 def test_a_retry_without_delay_goes_at_once(world: World, runner: ScriptedRunner) -> None:
@@ -132,9 +138,7 @@ def test_a_loss_after_the_start_is_charged(world: World, runner: ScriptedRunner)
 
 
 @pytest.mark.parametrize("cause", [Cause.SCALED_DOWN, Cause.SCHEDULER_LOST, Cause.DRIVER_LOST])
-def test_losses_that_are_nobodys_fault_are_free(
-    world: World, runner: ScriptedRunner, cause: Cause
-) -> None:
+def test_losses_that_are_nobodys_fault_are_free(runner: ScriptedRunner, cause: Cause) -> None:
     """Planned scale-down and lost schedulers cost nothing, started or not."""
     flow = start(one(max_worker_losses=0), runner)
     for number in range(1, 4):
@@ -146,7 +150,7 @@ def test_losses_that_are_nobodys_fault_are_free(
     assert not runner.works[-1].info.confirm_start
 
 
-def test_a_void_dispatch_goes_again(world: World, runner: ScriptedRunner) -> None:
+def test_a_void_dispatch_goes_again(runner: ScriptedRunner) -> None:
     """Without charge, under a number of its own, as the same attempt."""
     flow = start(one(), runner)
     runner.void(runner.expect(1)[0])
@@ -184,9 +188,7 @@ def test_news_that_is_doubled_late_or_stale_changes_nothing(
     assert flow.result() == ["right", 2]
 
 
-def test_an_outcome_without_a_start_opens_the_attempt(
-    world: World, runner: ScriptedRunner
-) -> None:
+def test_an_outcome_without_a_start_opens_the_attempt(world: World, runner: ScriptedRunner) -> None:
     """News of a start may be lost: the outcome tells it all."""
     flow = start(one(), runner)
     runner.succeed(runner.expect(1)[0], 1, at=START + 5)
@@ -199,7 +201,7 @@ def test_what_cannot_be_handed_over_fails_once(world: World) -> None:
     """A runner that refuses a dispatch fails it, with the very exception, and without a retry."""
 
     class Refusing(ScriptedRunner):
-        def dispatch(self, works: object) -> None:
+        def dispatch(self, _: object) -> None:
             raise OSError("no room")
 
     flow = start(one(retries=3), Refusing())
@@ -208,7 +210,7 @@ def test_what_cannot_be_handed_over_fails_once(world: World) -> None:
     assert world.task_runs()["work-0"].raised == 1
 
 
-def test_a_report_of_an_unknown_run_is_harmless(world: World, runner: ScriptedRunner) -> None:
+def test_a_report_of_an_unknown_run_is_harmless(runner: ScriptedRunner) -> None:
     """News of a task run that this driver never made is passed over."""
     flow = start(one(), runner)
     mine = runner.expect(1)[0]

@@ -10,7 +10,9 @@ import pytest
 from dflow import State, flow, task
 from dflow.errors import NoRunError
 from dflow.testing import ScriptedRunner
-from tests.engine.world import World, scripted
+from tests.engine.world import World, scripted, start
+
+pytestmark = pytest.mark.usefixtures("world")
 
 RAN: list[Any] = []
 
@@ -50,11 +52,11 @@ def test_a_subflow_is_a_child_in_the_same_journal(world: World) -> None:
     assert {run.flow_run_id for run in world.reader().task_runs()} == {one.id, two.id}
 
 
-def test_futures_go_into_and_out_of_subflows(world: World) -> None:
+def test_futures_go_into_and_out_of_subflows() -> None:
     """Arguments that are futures are waited for; what a subflow returns are values."""
 
     @flow
-    def doubled(values: list[int]) -> Any:
+    def doubled(values: list[Any]) -> Any:
         return [step.submit(2 * value) for value in values]
 
     @flow
@@ -75,7 +77,7 @@ def test_a_failed_subflow_raises_and_has_failed(world: World) -> None:
 
     def main() -> str:
         mine = step.submit("mine")
-        state: State = broken(return_state=True)  # type: ignore[call-arg,func-returns-value,assignment]
+        state: State = broken(return_state=True)  # type: ignore[call-arg,assignment]
         assert state.is_failed()
         with pytest.raises(ValueError, match="broken"):
             state.result()
@@ -151,7 +153,7 @@ def test_a_subflow_that_was_not_called_again_is_cancelled(world: World) -> None:
     assert [run.state_name for run in world.flow_runs()] == ["Completed", "Cancelled"]
 
 
-def test_retries_of_a_subflow_are_its_own(world: World) -> None:
+def test_retries_of_a_subflow_are_its_own() -> None:
     """A subflow with retries runs again without its caller."""
 
     @flow(retries=2)
@@ -220,7 +222,7 @@ def test_work_under_a_failed_flow_ends_with_it(world: World) -> None:
     assert {run.state_name for run in world.reader().task_runs()} == {"Cancelled"}
 
 
-def test_a_subflow_may_have_a_runner_of_its_own(world: World) -> None:
+def test_a_subflow_may_have_a_runner_of_its_own() -> None:
     """A value from another runner is fetched and handed over; the others use their parent's."""
     mine, its = ScriptedRunner(), ScriptedRunner()
 
@@ -235,8 +237,6 @@ def test_a_subflow_may_have_a_runner_of_its_own(world: World) -> None:
     def main() -> Any:
         return same(other(step.submit(1)))
 
-    from tests.engine.world import start
-
     running = start(main, mine)
     mine.succeed(mine.expect(1)[0], "a", kept=False)
     work = its.expect(1)[0]
@@ -248,7 +248,7 @@ def test_a_subflow_may_have_a_runner_of_its_own(world: World) -> None:
     assert running.result() == "c"
 
 
-def test_a_stray_thread_of_a_flow_is_told(world: World) -> None:
+def test_a_stray_thread_of_a_flow_is_told() -> None:
     """A thread without the flow's context gets an error that names what to do."""
     errors: list[BaseException] = []
 

@@ -139,7 +139,7 @@ DIFFERENT: list[Any] = [
     Path("a"), Path("b"), UUID(int=1), UUID(int=2), Colour.RED, Colour.GREEN, Colour, Rights.READ,
     Rights.READ | Rights.WRITE, Rights(0), re.IGNORECASE, "RED",
     Pair(1, 2), Point(1, 2), OtherPoint(1, 2), Loaded(1, 2), loaded(1), loaded(2), Model(a=1, b=2),
-    Model(a=1), Model(a=1, c=2), model(5), (1, 2), [1, 2], {"a": 1, "b": 3}, Point,
+    Model(a=1), Model.model_validate({"a": 1, "c": 2}), model(5), (1, 2), [1, 2], {"a": 1, "b": 3}, Point,
     named, other, prepared.fn, len, print, math.sin, int, str, np, math,
     functools.partial(named, 1), functools.partial(named, 2), functools.partial(named, x=1),
     Ref("a"), Ref("b"),
@@ -163,7 +163,7 @@ def test_no_two_look_alikes_collide() -> None:
 
 def test_what_is_inside_counts() -> None:
     """Each of these values in a container still differs from every other in the same container."""
-    for wrap in (lambda v: [v], lambda v: {"k": v}, lambda v: Point(v), lambda v: (0, (v,))):
+    for wrap in (lambda v: [v], lambda v: {"k": v}, Point, lambda v: (0, (v,))):
         assert len({fingerprint(wrap(value)) for value in DIFFERENT}) == len(DIFFERENT)
 
 
@@ -209,7 +209,8 @@ class Plain:
 
 REFUSED: list[Any] = [
     lambda x: x, made_by(2), Plain(), Plain().method, object(), threading.Lock(), (x for x in ""),
-    [].append, iter([]), np.array([object()]), np.ma.masked_array([1], mask=[True]), np.zeros(2).view(np.recarray),
+    [].append, iter([]), np.array([object()]), np.ma.masked_array([1], mask=[True]),
+    np.zeros(2).view(np.recarray),
     memoryview(b"a"), type("Local", (), {}), type("Sub", (str,), {})("a"), {1: object()}, {object()},
     Point(object()), [[lambda: 0]], Model(a=object()), functools.partial(lambda: 0),
     np.random.default_rng(0), np.add, list[int], str.upper, dict.fromkeys,
@@ -223,14 +224,22 @@ def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
         fingerprint(value)
 
 
+def nested(levels: int) -> Any:
+    """Return so many lists in one another."""
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def test_a_deep_nest_is_refused() -> None:
     """Beyond a hundred levels, and for a list that holds itself, there is no endless recursion."""
     endless: list[Any] = []
     endless.append(endless)
-    for value in (endless, functools.reduce(lambda inner, _: [inner], range(101), 0)):
+    for value in (endless, nested(101)):
         with pytest.raises(NoFingerprint, match="nested deeper"):
             fingerprint(value)
-    assert fingerprint(functools.reduce(lambda inner, _: [inner], range(99), 0))
+    assert fingerprint(nested(99))
 
 
 STABLE = """
@@ -251,7 +260,11 @@ def test_other_processes_and_hash_seeds_agree() -> None:
     for seed in "0", "1", "4242":
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.getcwd()}
         done = subprocess.run(
-            [sys.executable, "-c", STABLE], env=environment, check=True, capture_output=True, timeout=60
+            [sys.executable, "-c", STABLE],
+            env=environment,
+            check=True,
+            capture_output=True,
+            timeout=60,
         )
         found.append(json.loads(done.stdout))
     assert found[0] == found[1] == found[2]
@@ -281,7 +294,10 @@ def test_a_script_and_its_reloaded_self_agree(tmp_path: Path) -> None:
     """What lives in a script has the same fingerprint when the script is loaded again to resume it."""
     file = tmp_path / "script.py"
     file.write_text(SCRIPT)
-    again = "import sys, pathlib; from dflow import entrypoints as e; e.load_file(pathlib.Path(sys.argv[1])).shown()"
+    again = (
+        "import sys, pathlib; from dflow.entrypoints import load_file; "
+        "load_file(pathlib.Path(sys.argv[1])).shown()"
+    )
     said = {
         subprocess.run([sys.executable, *how], check=True, capture_output=True, timeout=60).stdout
         for how in ([str(file)], ["-c", again, str(file)])
