@@ -53,27 +53,22 @@ class Dispatcher:
             self._carrier.shutdown()
 
     def act(self, orders: Sequence[do.Command]) -> None:
-        """Act on commands that are durable."""
-        groups: dict[int, tuple[OpenRunner, list[Work]]] = {}
+        """Act on commands that are durable: each runner gets its own in groups."""
+        works: dict[int, tuple[OpenRunner, list[Work]]] = {}
+        keys: dict[tuple[int, type[do.Command]], tuple[OpenRunner, list[Key]]] = {}
         for order in orders:
             asked = self.asked.get(order.run_id)
             if asked is None:
                 continue
             if isinstance(order, do.Dispatch):
-                self._dispatch(order, asked, groups)
+                self._dispatch(order, asked, works)
             elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
-                self._instruct(asked.runner, order)
-        for runner, works in groups.values():
-            self._hand_over(runner, works)
-
-    def _instruct(self, runner: OpenRunner, order: do.Command) -> None:
-        match order:
-            case do.Withdraw():
-                runner.withdraw([(order.run_id, order.dispatch)])
-            case do.Stop():
-                runner.stop([(order.run_id, order.dispatch)])
-            case Release():
-                runner.release([(order.run_id, self._session.task_run(order.run_id).dispatch)])
+                _, group = keys.setdefault((id(asked.runner), type(order)), (asked.runner, []))
+                group.append((order.run_id, self._session.task_run(order.run_id).dispatch))
+        for runner, group_of_works in works.values():
+            self._hand_over(runner, group_of_works)
+        for (_, kind), (runner, group) in keys.items():
+            _instruct(runner, kind, group)
 
     def _dispatch(
         self,
@@ -188,3 +183,12 @@ class Dispatcher:
         if run.held is Held.JOURNAL:
             return Blob(self._session.kept_bytes(upstream_id))
         return Here(self._session.value(upstream_id))
+
+
+def _instruct(runner: OpenRunner, kind: type[do.Command], keys: Sequence[Key]) -> None:
+    if kind is do.Withdraw:
+        runner.withdraw(keys)
+    elif kind is do.Stop:
+        runner.stop(keys)
+    elif kind is Release:
+        runner.release(keys)
