@@ -48,7 +48,9 @@ def rebuild(info: ErrorInfo, what: str) -> Exception:
             why = f" (it cannot be rebuilt here: {problem!r})"
         else:
             if isinstance(error, Exception):
-                if error.__cause__ is None and info.traceback:
+                # Where Dask is loaded, pickles carry tracebacks and causes; the text has them all.
+                error.__traceback__ = None
+                if info.traceback:
                     error.__cause__ = RemoteTraceback(info.traceback)
                 return error
             why = ""

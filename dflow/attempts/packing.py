@@ -40,7 +40,7 @@ class Packer:
         try:
             arguments = self._dumps((call.args, dict(call.kwargs)))
         except Exception as error:
-            raise self._explain(call, error) from error
+            raise self._explain(call, error) from None
         return PackedCall(
             self._refer(call.function), arguments, self._pack_shared(call), call.has_refs
         )
@@ -57,7 +57,7 @@ class Packer:
             try:
                 self._shared = call.shared, self._dumps(dict(call.shared))
             except Exception as error:
-                raise self._explain(call, error) from error
+                raise self._explain(call, error) from None
         return self._shared[1]
 
     def _dumps(self, value: Any) -> bytes:

@@ -148,7 +148,7 @@ def dispatch(run: TaskRun, event: ev.UpstreamsMet) -> tuple[Changes, tuple[do.Co
 def start(run: TaskRun, event: ev.AttemptStarted) -> tuple[Changes, tuple[do.Command, ...]]:
     """Open an attempt."""
     attempts = opened(run, event.dispatch, event.at, event.worker)
-    return {"attempts": attempts, "state_name": "Running", "message": "", "suspect": False}, ()
+    return {"attempts": attempts, "state_name": "Running", "message": ""}, ()
 
 
 def start_and_stop(

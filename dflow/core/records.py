@@ -162,7 +162,7 @@ class TaskRun:
 
     `dispatch` numbers every handing-over to a runner and is never used twice; `raised` and `losses`
     are what has been spent of the budgets in `policy`. A `suspect` was assigned to a worker that died
-    before anything was heard of a start: its next start must be confirmed before its body runs.
+    before anything was heard of a start: from then on its starts are confirmed before its body runs.
     """
 
     id: str

@@ -87,7 +87,13 @@ def referred(scope: Scope, value: T) -> tuple[T, tuple[Upstream, ...]]:
         found[future.task_run_id] = Upstream(future.task_run_id)
         return Ref(future.task_run_id)
 
-    sent: T = swap(value, refer, TaskFuture)
+    try:
+        sent: T = swap(value, refer, TaskFuture)
+    except RecursionError:
+        raise ParameterError(
+            "An argument contains itself, or is nested too deep to look for futures in it. "
+            "Pass it in pieces."
+        ) from None
     return sent, tuple(found.values())
 
 

@@ -166,7 +166,7 @@ class Ledger:
         """
         self._cancel_left_flows(flow_run_id, at)
         left = [run for run in self.unfinished_under(flow_run_id) if run.id not in self.claims]
-        for run in reversed(left):
+        for run in left:
             self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
         return [run.name for run in left]
 

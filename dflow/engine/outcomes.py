@@ -19,7 +19,9 @@ def failure(run: TaskRun, root: TaskRun, live: BaseException | None) -> BaseExce
     `root` is the task run with which a chain of upstream failures began (or `run` itself), `live` the
     exception object where it was raised in this process.
     """
-    return failure_of(run.name, run.state_name, run.message, root.error, live, root.state_name)
+    return failure_of(
+        run.name, run.state_name, run.message, root.error, live, root.state_name, root.name
+    )
 
 
 def failure_of(
@@ -29,6 +31,7 @@ def failure_of(
     error: ErrorInfo | None,
     live: BaseException | None = None,
     root_state_name: str | None = None,
+    root_name: str | None = None,
 ) -> BaseException:
     """Return what to raise for a run in a final state, in words or as the exception that its code raised.
 
@@ -37,7 +40,7 @@ def failure_of(
     """
     raised = (root_state_name or state_name) in ("Failed", "TimedOut")
     if state_name in ("Failed", "TimedOut", "UpstreamFailed") and raised and error is not None:
-        original = live if isinstance(live, Exception) else rebuild(error, f"'{name}'")
+        original = live if isinstance(live, Exception) else rebuild(error, f"'{root_name or name}'")
         if state_name == "UpstreamFailed":
             _note(original, f"'{name}' did not run. {message}")
         return original

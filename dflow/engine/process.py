@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,29 @@ def process() -> Process:
             _process = None
         if _process is None:
             _process = _opened(wanted)
-            atexit.unregister(shutdown)
-            atexit.register(shutdown)
+            _end_at_exit()
         return _process
+
+
+@cache
+def _end_at_exit() -> None:
+    """Let the ambient session end at exit, and then `shutdown` run.
+
+    The session ends before the standard library ends the executors that runners stand on, which is before
+    anything that is registered with ``atexit``: ``threading`` keeps a list of its own for them, the last entry
+    first, which has no public name. Flows in other threads go on until these end.
+    """
+    atexit.register(shutdown)
+    register: Callable[[Callable[[], None]], object] = getattr(
+        threading, "_register_atexit", atexit.register
+    )
+    register(_end_ambient)
+
+
+def _end_ambient() -> None:
+    with _lock:
+        if _process is not None and _process.pid == os.getpid():
+            _close_ambient()
 
 
 def _forget_parent() -> None:
@@ -286,4 +307,3 @@ def shutdown() -> None:
         _used.clear()
         _process.journal.close()
         _process = None
-        atexit.unregister(shutdown)

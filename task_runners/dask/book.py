@@ -83,6 +83,7 @@ class Book:
     _by_key: dict[Key, Entry] = field(default_factory=dict)
     _by_ticket: dict[int, Entry] = field(default_factory=dict)
     _due: dict[int, Entry] = field(default_factory=dict)
+    _behind: dict[int, list[tuple[Entry, str]]] = field(default_factory=dict)
 
     # What the driver does ---------------------------------------------------------------------------
 
@@ -113,6 +114,17 @@ class Book:
     def void(self, entry: Entry, cause: Cause, message: str = "") -> None:
         """End a dispatch for no fault of its body."""
         self._end(entry, DispatchVoided(**_of(entry), cause=cause, message=message))
+
+    def void_behind(self, entry: Entry, message: str) -> None:
+        """Void a dispatch that cannot run, once all that it depends on has ended.
+
+        Its driver must hear of those ends first: before them it would send the dispatch out again at once.
+        """
+        open_one = next((up for up in entry.upstreams if not up.ended), None)
+        if open_one is None:
+            self.void(entry, Cause.UPSTREAM, message)
+        else:
+            self._behind.setdefault(open_one.ticket, []).append((entry, message))
 
     # What attempts say --------------------------------------------------------------------------------
 
@@ -212,7 +224,7 @@ class Book:
         for upstream in entry.upstreams:
             if upstream.good and upstream.dead:
                 self.lost(upstream)
-        self.void(entry, Cause.UPSTREAM, message)
+        self.void_behind(entry, message)
 
     def lost(self, entry: Entry) -> None:
         """A value that was there cannot be had any more."""
@@ -311,6 +323,9 @@ class Book:
         self.news.append(event)
         if not good:
             self._remove(entry)
+        for dependent, message in self._behind.pop(entry.ticket, ()):
+            if not dependent.ended:
+                self.void_behind(dependent, message)
 
     def _remove(self, entry: Entry) -> None:
         del self._by_key[entry.key]

@@ -14,7 +14,6 @@ from typing import Any
 
 from dflow.attempts import clock
 from dflow.attempts.pickling import loads
-from dflow.core.records import Cause
 from dflow.errors import MissingResult
 from dflow.messages import AtRunner, Down, Key, Settled, Up, Work
 from dflow.ports import Host
@@ -112,9 +111,7 @@ class OpenDask:
         if len(ups) < len(sources) or lost:
             for up in lost:
                 self._book.lost(up)
-            self._book.void(
-                entry, Cause.UPSTREAM, "What it depends on is not on the cluster any more."
-            )
+            self._book.void_behind(entry, "What it depends on is not on the cluster any more.")
             return
         try:
             self._courier.draft(draft, work, entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -136,7 +137,8 @@ def test_what_cannot_be_rebuilt_keeps_its_words(kind: str) -> None:
     error = ODD[kind]()
     rebuilt = rebuild(capture(raised(error)), "'prepare-0'")
     if not isinstance(rebuilt, TaskFailedError):
-        assert kind == "without text"
+        # Where Dask is loaded, it has taught pickle to rebuild an exception without its __init__.
+        assert kind == "without text" or (kind == "lost on the way" and "tblib" in sys.modules)
         return
     assert str(rebuilt).startswith("'prepare-0' raised ")
     assert type(error).__name__ in rebuilt.type_name

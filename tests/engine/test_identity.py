@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +17,7 @@ from dflow import flow, task
 from dflow.attempts.context import current
 from dflow.engine.context import current_scope
 from dflow.engine.identity import Children
+from dflow.engine.scope import Scope
 from tests.engine.world import World
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -120,19 +123,30 @@ def test_a_future_counts_by_who_makes_it() -> None:
     assert main()
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Let threads take turns as often as Python can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_all_threads_of_a_body_count_together() -> None:
     """Threads of a task that ask for the first time, all at once, get one scope."""
     together = threading.Barrier(8)
 
     @task
     def calling() -> int:
-        def ask(_: int) -> int:
+        def ask() -> Scope:
             together.wait(10)
-            return id(current_scope())
+            return current_scope()
 
         with ThreadPoolExecutor(8) as pool:
-            asked = [pool.submit(contextvars.copy_context().run, ask, n) for n in range(8)]
-            return len({call.result() for call in asked})
+            asked = [pool.submit(contextvars.copy_context().run, ask) for _ in range(8)]
+            scopes = [call.result() for call in asked]
+            return len({id(scope) for scope in scopes})
 
     assert flow(lambda: [calling() for _ in range(20)])() == [1] * 20
 

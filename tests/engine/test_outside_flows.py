@@ -115,10 +115,12 @@ assert f(3) == 3
 
 def test_a_body_that_outlives_its_flow_is_told() -> None:
     """What it asks for after the end raises at once; it does not wait for ever, nor does the process."""
-    go, ended, errors = threading.Event(), threading.Event(), list[BaseException]()
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+    errors: list[BaseException] = []
 
     @task
     def slow() -> None:
+        begun.set()
         go.wait(10)
         for call in (lambda: step(1), lambda: step.submit(1), lambda: step.map([1])):
             try:
@@ -131,6 +133,7 @@ def test_a_body_that_outlives_its_flow_is_told() -> None:
     @flow(task_runner="threads", log_prints=True)
     def main() -> None:
         slow.submit()
+        begun.wait(10)
         raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"):

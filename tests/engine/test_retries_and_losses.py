@@ -202,11 +202,13 @@ def test_what_cannot_be_handed_over_fails_once(world: World) -> None:
 
     class Refusing(ScriptedRunner):
         def dispatch(self, _: object) -> None:
-            raise OSError("no room")
+            raise error
 
+    error = OSError("no room")
     flow = start(one(retries=3), Refusing())
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(OSError, match="no room") as caught:
         flow.result()
+    assert caught.value is error
     assert world.task_runs()["work-0"].raised == 1
 
 

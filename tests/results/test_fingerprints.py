@@ -90,10 +90,10 @@ class Model(pydantic.BaseModel):
     _hidden: int = pydantic.PrivateAttr(default=0)
 
 
-def loaded(more: int) -> Loaded:
-    """Return a dataclass with an attribute that is no field."""
+def with_more(**more: int) -> Loaded:
+    """Return a dataclass with attributes that are no fields, in this order."""
     made = Loaded(1, 2)
-    made.more = more  # type: ignore[attr-defined]  # the point of it
+    vars(made).update(more)
     return made
 
 
@@ -138,7 +138,7 @@ DIFFERENT: list[Any] = [
     MOMENT.astimezone(timezone(timedelta(hours=2))), MOMENT.astimezone(UTC),
     Path("a"), Path("b"), UUID(int=1), UUID(int=2), Colour.RED, Colour.GREEN, Colour, Rights.READ,
     Rights.READ | Rights.WRITE, Rights(0), re.IGNORECASE, "RED",
-    Pair(1, 2), Point(1, 2), OtherPoint(1, 2), Loaded(1, 2), loaded(1), loaded(2), Model(a=1, b=2),
+    Pair(1, 2), Point(1, 2), OtherPoint(1, 2), Loaded(1, 2), with_more(x=1), with_more(x=2), Model(a=1, b=2),
     Model(a=1), Model.model_validate({"a": 1, "c": 2}), model(5), (1, 2), [1, 2], {"a": 1, "b": 3}, Point,
     named, other, prepared.fn, len, print, math.sin, int, str, np, math,
     functools.partial(named, 1), functools.partial(named, 2), functools.partial(named, x=1),
@@ -181,6 +181,7 @@ def test_what_is_inside_counts() -> None:
         (Path("a/b"), PurePosixPath("a/b")),
         (Point([1], {"x": 2}), Point([1], {"x": 2})),
         (Model(a=[1]), Model(a=[1], b=0)),
+        (with_more(x=1, y=2), with_more(y=2, x=1)),
         (functools.partial(named, x=1), functools.partial(named, x=1)),
         ("a" * 1000, "".join(["a"] * 1000)),
     ],
