@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.text import Text
 
 from dflow import runs
@@ -17,7 +18,7 @@ SHORT_ID = 12
 
 
 def ls(
-    *, limit: Annotated[int, Parameter(("--limit", "-n"))] = LIMIT, as_json: AsJson = False
+    *, limit: Annotated[int, Parameter(("--limit", "-n"), validator=Number(gte=0))] = LIMIT, as_json: AsJson = False
 ) -> int:
     """List runs, the newest first.
 

@@ -50,6 +50,10 @@ def show(level: int, message: str) -> None:
     logging.getLogger(SHOWN).log(level, message)
 
 
+KEPT = "\n\t"
+"""Control characters that log lines may have."""
+
+
 def escaped(text: str, keep: str = "") -> str:
     """Return text with escapes for what would move a cursor, change a colour or turn the writing round."""
     return "".join(char if char in keep or char.isprintable() else _escape(char) for char in text)
@@ -73,7 +77,7 @@ def echo(entries: Sequence[LogEntry], name_of: Callable[[str], str]) -> None:
             who += f" (attempt {entry.attempt})"
         if entry.worker:
             who += f" @ {entry.worker}"
-        show(entry.level, f"{logging.getLevelName(entry.level):<7} {who} | {entry.message}")
+        show(entry.level, f"{logging.getLevelName(entry.level):<7} {who} | {escaped(entry.message, KEPT)}")
 
 
 def announce(run: TaskRun | FlowRun) -> None:

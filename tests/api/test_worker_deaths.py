@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from dflow import flow, runs, task, unmapped
-from dflow.core.events import Event
+from dflow.core.events import Event, UpstreamsMet
 from dflow.core.records import Cause, Ending, Stage
 from dflow.ports import TaskRunner
 from tests.api.test_flows_and_tasks import add, record
@@ -68,9 +68,7 @@ def test_what_waits_on_a_dead_worker_is_not_sent_out_in_a_loop(
 
     assert main() == ["UpstreamFailed"] * 3
     task_runs, _ = record()
-    sent_out = Counter(
-        event.task_run_id for event in events() if type(event).__name__ == "UpstreamsMet"
-    )
+    sent_out = Counter(e.task_run_id for e in events() if isinstance(e, UpstreamsMet))
     assert {run.stage for run in task_runs.values()} == {Stage.CRASHED, Stage.FAILED}
     assert max(sent_out.values()) <= 4
 

@@ -274,7 +274,7 @@ def test_a_condition_that_refuses_ends_it() -> None:
 
 
 def test_a_suspect_must_confirm_its_start() -> None:
-    """After its worker died with nothing heard, the next start is confirmed, until one is heard of."""
+    """After its worker died with nothing heard, its starts are confirmed."""
     run = lived(Policy(), *DISPATCHED, ev.WorkerLost)
     assert (run.suspect, run.losses, run.attempts) == (True, 0, ())
     run, orders = step(run, example(ev.UpstreamsMet, run))

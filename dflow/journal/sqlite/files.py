@@ -42,7 +42,7 @@ def check_owner(path: Path, uid: int) -> None:
         raise folder_failure(error, path) from error
     if owner != uid:
         raise JournalUnavailable(
-            f"The journal '{path}' belongs to the user '{_name(owner)}'. "
+            f"'{path}' belongs to the user '{_name(owner)}'. "
             "Set DFLOW_HOME to a folder of your own."
         )
 

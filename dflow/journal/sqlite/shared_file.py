@@ -78,6 +78,7 @@ class SharedFile:
         with self._lock:
             if self._connection is None:
                 self.make()
+                check_owner(self.path.parent, self._uid)
                 check_owner(self.path, self._uid)
                 connection = Connection(self.path, "rw")
                 try:
