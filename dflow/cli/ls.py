@@ -18,7 +18,9 @@ SHORT_ID = 12
 
 
 def ls(
-    *, limit: Annotated[int, Parameter(("--limit", "-n"), validator=Number(gte=0))] = LIMIT, as_json: AsJson = False
+    *,
+    limit: Annotated[int, Parameter(("--limit", "-n"), validator=Number(gte=0))] = LIMIT,
+    as_json: AsJson = False,
 ) -> int:
     """List runs, the newest first.
 

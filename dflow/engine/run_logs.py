@@ -77,7 +77,10 @@ def echo(entries: Sequence[LogEntry], name_of: Callable[[str], str]) -> None:
             who += f" (attempt {entry.attempt})"
         if entry.worker:
             who += f" @ {entry.worker}"
-        show(entry.level, f"{logging.getLevelName(entry.level):<7} {who} | {escaped(entry.message, KEPT)}")
+        show(
+            entry.level,
+            f"{logging.getLevelName(entry.level):<7} {who} | {escaped(entry.message, KEPT)}",
+        )
 
 
 def announce(run: TaskRun | FlowRun) -> None:
