@@ -123,13 +123,13 @@ class MemoryRunJournal(MemoryRunReader):
     def _without_value(self, event: Any) -> Event:
         """Keep the value that the event carries apart, in place of an earlier one."""
         if not hasattr(event, "value"):
-            return event  # type: ignore[no-any-return]
+            return event  # type: ignore[no-any-return]  # narrowed by its kind
         owner = getattr(event, "task_run_id", None) or event.flow_run_id
         self._record.values.pop(owner, None)
         if event.value is None:
-            return event  # type: ignore[no-any-return]
+            return event  # type: ignore[no-any-return]  # narrowed by its kind
         self._record.values[owner] = event.value
-        return replace(event, value=None)  # type: ignore[no-any-return]
+        return replace(event, value=None)  # type: ignore[no-any-return]  # narrowed by its kind
 
 
 class MemoryCatalog:

@@ -98,7 +98,7 @@ def adopt(configuration: dict[str, Any]) -> None:
     sys.argv[:] = configuration["argv"]
     os.chdir(configuration["cwd"])
     if configuration["original_dir"] is not None:
-        process.ORIGINAL_DIR = configuration["original_dir"]  # type: ignore[attr-defined]
+        process.ORIGINAL_DIR = configuration["original_dir"]  # type: ignore[attr-defined]  # not in its stubs
     sys.modules["__main__"] = stand_in(configuration["script"])
 
 

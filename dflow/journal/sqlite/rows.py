@@ -46,7 +46,7 @@ def check(fits: bool, what: str) -> None:
 
 def pack(data: Any) -> bytes:
     """Return plain data as msgpack; text may hold lone surrogates, as names of files do."""
-    return msgpack.packb(data, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
+    return msgpack.packb(data, unicode_errors="surrogatepass")  # type: ignore[no-any-return]  # untyped
 
 
 def unpack(blob: bytes) -> Any:
