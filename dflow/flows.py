@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from dflow.attempts.context import FlowInfo, RunContext, current
@@ -19,30 +18,16 @@ from dflow.engine.context import current_scope
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.flow_runs import Ended
 from dflow.engine.futures import state_of
+from dflow.engine.options import FlowOptions, changed
 from dflow.engine.scope import Status
 from dflow.engine.session import Session
 from dflow.engine.signals import terminating_as_interrupt
 from dflow.errors import DefinitionError, MissingMainGuard, NotResumable
 from dflow.ports import RunEntry
 from dflow.states import StateType
-from dflow.tasks import changed
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowOptions:
-    """What can be said of a flow besides its function; the meanings are those of `flow`."""
-
-    name: str | None = None
-    description: str | None = None
-    version: str | None = None
-    flow_run_name: str | None = None
-    retries: int = 0
-    retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0
-    task_runner: Any = None
-    log_prints: bool | None = None
 
 
 class Flow(Generic[P, R]):
@@ -142,7 +127,7 @@ class Flow(Generic[P, R]):
 
     def _run_name(self, made_up: str) -> str:
         name = self._options.flow_run_name
-        return made_up if name is None else name
+        return name if isinstance(name, str) else made_up
 
     def _check_guard(self) -> None:
         if being_imported_by_a_worker():

@@ -20,7 +20,11 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptInfo:
-    """What an attempt knows of itself. `small` is the size in bytes up to which a value rides along."""
+    """What an attempt knows of itself.
+
+    `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
+    the tags that hold for whatever it calls, `checkpoints` the folder of its root flow run's checkpoints.
+    """
 
     task_run_id: str
     dispatch: int
@@ -37,6 +41,9 @@ class AttemptInfo:
     log_level: int = 20
     small: int = 16_384
     confirm_start: bool = False
+    timeout: float | None = None
+    around: tuple[str, ...] = ()
+    checkpoints: str = ""
 
     @property
     def key(self) -> Key:
@@ -75,6 +82,22 @@ class Here:
 Input = AtRunner | Blob | Here
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where and when a task run may go, for runners that have such things; others ignore it.
+
+    `resources` are (name, amount) that its worker must have free, `workers` the addresses or names of those
+    that may run it (none: all), and of what waits a higher `priority` goes first.
+    """
+
+    resources: tuple[tuple[str, float], ...] = ()
+    priority: int = 0
+    workers: tuple[str, ...] = ()
+
+
+ANYWHERE = Placement()
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """One dispatch: a call, packed by the runner that gets it, and where the values it needs are."""
@@ -82,6 +105,7 @@ class Work:
     info: AttemptInfo
     call: Any
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    placement: Placement = ANYWHERE
 
 
 # Up ------------------------------------------------------------------------------------------------
@@ -106,12 +130,15 @@ class LogEntry:
 class CallOptions:
     """How the task runs of one submission are to be run, apart from what decides their life.
 
-    With `here` the body runs where the call was made: a direct call.
+    With `here` the body runs where the call was made: a direct call. `around` are the tags that hold for
+    whatever is called inside, `max_in_flight` is how many of them may be under way at once.
     """
 
-    tags: tuple[str, ...] = ()
     log_prints: bool = False
     here: bool = False
+    around: tuple[str, ...] = ()
+    placement: Placement = ANYWHERE
+    max_in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

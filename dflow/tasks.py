@@ -11,7 +11,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from dflow.attempts.context import current
@@ -20,6 +20,7 @@ from dflow.core.records import Policy
 from dflow.engine import calls, definitions
 from dflow.engine.context import current_scope
 from dflow.engine.futures import TaskFuture, TaskFutureList, state_of
+from dflow.engine.options import TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
@@ -27,21 +28,6 @@ from dflow.states import State
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOptions:
-    """What can be said of a task besides its function; the meanings are those of `task`."""
-
-    name: str | None = None
-    description: str | None = None
-    tags: Iterable[str] | None = None
-    version: str | None = None
-    retries: int = 0
-    retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0
-    retry_jitter_factor: float | None = None
-    log_prints: bool | None = None
-    max_worker_losses: int = 3
 
 
 class Task(Generic[P, R]):
@@ -129,6 +115,7 @@ class Task(Generic[P, R]):
             items=tuple(items),
             upstreams=common,
             policy=self._policy,
+            tags=self.tags,
         )
         if items:
             scope.submit(event, [item.call for item in prepared], self._call_options())
@@ -160,6 +147,7 @@ class Task(Generic[P, R]):
             name=name,
             upstreams=prepared.upstreams,
             policy=self._policy,
+            tags=self.tags,
         )
         return event, prepared.call
 
@@ -169,7 +157,7 @@ class Task(Generic[P, R]):
         if log_prints is None:
             context = current()
             log_prints = context is not None and context.info.log_prints
-        return CallOptions(tags=self.tags, log_prints=log_prints, here=here)
+        return CallOptions(log_prints=log_prints, here=here)
 
     def __repr__(self) -> str:
         return f"<Task '{self.name}'>"
@@ -220,24 +208,6 @@ def _call_for_state(scope: Scope, event: TaskCreated, call: Any, options: CallOp
 
         return state_of(status, outcome)
     return state_of(scope.status(event.task_run_id), lambda: value)
-
-
-O = TypeVar("O")  # noqa: E741  (a kind of options)
-
-
-def changed(options: O, changes: dict[str, Any], what: str) -> O:
-    """Return options with some changed; None clears one. Raises `DefinitionError` for unknown names."""
-    defaults = type(options)()
-    known = type(options).__slots__  # type: ignore[attr-defined]  # options are slotted dataclasses
-    unknown = [name for name in changes if name not in known]
-    if unknown:
-        raise DefinitionError(
-            f"{what} has no option '{unknown[0]}'. Its options are: {', '.join(known)}."
-        )
-    cleared = {
-        name: getattr(defaults, name) if value is None else value for name, value in changes.items()
-    }
-    return replace(options, **cleared)  # type: ignore[type-var]  # options are dataclasses
 
 
 @overload

@@ -31,7 +31,8 @@ class RunContext:
     """A flow run or an attempt of a task run, and its link to the driver.
 
     `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something.
-    `notes` is a place where the rooms above keep what belongs to this execution of the body.
+    `notes` is a place where the rooms above keep what belongs to this execution of the body, `at_end` what
+    they want done once the body has ended.
     """
 
     info: AttemptInfo | FlowInfo
@@ -39,6 +40,7 @@ class RunContext:
     worker: str = ""
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, Any] = field(default_factory=dict)
+    at_end: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def task_run_id(self) -> str | None:

@@ -51,6 +51,14 @@ class SetTimer(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class SetDeadline(Command):
+    """Count the attempt as timed out when it has not ended in `seconds` from now."""
+
+    dispatch: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settle(Command):
     """The run is final: show its outcome, and tell those that wait for it."""
 

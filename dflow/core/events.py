@@ -50,6 +50,7 @@ class TaskCreated(TaskEvent):
     upstreams: tuple[Upstream, ...] = ()
     policy: Policy = Policy()
     generation: int = 1
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,14 @@ class MapCreated(Event):
     upstreams: tuple[Upstream, ...] = ()
     policy: Policy = Policy()
     generation: int = 1
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRunNamed(TaskEvent):
+    """The name of a task run was made from values that it had to wait for."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +117,14 @@ class Outcome(Report):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSucceeded(Outcome):
-    """The body returned. A small value rides along as `value`, pickled; a large one stays where it is."""
+    """The body returned. A small value rides along as `value`, pickled; a large one stays where it is.
+
+    `message` is that of a state that the body made by hand.
+    """
 
     held: Held = Held.RUNNER
     value: bytes | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +143,15 @@ class AttemptTimedOut(Outcome):
     error: ErrorInfo
     retriable: bool = True
     luck: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateReturned(Outcome):
+    """The body returned a state made by hand: `state_name` is Failed, Crashed or Cancelled. It is final."""
+
+    state_name: str
+    message: str = ""
+    error: ErrorInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +257,7 @@ class FlowRunCreated(FlowEvent):
     flow_name: str
     name: str
     policy: Policy = Policy()
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +284,7 @@ class FlowRunReturned(FlowEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunRaised(FlowEvent):
-    """The body of a flow raised, or ran past its deadline (`state_name` TimedOut)."""
+    """The body of a flow raised. `state_name` is Failed, TimedOut, Crashed or Cancelled."""
 
     error: ErrorInfo
     state_name: str = "Failed"

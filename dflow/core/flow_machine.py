@@ -39,9 +39,9 @@ def may_retry(run: FlowRun, event: ev.FlowRunRaised) -> bool:
 
 
 def ends_as(target: FlowStage) -> FlowGuard:
-    """Return the guard that holds when the state worked out for the return value is `target`."""
+    """Return the guard that holds when the state that was worked out is `target`."""
 
-    def guard(run: FlowRun, event: ev.FlowRunReturned) -> bool:
+    def guard(run: FlowRun, event: ev.FlowRunReturned | ev.FlowRunRaised) -> bool:
         kind = TYPE_OF_NAME.get(event.state_name)
         return kind is not None and kind.value.lower() == target.value
 
@@ -79,7 +79,7 @@ def settle(run: FlowRun, event: ev.FlowRunReturned) -> tuple[Changes, tuple[do.C
 
 
 def fail(run: FlowRun, event: ev.FlowRunRaised) -> tuple[Changes, tuple[do.Command, ...]]:
-    """End failed; no retry is left."""
+    """End as the event says; no retry is left, or none is due."""
     changes: Changes = {
         "raised": run.raised + 1,
         "error": event.error,
@@ -152,6 +152,8 @@ def _rows() -> Iterator[FlowRow]:
             yield FlowRow(stage, ev.FlowRunReturned, ends_as(target), target, settle)
         yield FlowRow(stage, ev.FlowRunStopped, always, is_cancelled, cancelled)
     yield FlowRow(running, ev.FlowRunRaised, may_retry, retry, retry_later)
+    yield FlowRow(running, ev.FlowRunRaised, ends_as(crashed), crashed, fail)
+    yield FlowRow(running, ev.FlowRunRaised, ends_as(is_cancelled), is_cancelled, fail)
     yield FlowRow(running, ev.FlowRunRaised, always, failed, fail)
     yield FlowRow(cancelling, ev.FlowRunRaised, always, is_cancelled, cancelled)
 
@@ -200,5 +202,6 @@ def create(event: ev.FlowRunCreated) -> FlowStep:
         created_at=event.at,
         changed_at=event.at,
         policy=event.policy,
+        tags=event.tags,
     )
     return run, ()

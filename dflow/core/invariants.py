@@ -214,7 +214,8 @@ def _losses(change: TaskChange) -> Iterator[str]:
     spent = after.losses > after.policy.max_worker_losses
     if counts and spent and not after.stage.final:
         yield f"is tried again after {after.losses} worker losses"
-    if after.stage is Stage.CRASHED and not (counts and spent):
+    by_hand = isinstance(event, ev.StateReturned)
+    if after.stage is Stage.CRASHED and not (counts and spent) and not by_hand:
         yield f"crashed after {after.losses} worker losses"
 
 

@@ -26,6 +26,7 @@ from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import Attempt, Cause, Ending, ErrorInfo, Held, Stage, TaskRun
 from dflow.core.retry import delay, losses_left, retries_left
+from dflow.states import TYPE_OF_NAME
 
 Changes = dict[str, Any]
 Step = tuple[TaskRun, tuple[do.Command, ...]]
@@ -94,6 +95,22 @@ def value_lost(run: TaskRun, event: ev.Report) -> bool:
     return current(run, event) and run.held is Held.LOST
 
 
+def other_name(run: TaskRun, event: ev.TaskRunNamed) -> bool:
+    """The name is another one."""
+    return event.name != run.name
+
+
+def returned(target: Stage) -> Guard:
+    """Return the guard that holds for a current report of a state made by hand that is `target`."""
+
+    def guard(run: TaskRun, event: ev.StateReturned) -> bool:
+        return current(run, event) and TYPE_OF_NAME[event.state_name].value.lower() == target.value
+
+    guard.__name__ = f"returned_{target.value}"
+    guard.__doc__ = f"The report is current, and the state that was returned is {target.value}."
+    return guard
+
+
 # Effects: what else changes, and what is to be done ------------------------------------------------
 
 
@@ -146,9 +163,16 @@ def dispatch(run: TaskRun, event: ev.UpstreamsMet) -> tuple[Changes, tuple[do.Co
 
 
 def start(run: TaskRun, event: ev.AttemptStarted) -> tuple[Changes, tuple[do.Command, ...]]:
-    """Open an attempt."""
+    """Open an attempt, and set its deadline if it has one."""
     attempts = opened(run, event.dispatch, event.at, event.worker)
-    return {"attempts": attempts, "state_name": "Running", "message": ""}, ()
+    timeout = run.policy.timeout
+    orders = () if timeout is None else (do.SetDeadline(run.id, event.dispatch, timeout),)
+    return {"attempts": attempts, "state_name": "Running", "message": ""}, orders
+
+
+def rename(run: TaskRun, event: ev.TaskRunNamed) -> tuple[Changes, tuple[do.Command, ...]]:
+    """Take a new name."""
+    return {"name": event.name}, ()
 
 
 def start_and_stop(
@@ -164,9 +188,22 @@ def succeed(run: TaskRun, event: ev.AttemptSucceeded) -> tuple[Changes, tuple[do
     changes: Changes = {
         "attempts": closed(run, event, Ending.SUCCEEDED),
         "state_name": "Completed",
-        "message": "",
+        "message": event.message,
         "held": event.held,
         "error": None,
+    }
+    return changes, (do.Settle(run.id),)
+
+
+def end_as_returned(
+    run: TaskRun, event: ev.StateReturned
+) -> tuple[Changes, tuple[do.Command, ...]]:
+    """Close the attempt; the task run ends in the state that its body made by hand."""
+    changes: Changes = {
+        "attempts": closed(run, event, Ending.RETURNED, error=event.error),
+        "state_name": event.state_name,
+        "message": event.message,
+        "error": event.error,
     }
     return changes, (do.Settle(run.id),)
 
@@ -302,7 +339,8 @@ def stop(run: TaskRun, event: ev.CancelRequested) -> tuple[Changes, tuple[do.Com
 
 def _cancelled_by(ending: Ending) -> Effect:
     def effect(run: TaskRun, event: ev.TaskEvent) -> tuple[Changes, tuple[do.Command, ...]]:
-        error = event.error if isinstance(event, ev.AttemptRaised | ev.AttemptTimedOut) else None
+        failures = ev.AttemptRaised | ev.AttemptTimedOut | ev.StateReturned
+        error = event.error if isinstance(event, failures) else None
         cause = event.cause if isinstance(event, ev.WorkerLost) else None
         changes, orders = cancel(run, event)
         attempts = closed(run, event, ending, error=error, cause=cause)
@@ -413,6 +451,9 @@ def _rows() -> Iterator[Row]:
             yield Row(stage, failure, may_retry, retry, retry_later)
             yield Row(stage, failure, current, failed, fail)
         yield Row(stage, ev.AttemptStopped, current, cancelled, _cancelled_by(Ending.STOPPED))
+        for target in (failed, crashed, cancelled):
+            yield Row(stage, ev.StateReturned, returned(target), target, end_as_returned)
+        yield Row(stage, ev.TaskRunNamed, other_name, stage, rename)
 
     yield Row(running, ev.DispatchVoided, current, waiting, lose)
     yield Row(running, ev.WorkerLost, free_loss, waiting, lose)
@@ -433,6 +474,7 @@ def _rows() -> Iterator[Row]:
     yield Row(cancelling, ev.AttemptRaised, current, cancelled, _cancelled_by(Ending.RAISED))
     yield Row(cancelling, ev.AttemptTimedOut, current, cancelled, _cancelled_by(Ending.TIMED_OUT))
     yield Row(cancelling, ev.AttemptStopped, current, cancelled, _cancelled_by(Ending.STOPPED))
+    yield Row(cancelling, ev.StateReturned, current, cancelled, _cancelled_by(Ending.RETURNED))
     yield Row(cancelling, ev.WorkerLost, current, cancelled, _cancelled_by(Ending.LOST))
     yield Row(cancelling, ev.DispatchVoided, current, cancelled, _cancelled_by(Ending.STOPPED))
     yield Row(cancelling, ev.StopExpired, current, cancelled, abandon)
@@ -494,6 +536,7 @@ def create(event: ev.TaskCreated) -> Step:
         upstreams=event.upstreams,
         policy=event.policy,
         generation=event.generation,
+        tags=event.tags,
     )
     return run, (do.Consider(run.id),)
 
@@ -511,4 +554,5 @@ def unfold(event: ev.MapCreated) -> Iterator[ev.TaskCreated]:
             upstreams=(*event.upstreams, *item.upstreams),
             policy=event.policy,
             generation=event.generation,
+            tags=event.tags,
         )

@@ -80,6 +80,8 @@ class Ending(StrEnum):
     LOST = "lost"
     STOPPED = "stopped"
     ABANDONED = "abandoned"
+    RETURNED = "returned"
+    """Its body returned a final state that is not a completed one."""
 
 
 class Cause(StrEnum):
@@ -118,13 +120,15 @@ class Policy:
     """How often a task run may be tried, and how long it waits in between.
 
     `retry_delays` are seconds, the last one repeats; `jitter` is the share by which a delay may grow
-    or shrink; `max_worker_losses` is how many dying workers it survives.
+    or shrink; `max_worker_losses` is how many dying workers it survives; `timeout` is how many seconds one
+    attempt may take.
     """
 
     retries: int = 0
     retry_delays: tuple[float, ...] = (0.0,)
     jitter: float = 0.0
     max_worker_losses: int = 3
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,7 @@ class TaskRun:
     due: float | None = None
     held: Held = Held.NOWHERE
     error: ErrorInfo | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def state_type(self) -> StateType:
@@ -225,6 +230,7 @@ class FlowRun:
     due: float | None = None
     held: Held = Held.NOWHERE
     error: ErrorInfo | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def state_type(self) -> StateType:

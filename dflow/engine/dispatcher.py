@@ -131,7 +131,8 @@ class Dispatcher:
         """Return the dispatch of a task run as a runner takes it."""
         asked = self.asked[go.task_run_id]
         inputs = {source: self._input(source, asked) for source in self.sources(go.task_run_id)}
-        return Work(self.info(go, confirm_start=confirm_start), asked.call, inputs)
+        info = self.info(go, confirm_start=confirm_start)
+        return Work(info, asked.call, inputs, asked.options.placement)
 
     def sources(self, task_run_id: str) -> list[str]:
         """Return the upstreams whose values a task run takes."""
@@ -155,11 +156,14 @@ class Dispatcher:
             flow_run_name=asked.flow.flow_run_name,
             flow_name=asked.flow.flow_name,
             root_id=self._session.root.flow_run_id,
-            tags=asked.options.tags,
+            tags=run.tags,
             log_prints=asked.options.log_prints,
             log_level=asked.flow.log_level,
             small=self._session.settings.small_result,
             confirm_start=confirm_start,
+            timeout=run.policy.timeout,
+            around=asked.options.around,
+            checkpoints=self._session.checkpoints,
         )
 
     def _is_near(self, upstream_id: str, asked: Asking) -> bool:

@@ -193,7 +193,9 @@ class RemoteScope:
             attempt=go.attempt,
             task_name=event.task_name,
             task_run_name=event.name,
-            tags=options.tags,
+            tags=event.tags,
+            around=options.around,
+            timeout=event.policy.timeout,
             log_prints=options.log_prints,
             confirm_start=False,
         )

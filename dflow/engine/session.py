@@ -62,6 +62,7 @@ class Session:
         self.ids = ids
         self.journal = journal
         self.ledger = Ledger(table)
+        self.checkpoints = str(settings.home / "checkpoints" / root.root_id)
         self.errors: dict[str, BaseException] = {}
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}

@@ -19,11 +19,18 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from dflow.attempts.capture import capture
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine.ledger import Changes, Claim, Ledger
-from dflow.errors import CancelledError, DflowError, InternalError, JournalUnavailable
+from dflow.errors import (
+    CancelledError,
+    DflowError,
+    InternalError,
+    JournalUnavailable,
+    TimedOutError,
+)
 from dflow.messages import HandleDropped, LogEntry
 from dflow.ports import Batch, Clock, RunJournal
 
@@ -31,6 +38,8 @@ GROUP = 500
 """How many posts are taken together into one transaction."""
 RETRY_WRITE = 0.5
 """Seconds between two tries of a transaction that the journal could not write."""
+PATIENCE = 0.6
+"""Seconds after its deadline in which an attempt is expected to report that it timed out."""
 IDLE = 3600.0
 """Seconds that the tracker sleeps at most when nothing is due."""
 
@@ -319,6 +328,9 @@ class Tracker:
             call()
 
     def _set_timer(self, order: do.Command) -> bool:
+        if isinstance(order, do.SetDeadline):
+            self._set_deadline(order)
+            return True
         if not isinstance(order, do.SetTimer):
             return False
         if order.run_id in self._ledger.table.flow_runs:
@@ -331,6 +343,23 @@ class Tracker:
         )
         self._set_alarm(order.due, event)
         return True
+
+    def _set_deadline(self, order: do.SetDeadline) -> None:
+        """See to it that an attempt times out, also when nothing is heard from where it runs."""
+        now, seconds = self._clock.now(), order.seconds + PATIENCE
+        error = TimedOutError(
+            f"It took longer than {order.seconds:g} seconds, and where it runs does not answer: "
+            "its body may go on, and what becomes of it will not be recorded."
+        )
+        event = ev.AttemptTimedOut(
+            at=now + seconds,
+            task_run_id=order.run_id,
+            dispatch=order.dispatch,
+            started_at=now,
+            seconds=seconds,
+            error=capture(error),
+        )
+        self._set_alarm(now + seconds, event)
 
     def _set_alarm(self, due: float, what: ev.Event | Alarm) -> None:
         at = self._clock.monotonic() + max(0.0, due - self._clock.now())

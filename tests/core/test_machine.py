@@ -34,6 +34,8 @@ def example(kind: type[ev.TaskEvent], run: TaskRun, **more: object) -> ev.TaskEv
         ev.RetryDue: {"generation": run.generation, "attempt": len(run.attempts_now)},
         ev.UpstreamFailed: {"cause_id": "u", "chain": "t ← u"},
         ev.UpstreamLost: {"cause_id": "u", "message": "gone"},
+        ev.StateReturned: {"state_name": "Failed"},
+        ev.TaskRunNamed: {"name": "another"},
         ev.Reopened: {"generation": run.generation + 1, "policy": run.policy},
     }
     return kind(**(given | fields.get(kind, {}) | more))  # type: ignore[arg-type]  # the fields of `kind`
@@ -100,7 +102,11 @@ def scene(row: Row) -> tuple[TaskRun, ev.TaskEvent]:
         run = at(row.stage, Policy(max_worker_losses=0))
     else:
         run = at(row.stage)
-    free = {"cause": Cause.SCALED_DOWN} if row.guard is machine.free_loss else {}
+    free: dict[str, object] = {}
+    if row.guard is machine.free_loss:
+        free = {"cause": Cause.SCALED_DOWN}
+    elif row.effect is machine.end_as_returned:
+        free = {"state_name": row.target.capitalize()}
     return run, example(row.event, run, **free)
 
 
