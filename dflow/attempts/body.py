@@ -28,6 +28,7 @@ def run(
     must_travel: bool = False,
     interrupts: bool = False,
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    adopted: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[Outcome, Any]:
     """Run one attempt; return its outcome, not yet sent, and its value (None if there is none).
 
@@ -37,7 +38,7 @@ def run(
     this function, except what `link` raises, and KeyboardInterrupt where `interrupts` says that it is the
     user's.
     """
-    context = RunContext(info=info, link=link, worker=worker, slot=slot)
+    context = RunContext(info=info, link=link, worker=worker, slot=slot, adopted=adopted)
     started_at, start = clock.now(), clock.monotonic()
     link.send(_started(info, started_at, worker))
     try:

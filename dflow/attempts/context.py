@@ -30,7 +30,9 @@ class FlowInfo:
 class RunContext:
     """A flow run or an attempt of a task run, and its link to the driver.
 
-    `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something.
+    `worker` names where it runs; `slot` gives the worker's slot back while something of the body waits, in
+    any of its threads. `adopted`, entered in another thread of the body, makes that thread to the worker what
+    the one is in which the body began.
     `notes` is a place where the rooms above keep what belongs to this execution of the body, `at_end` what
     they want done once the body has ended.
     """
@@ -39,6 +41,7 @@ class RunContext:
     link: Link
     worker: str = ""
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
+    adopted: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, Any] = field(default_factory=dict)
     at_end: list[Callable[[], None]] = field(default_factory=list)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dflow.attempts import body
 from dflow.attempts.calls import Call
+from dflow.attempts.context import current
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
@@ -122,11 +123,14 @@ class DriverScope:
             self.session.dispatcher.info(go),
             self.session.dispatcher.sources(go.task_run_id),
         )
+        around = current()
         outcome, value = body.run(
             info,
             lambda: (call, {source: self.session.value(source) for source in sources}),
             self.session.link(info),
             interrupts=True,
+            slot=nullcontext if around is None else around.slot,
+            adopted=nullcontext if around is None else around.adopted,
         )
         self.session.news([outcome])
         return value

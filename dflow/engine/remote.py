@@ -205,6 +205,7 @@ class RemoteScope:
             self._link,
             worker=self._context.worker,
             slot=self._context.slot,
+            adopted=self._context.adopted,
         )
         self._link.send(outcome)
         return value

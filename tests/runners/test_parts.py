@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dflow.attempts.link import FLUSH, Mailbox, Sender, WorkerLink, open_batch
+from dflow.attempts.slots import Slot
 from dflow.core.events import (
     AttemptRaised,
     AttemptStarted,
@@ -374,7 +375,7 @@ def test_a_pool_keeps_its_bound() -> None:
     lock = threading.Lock()
     running, most, done = 0, 0, threading.Semaphore(0)
 
-    def job() -> None:
+    def job(slot: Slot) -> None:
         nonlocal running, most
         for _ in range(3):
             with lock:
@@ -383,7 +384,7 @@ def test_a_pool_keeps_its_bound() -> None:
             threading.Event().wait(0.001)
             with lock:
                 running -= 1
-            with pool.slot():
+            with slot():
                 threading.Event().wait(0.001)
         done.release()
 
