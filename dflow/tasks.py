@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -42,7 +42,11 @@ class Task(Generic[P, R]):
         self.description = options.description or inspect.getdoc(fn) or ""
         self.tags = definitions.tags(f"task '{self.name}'", options.tags)
         self.version = options.version
-        self._options = replace(options, tags=self.tags)
+        self._placement = definitions.placement(
+            f"task '{self.name}'", options.resources, options.priority, options.workers
+        )
+        workers = self._placement.workers or None
+        self._options = replace(options, tags=self.tags, workers=workers)
         self._signature = inspect.signature(fn)
         self._policy = _policy(self.name, options)
 
@@ -157,7 +161,7 @@ class Task(Generic[P, R]):
         if log_prints is None:
             context = current()
             log_prints = context is not None and context.info.log_prints
-        return CallOptions(log_prints=log_prints, here=here)
+        return CallOptions(log_prints=log_prints, here=here, placement=self._placement)
 
     def __repr__(self) -> str:
         return f"<Task '{self.name}'>"
@@ -223,6 +227,9 @@ def task(
     retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0,
     retry_jitter_factor: float | None = None,
     log_prints: bool | None = None,
+    resources: Mapping[str, float] | None = None,
+    priority: int = 0,
+    workers: str | Iterable[str] | None = None,
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -241,6 +248,13 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         The share (0 to 1) by which a delay may grow or shrink, at random.
     log_prints
         Whether prints become log lines; left open, as in the flow.
+    resources
+        What a worker must have, and have free, to run it: ``{"GPU": 1}``. A body that waits for others keeps
+        it. On Dask, for runs that are submitted or mapped, as the next two; other runners take no notice.
+    priority
+        Of the runs that wait for a worker, those with a higher number go first (0 if not said; may be less).
+    workers
+        The name or the address of the worker that must run it, or several of which one must.
     max_worker_losses
         How many dying workers a run survives; not charged to `retries`.
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dflow.core.records import Policy
 from dflow.core.retry import exponential_delays
 from dflow.engine.calls import called
 from dflow.errors import DefinitionError
+from dflow.messages import Placement
 
 RESERVED = ("return_state", "wait_for")
 """Names that a flow's or a task's own parameters may not have: calls use them."""
 MAX_NAME = 10_000
 """How many characters a name may have."""
+MAX_PRIORITY = 1_000_000
+"""How far from 0 a priority may be."""
 
 
 def check_function(function: Any, kind: str) -> None:
@@ -133,3 +136,47 @@ def tags(kind: str, given: Any) -> tuple[str, ...]:
     if not all(isinstance(tag, str) for tag in tags):
         raise DefinitionError(f"{kind}: tags= must be several texts, not {given!r}.")
     return tuple(sorted(set(tags)))
+
+
+def placement(kind: str, resources: Any, priority: Any, workers: Any) -> Placement:
+    """Return where and when the runs of a task may go."""
+    whole = isinstance(priority, int) and not isinstance(priority, bool)
+    if not whole or abs(priority) > MAX_PRIORITY:
+        raise DefinitionError(
+            f"{kind}: priority= must be a whole number from {-MAX_PRIORITY:,} to {MAX_PRIORITY:,}, "
+            f"not {priority!r}: of what waits the higher goes first."
+        )
+    return Placement(
+        resources=_resources(kind, resources), priority=priority, workers=_workers(kind, workers)
+    )
+
+
+def _resources(kind: str, given: Any) -> tuple[tuple[str, float], ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise DefinitionError(
+            f"{kind}: resources= must be names with amounts, such as {{'GPU': 1}}, not {given!r:.100}."
+        )
+    for name, amount in given.items():
+        if not isinstance(name, str) or not name.strip():
+            raise DefinitionError(f"{kind}: resources= has {name!r:.100} where a name must be.")
+        if not _is_number(amount) or amount <= 0:
+            raise DefinitionError(
+                f"{kind}: resources= asks for {amount!r:.100} of '{name}', which is not an amount: "
+                "give a number greater than 0."
+            )
+    return tuple(sorted((name, float(amount)) for name, amount in given.items()))
+
+
+def _workers(kind: str, given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    workers: list[Any] = list(given) if several else [given]
+    if not workers or not all(isinstance(one, str) and one.strip() for one in workers):
+        raise DefinitionError(
+            f"{kind}: workers= must be the name or the address of a worker, or several of them, "
+            f"not {workers if several else given!r:.100}."
+        )
+    return tuple(dict.fromkeys(workers))

@@ -12,6 +12,7 @@ import pytest
 from dflow import Flow, Task, exponential_backoff, flow, task
 from dflow.core.records import Policy
 from dflow.errors import DefinitionError
+from dflow.messages import Placement
 from tests.engine.world import World
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -37,6 +38,10 @@ WRONG: list[tuple[str, Any]] = [
 OF_TASKS: list[tuple[str, Any]] = [
     ("tags", "abc"), ("tags", 5), ("tags", ["a", 1]), ("max_worker_losses", -1),
     ("max_worker_losses", None.__class__), ("retry_jitter_factor", 2), ("retry_jitter_factor", "x"),
+    ("resources", "GPU"), ("resources", {"": 1}), ("resources", {1: 1}), ("resources", {"GPU": 0}),
+    ("resources", {"GPU": float("inf")}), ("resources", {"GPU": True}), ("resources", {"GPU": "1"}),
+    ("priority", 1.5), ("priority", True), ("priority", "high"), ("priority", 1_000_001),
+    ("workers", []), ("workers", ""), ("workers", 5), ("workers", ["a", 5]), ("workers", {"a": 1}),
 ]  # fmt: skip
 
 
@@ -51,6 +56,19 @@ def test_a_wrong_option_is_named(decorator: Any, argument: str, value: Any) -> N
     ):
         with pytest.raises(DefinitionError, match=f"{argument}="):
             define()
+
+
+def test_placements_are_kept_and_cleared() -> None:
+    """What a task says of places goes with its runs; ``with_options`` keeps it, changes it and clears it."""
+    names = iter(["b", "a", "b"])
+    made = task(resources={"GPU": 1, "CPU": 0.5}, priority=-1, workers=names)(body)
+    placement = made._call_options().placement
+    assert placement == Placement(
+        resources=(("CPU", 0.5), ("GPU", 1.0)), priority=-1, workers=("b", "a")
+    )
+    assert made.with_options(retries=1)._call_options().placement == placement
+    changed = made.with_options(workers="c", resources=None, priority=None)
+    assert changed._call_options().placement == Placement(workers=("c",))
 
 
 @pytest.mark.parametrize(("argument", "value"), OF_TASKS)
