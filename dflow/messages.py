@@ -158,7 +158,14 @@ class HandleDropped:
     task_run_ids: tuple[str, ...]
 
 
-Up = Event | LogEntry | ChildrenCreated | HandleDropped
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """An attempt wants task runs of its own to end."""
+
+    task_run_ids: tuple[str, ...]
+
+
+Up = CancelAsked | Event | LogEntry | ChildrenCreated | HandleDropped
 
 
 # Down ----------------------------------------------------------------------------------------------

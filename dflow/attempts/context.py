@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ class FlowInfo:
     tags: tuple[str, ...] = ()
     log_prints: bool = False
     log_level: int = 20
+    checkpoints: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,14 @@ class RunContext:
     worker: str = ""
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, Any] = field(default_factory=dict)
-    at_end: list[Callable[[], None]] = field(default_factory=list)
+    at_end: list[Callable[[], Awaitable[None] | None]] = field(default_factory=list)
+
+    async def end(self) -> None:
+        """Do what is to be done once the body has ended, the last first."""
+        while self.at_end:
+            waited_for = self.at_end.pop()()
+            if waited_for is not None:
+                await waited_for
 
     @property
     def task_run_id(self) -> str | None:

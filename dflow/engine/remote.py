@@ -7,25 +7,29 @@ attempt of it when the driver says go.
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from queue import SimpleQueue
 from typing import Any
 
 from dflow.attempts import body, clock
 from dflow.attempts.calls import Call
 from dflow.attempts.context import RunContext
+from dflow.attempts.kinds import Kind
+from dflow.attempts.performing import Manner
 from dflow.attempts.pickling import loads
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
 from dflow.engine.identity import Children
-from dflow.engine.scope import PENDING, Scope, Status
+from dflow.engine.scope import PENDING, Called, Scope, Status
+from dflow.engine.waiting import Inlet, inlet
 from dflow.errors import CancelledError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
+    CancelAsked,
     ChildrenCreated,
     Down,
     Go,
@@ -43,19 +47,19 @@ class Desk:
         self._link = link
         self._lock = threading.Lock()
         self._settled: dict[str, Settled] = {}
-        self._orders: dict[str, SimpleQueue[Go | None]] = {}
+        self._orders: dict[str, Inlet] = {}
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._over = False
         self._thread = threading.Thread(target=self._read, name="dflow-desk", daemon=True)
         self._thread.start()
 
-    def orders(self, task_run_id: str) -> SimpleQueue[Go | None]:
-        """Return where the orders for a child that runs here arrive."""
+    def orders(self, task_run_id: str, inlet: Inlet) -> Inlet:
+        """Let the orders for a child that runs here arrive in an inlet, and return it."""
         with self._lock:
-            orders = self._orders.setdefault(task_run_id, SimpleQueue())
+            self._orders[task_run_id] = inlet
             if self._over:
-                orders.put(None)
-            return orders
+                inlet.put(None)
+            return inlet
 
     def forget(self, task_run_id: str) -> None:
         """Forget what is known of a child that is asked for (again)."""
@@ -95,12 +99,12 @@ class Desk:
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Go):
-            self.orders(message.task_run_id).put(message)
+            self._orders[message.task_run_id].put(message)
         elif isinstance(message, Settled):
             with self._lock:
                 self._settled[message.task_run_id] = message
                 calls = self._waiting.pop(message.task_run_id, [])
-                orders = self._orders.get(message.task_run_id)
+                orders = self._orders.pop(message.task_run_id, None)
             if orders is not None:
                 orders.put(None)
             for call in calls:
@@ -167,25 +171,39 @@ class RemoteScope:
     ) -> None:
         self._link.send(ChildrenCreated(self._link.address, event, calls, options))
 
-    def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
-        """Send a task run up, run its body here whenever the driver says go, and return its value."""
+    async def call(
+        self, event: TaskCreated, call: Call, options: CallOptions, *, kind: Kind, whole: bool
+    ) -> Called:
+        """Send a task run up, and run its body here whenever the driver says go."""
         self._desk.forget(event.task_run_id)
-        orders = self._desk.orders(event.task_run_id)
+        orders = self._desk.orders(event.task_run_id, inlet(native=kind.native))
         self._send(event, (None,), options)
         value: Any = None
         ran = False
         waits_for_others = bool(event.upstreams)
-        while True:
-            with self._context.slot() if waits_for_others else nullcontext():
-                order = orders.get()
-            if order is None:
-                break
-            value, ran = self._run_body(order, event, call, options), True
+        with self._given_up(event.task_run_id):
+            while True:
+                with self._context.slot() if waits_for_others else nullcontext():
+                    order = await orders.get()
+                if order is None:
+                    break
+                value, ran = await self._run_body(order, event, call, options, whole), True
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
-            return value
-        return self.value(event.task_run_id)
+            return Called(value, ran)
+        return Called(self.value(event.task_run_id), ran)
 
-    def _run_body(self, go: Go, event: TaskCreated, call: Call, options: CallOptions) -> Any:
+    @contextmanager
+    def _given_up(self, task_run_id: str) -> Iterator[None]:
+        """Cancel a task run that was to run here, when its coroutine is cancelled."""
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancel(task_run_id)
+            raise
+
+    async def _run_body(
+        self, go: Go, event: TaskCreated, call: Call, options: CallOptions, whole: bool
+    ) -> Any:
         info = replace(
             self._info,
             task_run_id=event.task_run_id,
@@ -199,12 +217,12 @@ class RemoteScope:
             log_prints=options.log_prints,
             confirm_start=False,
         )
-        outcome, value = body.run(
-            info,
+        context = replace(self._context, info=info, notes={}, at_end=[])
+        manner = Manner(in_place=True, whole=whole, timeout=info.timeout, keep=info.small)
+        outcome, value = await body.attempt(
+            context,
             lambda: (call, {up.task_run_id: self.value(up.task_run_id) for up in event.upstreams}),
-            self._link,
-            worker=self._context.worker,
-            slot=self._context.slot,
+            manner,
         )
         self._link.send(outcome)
         return value
@@ -214,7 +232,8 @@ class RemoteScope:
         settled = self._desk.settled(task_run_id)
         if settled is None:
             return PENDING
-        return Status(settled.state_name, settled.message, settled.at)
+        at_hand = settled.value is not None or settled.key is None
+        return Status(settled.state_name, settled.message, settled.at, at_hand)
 
     def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once a child is final."""
@@ -238,6 +257,10 @@ class RemoteScope:
         if settled.key is None:
             raise MissingResult("The child has completed, but its value is gone.")
         return self._link.fetch(settled.key)
+
+    def cancel(self, task_run_id: str) -> None:
+        """Ask for a child to end."""
+        self._link.send(CancelAsked((task_run_id,)))
 
     def drop(self, task_run_id: str) -> None:
         """Note that a future is gone."""
