@@ -42,6 +42,7 @@ class Config(BaseModel):
 
     lr: float
     layers: list[int] = []
+    names: list[str] = []
 
 
 @dataclass
@@ -487,14 +488,13 @@ def test_every_wrong_field_is_named() -> None:
 
     def function(a: int, b: Config, c: int, d: Annotated[int, Field(gt=0)], e: Colour) -> None: ...
 
-    said = refused(function, "x", {"lr": [], "layers": [1, "two"]}, 1, -1, e="blue")
+    said = refused(function, "x", {"lr": [], "names": ["one", 2]}, 1, -1, e="blue")
     first, *reasons, last = said.splitlines()
     assert first == "The parameters of flow 'f' do not fit:"
     assert reasons == [
         "  'a': Input should be a valid integer, unable to parse string as an integer (given: 'x')",
         "  'b.lr': Input should be a valid number (given: [])",
-        "  'b.layers[1]': Input should be a valid integer, unable to parse string as an integer"
-        + " (given: 'two')",
+        "  'b.names[1]': Input should be a valid string (given: 2)",
         "  'd': Input should be greater than 0 (given: -1)",
         "  'e': Input should be 'red' (given: 'blue')",
     ]
