@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from dflow.attempts.names import MAX_NAME
 from dflow.core.records import Policy
 from dflow.core.retry import exponential_delays
 from dflow.engine.calls import called
@@ -15,8 +16,6 @@ from dflow.errors import DefinitionError
 
 RESERVED = ("return_state", "wait_for")
 """Names that a flow's or a task's own parameters may not have: calls use them."""
-MAX_NAME = 10_000
-"""How many characters a name may have."""
 
 
 def check_function(function: Any, kind: str) -> None:
