@@ -7,14 +7,12 @@ flow or a task a subflow, a child run in the same record. Its body runs here, in
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from dflow.attempts.context import FlowInfo, current
-from dflow.attempts.kinds import Kind
 from dflow.attempts.scripts import being_imported_by_a_worker
 from dflow.attempts.stepping import finished, hand_out, run_to_end
 from dflow.attempts.tagging import around
@@ -24,7 +22,7 @@ from dflow.engine.defined import Defined, P, R_co, as_called
 from dflow.engine.flow_runs import Arguments, Body, Ended
 from dflow.engine.futures import state_of
 from dflow.engine.handles import FlowRunHandle
-from dflow.engine.keeping import Keeper, LocalKeeper
+from dflow.engine.keeping import Keeper, LocalKeeper, Opened
 from dflow.engine.naming import Naming
 from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
 from dflow.engine.parameters import Validator
@@ -35,10 +33,16 @@ from dflow.errors import DefinitionError, MissingMainGuard, NotResumable
 from dflow.ports import RunEntry
 from dflow.states import StateType
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Called:
-    """A call of a flow: its run, its arguments, the futures to wait for, and whether its state is wanted."""
+    """A call of a flow: its run, its arguments, the futures to wait for, and whether its state is wanted.
+
+    A subflow has a `keeper` and a `parent_id`, a run that is taken up again an `entry`, one that goes on
+    beside its caller a `handle`.
+    """
 
     flow: FlowInfo
     arguments: Arguments
@@ -46,8 +50,8 @@ class _Called:
     return_state: bool = False
     entry: RunEntry | None = None
     handle: FlowRunHandle[Any] | None = None
-    subflow_of: str | None = None
     keeper: Keeper | None = None
+    parent_id: str = ""
 
 
 class Flow(Defined[P, R_co, FlowOptions]):
@@ -59,7 +63,6 @@ class Flow(Defined[P, R_co, FlowOptions]):
     def __init__(self, fn: Callable[P, R_co], options: FlowOptions) -> None:
         super().__init__(fn, options)
         what = f"flow '{self.name}'"
-        definitions.check_runner(what, options.task_runner)
         self._policy = definitions.policy(
             what,
             options.retries,
@@ -89,11 +92,13 @@ class Flow(Defined[P, R_co, FlowOptions]):
         Raises `ParameterError` for arguments that do not fit.
         """
         called = self._called(args, dict(kwargs))
-        info = called.flow
-        handle: FlowRunHandle[Any] = FlowRunHandle(
-            info.flow_run_id, info.flow_run_name, self.name
-        )
+        info, context = called.flow, current()
+        handle: FlowRunHandle[Any] = FlowRunHandle(info.flow_run_id, info.flow_run_name, self.name)
         called = replace(called, handle=handle, return_state=False)
+        if called.keeper is not None:
+            self._open(called.keeper, called)
+        if context is not None:
+            context.at_end.append(handle.joined)
         handle.run(partial(self._run_beside, called))
         return handle
 
@@ -126,9 +131,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         if not inside:
             self._check_guard()
         arguments = self._arguments(args, given)
-        called = partial(
-            _Called, arguments=arguments, wait_for=wait_for, return_state=return_state
-        )
+        called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
         if not inside:
             ids = process.process().ids
             return called(flow=self._root_info(ids.run_id(), ids.run_name(), arguments))
@@ -141,15 +144,14 @@ class Flow(Defined[P, R_co, FlowOptions]):
             flow_run_id=run_id,
             flow_run_name=number if self._naming is None else self._naming.name(*arguments),
             flow_name=self.name,
+            parent_flow_run_id=scope.flow_run_id,
             generation=1,
             tags=around(),
             log_prints=self._prints_here(),
         )
-        return called(flow=info, subflow_of=scope.parent_id, keeper=keeper)
+        return called(flow=info, keeper=keeper, parent_id=scope.parent_id)
 
-    def _root_info(
-        self, run_id: str, name: str, arguments: Arguments | None = None
-    ) -> FlowInfo:
+    def _root_info(self, run_id: str, name: str, arguments: Arguments | None = None) -> FlowInfo:
         here = process.process()
         if self._naming is not None and arguments is not None:
             name = self._naming.name(*arguments)
@@ -185,12 +187,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
 
     async def _run(self, called: _Called) -> Any:
         """Run a call to its end; return its value or its state, or raise."""
-        native = self.kind.native
-        await calls.until_final((called.arguments, called.wait_for), native=native)
-        calls.await_all(called.wait_for)
-        called = replace(called, arguments=calls.values_of(called.arguments))
-        run = self._run_root if called.keeper is None else self._run_inside
-        ended, ran = await run(called)
+        ended, ran = await self._ended(called)
         if called.return_state:
             status = Status(ended.state_name, ended.message)
             return state_of(status, lambda: flow_runs.outcome_of(self.name, ended))
@@ -201,68 +198,77 @@ class Flow(Defined[P, R_co, FlowOptions]):
         return value
 
     def _run_beside(self, called: _Called) -> Ended:
-        """Run a call in the thread of its handle."""
-        ended: list[Ended] = []
+        """Run a call in the thread of its handle, to its end."""
+        whole = replace(called, return_state=True)
+        run = run_to_end if self.kind.native else _finished
+        return run(lambda: self._ended(whole))[0]
 
-        async def steps() -> None:
-            await calls.until_final((called.arguments, called.wait_for), native=self.kind.native)
-            calls.await_all(called.wait_for)
-            ready = replace(called, arguments=calls.values_of(called.arguments), return_state=True)
-            run = self._run_root if called.keeper is None else self._run_inside
-            ended.append((await run(ready))[0])
+    async def _ended(self, called: _Called) -> tuple[Ended, bool]:
+        """Return how a call ended, and whether its body ran now rather than in an earlier run."""
+        if called.keeper is None:
+            return await self._run_root(called), True
+        return await self._run_inside(called.keeper, called)
 
-        if self.kind.native:
-            run_to_end(steps)
-        else:
-            finished(steps())
-        return ended[0]
-
-    async def _run_root(self, called: _Called) -> tuple[Ended, bool]:
-        info, entry = called.flow, called.entry
+    async def _run_root(self, called: _Called) -> Ended:
+        info, entry, native = called.flow, called.entry, self.kind.native
+        arguments = await self._resolved(called.arguments, called.wait_for)
         root = process.RootRun(
             flow=info,
             runner=lambda: process.use(self._options.task_runner),
             policy=self._policy,
-            details=details.describe(self.function, self._signature, called.arguments),
+            details=details.describe(self.function, self._signature, arguments),
             taken_up=entry is not None,
         )
-        native = self.kind.native
         with noting_interrupts(native=native) as stop, process.session(root) as session:
             if entry is not None:
                 _check_unfinished(session, entry)
-            body = replace(self._body(called), interrupted=lambda: stop.happened)
+            body = replace(
+                self._body(called), arguments=arguments, interrupted=lambda: stop.happened
+            )
             ended = await self._execute(LocalKeeper(session), called, body)
         run_logs.show_end(info.flow_run_name, self.name, ended.state_name, ended.message)
-        return ended, True
+        return ended
 
-    async def _run_inside(self, called: _Called) -> tuple[Ended, bool]:
-        keeper, parent_id = called.keeper, called.subflow_of
-        if keeper is None or parent_id is None:
-            raise DefinitionError(f"Flow '{self.name}' was not called inside of a run.")
-        runner = self._options.task_runner
-        opened = keeper.open(called.flow, parent_id, self._policy, runner)
+    async def _run_inside(self, keeper: Keeper, called: _Called) -> tuple[Ended, bool]:
+        opened = self._open(keeper, called)
         if opened.value is not None:
-            run = opened.run
-            return Ended(run.state_name, run.message, opened.load()), False
+            return Ended(opened.run.state_name, opened.run.message, opened.load()), False
         return await self._execute(keeper, called, self._body(called)), True
 
+    def _open(self, keeper: Keeper, called: _Called) -> Opened:
+        chosen = self._options.task_runner
+        runner = None if chosen is None else lambda: process.use(chosen)
+        return keeper.open(called.flow, called.parent_id, self._policy, runner)
+
     def _body(self, called: _Called) -> Body:
-        validates = self._options.validate_parameters
+        async def prepare(arguments: Arguments) -> Arguments:
+            ready = await self._resolved(arguments, called.wait_for)
+            return self._validator.validated(*ready) if self._options.validate_parameters else ready
+
         return Body(
             function=self.function,
             arguments=called.arguments,
-            prepare=self._validated if validates else lambda arguments: arguments,
+            prepare=prepare,
             whole=called.return_state,
             timeout=self._policy.timeout,
         )
 
-    def _validated(self, arguments: Arguments) -> Arguments:
-        return self._validator.validated(*arguments)
+    async def _resolved(self, arguments: Arguments, wait_for: Any) -> Arguments:
+        """Return arguments with values in the places of futures, once these are there."""
+        await calls.until_final((arguments, wait_for), native=self.kind.native)
+        calls.await_all(wait_for)
+        return calls.values_of(arguments)
 
     async def _execute(self, keeper: Keeper, called: _Called, body: Body) -> Ended:
-        if called.handle is not None and isinstance(keeper, LocalKeeper):
-            called.handle.opened(keeper.session)
+        handle = called.handle
+        if isinstance(keeper, LocalKeeper) and handle and handle.is_cancelled(keeper.session):
+            keeper.session.cancel_flow(called.flow.flow_run_id)
+            return Ended("Cancelled", "It was cancelled before it began.")
         return await flow_runs.execute(keeper, called.flow, body)
+
+
+def _finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return finished(make())
 
 
 def _check_unfinished(session: Session, entry: RunEntry) -> None:
@@ -309,8 +315,8 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Where its task runs go: an instance, a class, or a name such as ``"threads"``. By default the one
         that the setting ``DFLOW_TASK_RUNNER`` names, and in a subflow that of its parent.
     timeout_seconds
-        How long the function may run. What takes longer is FAILED with the state ``TimedOut``, within a second;
-        a function that cannot be stopped goes on in its thread, and harms nothing.
+        How long the function may run. What takes longer is FAILED with the state ``TimedOut``, within a
+        second; a function that cannot be stopped goes on in its thread, and harms nothing.
     validate_parameters
         Whether arguments are checked and converted by their annotations, by pydantic: ``"5"`` becomes 5 for
         ``x: int``. A failure is a FAILED run that names the parameter.

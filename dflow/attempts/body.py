@@ -13,6 +13,7 @@ from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
 from dflow.attempts.context import RunContext, entered
 from dflow.attempts.deadlines import DeadlinePassed
+from dflow.attempts.kinds import kind_of
 from dflow.attempts.logs import prints_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
@@ -125,14 +126,18 @@ async def _execute(
 ) -> Any:
     args, kwargs = resolved(call, values)
     context.notes["call"] = (call.function, args, kwargs)
+    context.notes["native"] = manner.in_place and kind_of(call.function).native
     if call.named is not None:
         context = _renamed(context, names.made(*call.named, by_name(call.function, args, kwargs)))
     around = getattr(context.info, "around", ())
     with entered(context), prints_of(context), tags(*around):
         try:
-            return await perform(call.function, args, kwargs, manner)
-        finally:
-            await context.end()
+            value = await perform(call.function, args, kwargs, manner)
+        except BaseException:
+            await context.end(failed=True)
+            raise
+        await context.end(failed=False)
+        return value
 
 
 def _renamed(context: RunContext, name: str) -> RunContext:

@@ -21,6 +21,7 @@ class FlowInfo:
     flow_name: str
     root_id: str
     generation: int
+    parent_flow_run_id: str | None = None
     tags: tuple[str, ...] = ()
     log_prints: bool = False
     log_level: int = 20
@@ -41,12 +42,12 @@ class RunContext:
     worker: str = ""
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, Any] = field(default_factory=dict)
-    at_end: list[Callable[[], Awaitable[None] | None]] = field(default_factory=list)
+    at_end: list[Callable[[bool], Awaitable[None] | None]] = field(default_factory=list)
 
-    async def end(self) -> None:
-        """Do what is to be done once the body has ended, the last first."""
+    async def end(self, *, failed: bool) -> None:
+        """Do what is to be done once the body has ended, the last first; it is told whether it failed."""
         while self.at_end:
-            waited_for = self.at_end.pop()()
+            waited_for = self.at_end.pop()(failed)
             if waited_for is not None:
                 await waited_for
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import inspect
@@ -68,7 +67,8 @@ class Defined(Generic[P, R_co, Options]):
         return self if target is None else self._bound_to(target)
 
     def _bound_to(self, target: Any) -> Self:
-        bound = copy.copy(self)
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
         bound._bound = (target,)
         method: Any = MethodType(self.function, target)
         bound.fn = bound.__wrapped__ = method  # type: ignore[attr-defined]  # of functools.wraps
@@ -145,7 +145,7 @@ def _close_with_body(items: Any) -> None:
     context.notes["generators"].add(items)
 
 
-async def _close_all(left: weakref.WeakSet[Any]) -> None:
+async def _close_all(left: weakref.WeakSet[Any], _failed: bool) -> None:
     for items in list(left):
         if isinstance(items, Generator):
             items.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +38,7 @@ class Body:
 
     function: Callable[..., Any]
     arguments: Arguments
-    prepare: Callable[[Arguments], Arguments] = lambda arguments: arguments
+    prepare: Callable[[Arguments], Awaitable[Arguments]]
     whole: bool = False
     timeout: float | None = None
     interrupted: Callable[[], bool] = lambda: False
@@ -75,6 +75,7 @@ class _Execution:
     keeper: Keeper
     flow: FlowInfo
     body: Body
+    stopped: bool = False
     handed_out: list[TaskFuture[Any] | State] = field(default_factory=list)
 
     async def run(self) -> Ended:
@@ -82,7 +83,8 @@ class _Execution:
         while True:
             generation = self.keeper.start(run_id)
             try:
-                ended = await self._once(replace(self.flow, generation=generation))
+                with self._stoppable():
+                    ended = await self._once(replace(self.flow, generation=generation))
             except KeyboardInterrupt:
                 self._interrupted("Stopped from outside.")
                 raise
@@ -95,6 +97,19 @@ class _Execution:
                 raise
             if run.stage.final:
                 return Ended(run.state_name, run.message)
+
+    def _stoppable(self) -> AbstractContextManager[None]:
+        """Let a coroutine be cancelled from another thread, when the flow run is."""
+        if not self.body.native:
+            return nullcontext()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop() -> None:
+            self.stopped = True
+            if task is not None:
+                loop.call_soon_threadsafe(task.cancel)
+
+        return self.keeper.stoppable(self.flow.flow_run_id, stop)
 
     async def _once(self, flow: FlowInfo) -> Ended | None:
         """Run the body once; return how the flow run ended, or None if it will be tried again."""
@@ -115,6 +130,7 @@ class _Execution:
 
     async def _run_body(self, flow: FlowInfo) -> Any:
         context = self.keeper.context(flow)
+        context.notes["native"] = self.body.native
         manner = Manner(
             in_place=True,
             whole=self.body.whole,
@@ -124,11 +140,14 @@ class _Execution:
         )
         with entered(context), prints_of(context):
             try:
-                args, kwargs = self.body.prepare(self.body.arguments)
+                args, kwargs = await self.body.prepare(self.body.arguments)
                 context.notes["call"] = (self.body.function, args, kwargs)
-                return await perform(self.body.function, args, kwargs, manner)
-            finally:
-                await context.end()
+                value = await perform(self.body.function, args, kwargs, manner)
+            except BaseException:
+                await context.end(failed=True)
+                raise
+            await context.end(failed=False)
+            return value
 
     def _note_handed_out(self, item: Any) -> None:
         swap(item, self.handed_out.append, (TaskFuture, State))
@@ -187,7 +206,7 @@ class _Execution:
                 luck=luck(),
             )
         )
-        if cancelled:
+        if cancelled and not self.stopped:
             raise error
         if run.stage is FlowStage.AWAITING_RETRY:
             return None

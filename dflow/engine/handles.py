@@ -9,14 +9,18 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from dflow.attempts.context import current
 from dflow.engine.flow_runs import Ended, outcome_of
 from dflow.engine.futures import slot_given_back, state_of
 from dflow.engine.scope import PENDING, Status, status_of
 from dflow.engine.session import Session
-from dflow.errors import CancelledError, WaitTimeout
+from dflow.engine.waiting import bell
+from dflow.errors import WaitTimeout
 from dflow.states import State
 
 R = TypeVar("R")
+JOIN_FAILED = 10.0
+"""Seconds that a body which has failed waits for flow runs that it had started."""
 
 
 class FlowRunHandle(Generic[R]):
@@ -113,12 +117,21 @@ class FlowRunHandle(Generic[R]):
         name = f"dflow-flow-{self.name}"
         threading.Thread(target=context.run, args=(body,), name=name).start()
 
-    def opened(self, session: Session) -> None:
-        """Note the session that records the flow run. Raises `CancelledError` if it was cancelled before."""
+    def is_cancelled(self, session: Session) -> bool:
+        """Note the session that records the flow run; tell whether it was cancelled before it began."""
         with self._lock:
             self._session = session
-            if self._cancelled:
-                raise CancelledError(f"Flow run '{self.name}' was cancelled before it began.")
+            return self._cancelled
+
+    async def joined(self, failed: bool) -> None:
+        """Wait until the flow run has ended, for the body around it; if that has failed, cancel it first."""
+        context = current()
+        if failed:
+            self.cancel()
+        ended = bell(native=context is not None and context.notes.get("native", False))
+        self._ended.add_done_callback(lambda _: ended.ring())
+        with slot_given_back():
+            await ended.rung(JOIN_FAILED if failed else None)
 
     def _outcome(self) -> Any:
         return outcome_of(self.flow_name, self._ended.result())

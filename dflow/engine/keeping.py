@@ -7,11 +7,13 @@ the Link (``remote_flows.py``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from dflow.attempts.context import FlowInfo, RunContext
+from dflow.attempts.context import FlowInfo, RunContext, current
+from dflow.attempts.pickling import loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, FlowStage, Held, Policy
 from dflow.engine import run_logs
@@ -22,6 +24,7 @@ from dflow.engine.links import LocalLink
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
 from dflow.errors import InternalError
+from dflow.ports import TaskRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,10 @@ class Opened:
 
     run: FlowRun
     value: bytes | None = None
+
+    def load(self) -> Any:
+        """Return the value."""
+        return None if self.value is None else loads(self.value)
 
 
 class Keeper(Protocol):
@@ -45,8 +52,17 @@ class Keeper(Protocol):
     def context(self, flow: FlowInfo) -> RunContext:
         """Return the context in which the body of a flow runs."""
 
-    def open(self, flow: FlowInfo, parent_id: str, policy: Policy) -> Opened:
-        """Record that a subflow is called."""
+    def family(self, flow_run_id: str) -> FlowInfo:
+        """Return what is known of the flow run in which a subflow is called."""
+
+    def open(
+        self,
+        flow: FlowInfo,
+        parent_id: str,
+        policy: Policy,
+        runner: Callable[[], TaskRunner] | None,
+    ) -> Opened:
+        """Record that a subflow is called, with its own runner or that of the flow run around it."""
 
     def start(self, flow_run_id: str) -> int:
         """Record that the body begins, and return the generation."""
@@ -63,6 +79,11 @@ class Keeper(Protocol):
     async def await_retry(self, flow_run_id: str, *, native: bool) -> FlowRun:
         """Wait for the time of the next attempt, or the end of the flow run; return its record."""
 
+    def stoppable(
+        self, flow_run_id: str, stop: Callable[[], object]
+    ) -> AbstractContextManager[None]:
+        """Let `stop` be called from another thread, while inside, when the flow run is cancelled."""
+
     def check(self) -> None:
         """Raise what has made the journal or the driver fail."""
 
@@ -72,6 +93,11 @@ class LocalKeeper:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    @property
+    def session(self) -> Session:
+        """The session that it speaks for."""
+        return self._session
 
     @property
     def small(self) -> int:
@@ -90,16 +116,41 @@ class LocalKeeper:
     def context(self, flow: FlowInfo) -> RunContext:
         """Return the context in which the body of a flow runs."""
         session, run_id = self._session, flow.flow_run_id
-        context = RunContext(info=flow, link=LocalLink(session, run_id))
+        around, link = current(), LocalLink(session, run_id)
+        if around is None:
+            context = RunContext(info=flow, link=link)
+        else:
+            context = replace(around, info=flow, link=link, notes={}, at_end=[])
         context.notes["scope"] = DriverScope(
             session, run_id, run_id, lambda: session.open_runner(run_id)
         )
         return context
 
+    @contextmanager
+    def stoppable(self, flow_run_id: str, stop: Callable[[], object]) -> Iterator[None]:
+        """Let `stop` be called from another thread, while inside, when the flow run is cancelled."""
+        self._session.stops[flow_run_id] = stop
+        try:
+            yield
+        finally:
+            self._session.stops.pop(flow_run_id, None)
+
     # One flow run -------------------------------------------------------------------------------------
 
-    def open(self, flow: FlowInfo, parent_id: str, policy: Policy) -> Opened:
+    def family(self, flow_run_id: str) -> FlowInfo:
+        """Return what is known of the flow run in which a subflow is called."""
+        return self._session.flow_info(flow_run_id)
+
+    def open(
+        self,
+        flow: FlowInfo,
+        parent_id: str,
+        policy: Policy,
+        runner: Callable[[], TaskRunner] | None,
+    ) -> Opened:
         """Record that a subflow is called. One that an attempt has left behind is taken up again."""
+        around = flow.parent_flow_run_id or flow.root_id
+        self._session.add_flow(flow, runner or self._session.runner_of(around))
         known = self._session.ledger.table.flow_runs.get(flow.flow_run_id)
         if known is None:
             return Opened(
@@ -118,7 +169,7 @@ class LocalKeeper:
             )
         if known.stage is FlowStage.COMPLETED and known.held is Held.JOURNAL:
             return Opened(known, self._session.kept_bytes(known.id))
-        if not known.stage.final and known.stage is not FlowStage.INTERRUPTED:
+        if known.stage in (FlowStage.RUNNING, FlowStage.CANCELLING, FlowStage.AWAITING_RETRY):
             known = self.commit(
                 ev.FlowRunInterrupted(
                     at=self.now(), flow_run_id=known.id, message="What ran it ended before it did."
@@ -130,7 +181,6 @@ class LocalKeeper:
         """Record that the body begins, and return the generation."""
         generation = self._shown(flow_run_id).generation + 1
         self._session.in_tracker(lambda ledger: ledger.closed_flows.discard(flow_run_id))
-        self._session.live_flows.add(flow_run_id)
         return self.commit(
             ev.FlowRunStarted(at=self.now(), flow_run_id=flow_run_id, generation=generation)
         ).generation
@@ -138,10 +188,7 @@ class LocalKeeper:
     def commit(self, event: ev.FlowEvent) -> FlowRun:
         """Record what became of a flow run, and return its record."""
         self._session.tracker.commit(event)
-        run = self._shown(event.flow_run_id)
-        if run.stage.final or run.stage is FlowStage.INTERRUPTED:
-            self._session.live_flows.discard(run.id)
-        return run
+        return self._shown(event.flow_run_id)
 
     def _shown(self, flow_run_id: str) -> FlowRun:
         run = self._session.tracker.shown[flow_run_id]
@@ -154,7 +201,7 @@ class LocalKeeper:
     async def wait_for_all(self, flow_run_id: str, *, native: bool) -> None:
         """Wait for whatever was submitted, by the flow or by its tasks; close what nobody asked for."""
         session = self._session
-        while ids := session.in_tracker(lambda ledger: self._unfinished(ledger, flow_run_id)):
+        while ids := session.in_tracker(lambda ledger: _unfinished(ledger, flow_run_id)):
             await self._until_final(ids, None, native=native)
         now = self.now()
         left = session.in_tracker(lambda ledger: ledger.cancel_unclaimed(flow_run_id, now))
@@ -170,16 +217,10 @@ class LocalKeeper:
         """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself."""
         session, now = self._session, self.now()
         session.in_tracker(lambda ledger: ledger.cancel_all(flow_run_id, now))
-        ids = session.in_tracker(lambda ledger: self._unfinished(ledger, flow_run_id))
+        ids = session.in_tracker(lambda ledger: _unfinished(ledger, flow_run_id))
         await self._until_final(ids, session.settings.stop_grace, native=native)
         now = self.now()
         session.in_tracker(lambda ledger: ledger.abandon_all(flow_run_id, now))
-
-    def _unfinished(self, ledger: Ledger, flow_run_id: str) -> list[str]:
-        """Return what somebody works on: task runs, and flows that were started beside."""
-        tasks = [run.id for run in ledger.unfinished_under(flow_run_id) if run.id in ledger.claims]
-        live = self._session.live_flows - {flow_run_id}
-        return tasks + (sorted(live & ledger.family(flow_run_id)) if live else [])
 
     async def _until_final(
         self, run_ids: Iterable[str], seconds: float | None, *, native: bool
@@ -212,3 +253,8 @@ class LocalKeeper:
             await awake.rung()
         self._session.tracker.check()
         return self._shown(flow_run_id)
+
+
+def _unfinished(ledger: Ledger, flow_run_id: str) -> list[str]:
+    """Return the task runs that somebody has asked for and works on."""
+    return [run.id for run in ledger.unfinished_under(flow_run_id) if run.id in ledger.claims]

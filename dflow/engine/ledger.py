@@ -184,8 +184,12 @@ class Ledger:
             )
 
     def _cancel_left_flows(self, flow_run_id: str, at: float) -> None:
-        for member in self.family(flow_run_id):
-            if self.table.flow_runs[member].stage is FlowStage.INTERRUPTED:
+        for member in self.family(flow_run_id) - {flow_run_id}:
+            run = self.table.flow_runs[member]
+            if not run.stage.final and run.stage is not FlowStage.INTERRUPTED:
+                message = "What ran it ended before it did."
+                self.apply(ev.FlowRunInterrupted(at=at, flow_run_id=member, message=message))
+            if not run.stage.final:
                 self.apply(ev.FlowCancelRequested(at=at, flow_run_id=member))
 
     def family(self, flow_run_id: str) -> set[str]:

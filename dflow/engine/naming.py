@@ -36,7 +36,7 @@ class Naming:
     def name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Return the name of a run with these arguments. Raises what the rule raises."""
         if names.is_fixed(self.rule):
-            return str(self.rule).format()
+            return names.made(self.what, self.argument, self.rule, {})
         parameters = by_name(self.function, args, kwargs)
         return names.made(self.what, self.argument, self.rule, parameters)
 

@@ -8,6 +8,7 @@ attempt of it when the driver says go.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -32,6 +33,8 @@ from dflow.messages import (
     CancelAsked,
     ChildrenCreated,
     Down,
+    FlowAnswered,
+    FlowAsked,
     Go,
     HandleDropped,
     Settled,
@@ -50,6 +53,8 @@ class Desk:
         self._orders: dict[str, Inlet] = {}
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._over = False
+        self._numbers = itertools.count()
+        self._answers: dict[int, Inlet] = {}
         self._thread = threading.Thread(target=self._read, name="dflow-desk", daemon=True)
         self._thread.start()
 
@@ -61,6 +66,29 @@ class Desk:
                 inlet.put(None)
             return inlet
 
+    async def ask(self, what: str, arguments: tuple[Any, ...], *, native: bool) -> Any:
+        """Ask the driver for something, and return its answer. Raises what it raised there."""
+        answer, number = inlet(native=native), next(self._numbers)
+        with self._lock:
+            self._answers[number] = answer
+            if self._over:
+                answer.put(None)
+        self._link.send(FlowAsked(self._link.address, number, what, arguments))
+        answered = await answer.get()
+        self._answers.pop(number, None)
+        if answered is None:
+            self.check()
+        elif answered.error is not None:
+            raise loads(answered.error)
+        return answered.value
+
+    def check(self) -> None:
+        """Raise `CancelledError` if the driver has let go of the attempt."""
+        if self._over:
+            raise CancelledError(
+                "The driver has let go of this attempt: nothing more comes from it."
+            )
+
     def forget(self, task_run_id: str) -> None:
         """Forget what is known of a child that is asked for (again)."""
         with self._lock:
@@ -69,10 +97,8 @@ class Desk:
     def settled(self, task_run_id: str) -> Settled | None:
         """Return what became of a child, if it is final. Raises `CancelledError` if nobody will say it."""
         settled = self._settled.get(task_run_id)
-        if settled is None and self._over:
-            raise CancelledError(
-                "The driver has let go of this attempt: nothing more comes from it."
-            )
+        if settled is None:
+            self.check()
         return settled
 
     def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
@@ -90,7 +116,7 @@ class Desk:
             self._over = True
             calls = [call for waiting in self._waiting.values() for call in waiting]
             self._waiting.clear()
-            for orders in self._orders.values():
+            for orders in (*self._orders.values(), *self._answers.values()):
                 orders.put(None)
         for call in calls:
             call()
@@ -100,6 +126,8 @@ class Desk:
     def _take(self, message: Down) -> None:
         if isinstance(message, Go):
             self._orders[message.task_run_id].put(message)
+        elif isinstance(message, FlowAnswered):
+            self._answers[message.number].put(message)
         elif isinstance(message, Settled):
             with self._lock:
                 self._settled[message.task_run_id] = message
@@ -115,24 +143,37 @@ _desks: dict[Link, Desk] = {}
 _desks_lock = threading.Lock()
 
 
-def _desk_of(link: Link) -> Desk:
+def desk_of(link: Link) -> Desk:
+    """Return the desk of an attempt's link."""
     with _desks_lock:
         if link not in _desks:
             _desks[link] = Desk(link)
         return _desks[link]
 
 
+def _attempt_around(context: RunContext) -> AttemptInfo:
+    """Return the attempt that runs here, as it looks to what is called in this context."""
+    flow = context.info
+    if isinstance(flow, AttemptInfo):
+        return flow
+    attempt: AttemptInfo = context.notes["attempt"]
+    return replace(
+        attempt,
+        flow_run_id=flow.flow_run_id,
+        flow_run_name=flow.flow_run_name,
+        flow_name=flow.flow_name,
+    )
+
+
 class RemoteScope:
     """Asks the driver for task runs, on behalf of one execution of a body on a worker."""
 
     def __init__(self, context: RunContext) -> None:
-        if not isinstance(context.info, AttemptInfo):
-            raise InternalError("Only a task run can ask from a worker.")
         self._context = context
-        self._info = context.info
+        self._info = _attempt_around(context)
         self._link = context.link
-        self._desk = _desk_of(context.link)
-        self._children = Children(self._info.task_run_id)
+        self._desk = desk_of(context.link)
+        self._children = Children(context.run_id)
 
     @property
     def flow_run_id(self) -> str:
@@ -142,7 +183,7 @@ class RemoteScope:
     @property
     def parent_id(self) -> str:
         """The run whose body asks."""
-        return self._info.task_run_id
+        return self._context.run_id
 
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""

@@ -30,6 +30,8 @@ from dflow.messages import (
     CallOptions,
     CancelAsked,
     ChildrenCreated,
+    Down,
+    FlowAsked,
     HandleDropped,
     Key,
     LogEntry,
@@ -56,6 +58,8 @@ class Session:
         clock: Clock,
         ids: Ids,
         table: Table | None = None,
+        *,
+        answer: Callable[[Session, FlowAsked], None],
     ) -> None:
         self.root = root
         self.settings = settings
@@ -65,7 +69,8 @@ class Session:
         self.ledger = Ledger(table)
         self.checkpoints = str(settings.home / "checkpoints" / root.root_id)
         self.errors: dict[str, BaseException] = {}
-        self.live_flows: set[str] = set()
+        self.stops: dict[str, Callable[[], object]] = {}
+        self._answer = answer
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
         self._open: dict[TaskRunner, OpenRunner] = {}
@@ -88,6 +93,10 @@ class Session:
         """Let a flow run ask for task runs; `runner` gives its runner, when the first is submitted."""
         self._flows[flow.flow_run_id] = flow
         self._runners[flow.flow_run_id] = runner
+
+    def flow_info(self, flow_run_id: str) -> FlowInfo:
+        """Return what is known of a flow run."""
+        return self._flows[flow_run_id]
 
     def runner_of(self, flow_run_id: str) -> Callable[[], TaskRunner]:
         """Return what gives the runner of a flow run."""
@@ -161,6 +170,8 @@ class Session:
         for message in messages:
             if isinstance(message, ChildrenCreated):
                 self._ask_for_attempt(message)
+            elif isinstance(message, FlowAsked):
+                self._answer(self, message)
             elif isinstance(message, CancelAsked):
                 self.cancel(message.task_run_ids)
             elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
@@ -254,6 +265,25 @@ class Session:
         if data is None:
             raise MissingResult(f"The journal has no value of '{self.name_of(run_id)}'.")
         return data
+
+    def tell(self, key: Key, message: Down) -> None:
+        """Send a message down to an attempt."""
+        asked = self.dispatcher.asked.get(key[0])
+        if asked is not None and asked.runner is not None:
+            asked.runner.tell(key, message)
+
+    def cancel_flow(self, flow_run_id: str) -> None:
+        """Ask a flow run to end: nothing new begins in it, and what waits is cancelled."""
+        now = self.clock.now()
+
+        def action(ledger: Ledger) -> None:
+            ledger.apply(ev.FlowCancelRequested(at=now, flow_run_id=flow_run_id))
+            ledger.cancel_all(flow_run_id, now)
+
+        self.in_tracker(action)
+        stop = self.stops.get(flow_run_id)
+        if stop is not None:
+            stop()
 
     def cancel(self, task_run_ids: Sequence[str]) -> None:
         """Ask for task runs to end: what has not started at once, what runs is asked to stop."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 
@@ -18,8 +18,8 @@ class Inlet(Protocol):
     def put(self, item: Any) -> None:
         """Add an item. Does not block; any thread may call it."""
 
-    async def get(self) -> Any:
-        """Take the oldest item, waiting for one."""
+    async def get(self, seconds: float | None = None) -> Any:
+        """Take the oldest item, waiting for one; None when there is none after so many seconds."""
 
 
 class BlockingInlet:
@@ -29,9 +29,12 @@ class BlockingInlet:
         self._items: SimpleQueue[Any] = SimpleQueue()
         self.put = self._items.put
 
-    async def get(self) -> Any:
+    async def get(self, seconds: float | None = None) -> Any:
         """Take the oldest item."""
-        return self._items.get()
+        try:
+            return self._items.get(timeout=seconds)
+        except Empty:
+            return None
 
 
 class LoopInlet:
@@ -46,9 +49,15 @@ class LoopInlet:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
-    async def get(self) -> Any:
+    async def get(self, seconds: float | None = None) -> Any:
         """Take the oldest item."""
-        return await self._items.get()
+        if not self._items.empty():
+            return self._items.get_nowait()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._items.get()
+        except TimeoutError:
+            return None
 
 
 def inlet(*, native: bool) -> Inlet:
