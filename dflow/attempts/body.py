@@ -53,7 +53,7 @@ def run(
     adopted: Context = nullcontext,
 ) -> tuple[Outcome, Any]:
     """Run one attempt to its end, in this thread; see `attempt`."""
-    context = RunContext(info=info, link=link, worker=worker, slot=slot)
+    context = RunContext(info=info, link=link, worker=worker, slot=slot, adopted=adopted)
     manner = Manner(timeout=info.timeout, keep=info.small, adopted=adopted)
     return finished(attempt(context, load, manner, must_travel=must_travel, interrupts=interrupts))
 

@@ -32,7 +32,8 @@ class FlowInfo:
 class RunContext:
     """A flow run or an attempt of a task run, and its link to the driver.
 
-    `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something.
+    `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something;
+    `adopted` makes another thread one that belongs to the body, for the cluster that runs it.
     `notes` is a place where the rooms above keep what belongs to this execution of the body, `at_end` what
     they want done once the body has ended.
     """
@@ -41,6 +42,7 @@ class RunContext:
     link: Link
     worker: str = ""
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
+    adopted: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, Any] = field(default_factory=dict)
     at_end: list[Callable[[bool], Awaitable[None] | None]] = field(default_factory=list)
 

@@ -30,6 +30,11 @@ def current_keeper() -> Keeper:
     context = current()
     if context is None:
         raise NoRunError("There is no current run.")
+    return keeper_in(context)
+
+
+def keeper_in(context: RunContext) -> Keeper:
+    """Return what keeps the record of flow runs for a body."""
     if isinstance(context.link, LocalLink):
         return LocalKeeper(context.link.session)
     return RemoteKeeper(context)

@@ -141,7 +141,8 @@ class _Execution:
         with entered(context), prints_of(context):
             try:
                 args, kwargs = await self.body.prepare(self.body.arguments)
-                context.notes["call"] = (self.body.function, args, kwargs)
+                call = context.notes["call"] = (self.body.function, args, kwargs)
+                self.keeper.begun(flow.flow_run_id, call)
                 value = await perform(self.body.function, args, kwargs, manner)
             except BaseException:
                 await context.end(failed=True)

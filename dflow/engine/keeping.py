@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from dflow.attempts.context import FlowInfo, RunContext, current
-from dflow.attempts.pickling import loads
+from dflow.attempts.parameters import by_name
+from dflow.attempts.pickling import dumps, loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, FlowStage, Held, Policy
 from dflow.engine import run_logs
@@ -23,7 +24,7 @@ from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
-from dflow.errors import InternalError
+from dflow.errors import InternalError, SerializationError
 from dflow.ports import TaskRunner
 
 
@@ -37,6 +38,35 @@ class Opened:
     def load(self) -> Any:
         """Return the value."""
         return None if self.value is None else loads(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """A flow run as its tasks see it; `call` is what it was called with, pickled when it came from afar."""
+
+    flow: FlowInfo
+    call: tuple[Callable[..., Any], Any, Any] | bytes | None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return its parameters by name. Raises what unpickling them raises."""
+        if self.call is None:
+            return {}
+        if isinstance(self.call, bytes):
+            parameters: dict[str, Any] = loads(self.call)
+            return parameters
+        return by_name(*self.call)
+
+    def packed(self) -> About:
+        """Return what can travel. Raises `SerializationError` for parameters that cannot."""
+        if self.call is None or isinstance(self.call, bytes):
+            return self
+        try:
+            return About(self.flow, dumps(self.parameters()))
+        except Exception as error:
+            raise SerializationError(
+                f"The parameters of flow run '{self.flow.flow_run_name}' cannot travel to a worker: {error}. "
+                "Pass the task what it needs as an argument."
+            ) from None
 
 
 class Keeper(Protocol):
@@ -66,6 +96,12 @@ class Keeper(Protocol):
 
     def start(self, flow_run_id: str) -> int:
         """Record that the body begins, and return the generation."""
+
+    def begun(self, flow_run_id: str, call: tuple[Callable[..., Any], Any, Any]) -> None:
+        """Note the function of a flow and its final arguments, for its tasks to see."""
+
+    def about(self, flow_run_id: str) -> About:
+        """Return what is known of a flow run."""
 
     def commit(self, event: ev.FlowEvent) -> FlowRun:
         """Record what became of a flow run, and return its record."""
@@ -184,6 +220,19 @@ class LocalKeeper:
         return self.commit(
             ev.FlowRunStarted(at=self.now(), flow_run_id=flow_run_id, generation=generation)
         ).generation
+
+    def begun(
+        self, flow_run_id: str, call: tuple[Callable[..., Any], Any, Any] | bytes | None
+    ) -> None:
+        """Note the function of a flow and its final arguments, for its tasks to see."""
+        self._session.flow_calls[flow_run_id] = call
+
+    def about(self, flow_run_id: str) -> About:
+        """Return what is known of a flow run."""
+        flow = self._session.flow_info(flow_run_id)
+        generation = self._shown(flow_run_id).generation
+        call = self._session.flow_calls.get(flow_run_id)
+        return About(replace(flow, generation=generation), call)
 
     def commit(self, event: ev.FlowEvent) -> FlowRun:
         """Record what became of a flow run, and return its record."""

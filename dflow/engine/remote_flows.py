@@ -10,10 +10,11 @@ from typing import Any
 
 from dflow.attempts import clock, pickling
 from dflow.attempts.context import FlowInfo, RunContext
+from dflow.attempts.parameters import by_name
 from dflow.attempts.stepping import finished
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, Policy
-from dflow.engine.keeping import LocalKeeper, Opened
+from dflow.engine.keeping import About, LocalKeeper, Opened
 from dflow.engine.remote import desk_of
 from dflow.engine.session import Session
 from dflow.errors import DefinitionError, DflowError, InternalError
@@ -82,6 +83,16 @@ class RemoteKeeper:
         generation: int = self._ask("start", flow_run_id)
         return generation
 
+    def begun(self, flow_run_id: str, call: tuple[Callable[..., Any], Any, Any]) -> None:
+        """Note the function of a flow and its final arguments, for its tasks to see."""
+        with suppress(Exception):  # what cannot travel, its tasks cannot see
+            self._ask("begun", flow_run_id, pickling.dumps(by_name(*call)))
+
+    def about(self, flow_run_id: str) -> About:
+        """Return what is known of a flow run."""
+        about: About = self._ask("about", flow_run_id)
+        return about
+
     def commit(self, event: ev.FlowEvent) -> FlowRun:
         """Record what became of a flow run, and return its record."""
         run: FlowRun = self._ask("commit", event)
@@ -141,6 +152,8 @@ def _done(keeper: LocalKeeper, asked: FlowAsked) -> Any:
     plain: dict[str, Callable[..., Any]] = {
         "open": keeper.open,
         "start": keeper.start,
+        "begun": keeper.begun,
+        "about": lambda flow_run_id: keeper.about(flow_run_id).packed(),
         "commit": keeper.commit,
     }
     long: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {

@@ -71,6 +71,7 @@ class Session:
         self.errors: dict[str, BaseException] = {}
         self.stops: dict[str, Callable[[], object]] = {}
         self._answer = answer
+        self.flow_calls: dict[str, Any] = {}
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
         self._open: dict[TaskRunner, OpenRunner] = {}
