@@ -59,7 +59,7 @@ class Check:
         return value
 
     def _problems(self, error: ValidationError) -> list[Problem]:
-        details = error.errors(include_url=False, include_context=False)
+        details = error.errors(include_url=False)
         problems = [
             Problem(
                 f"'{self._place(each['loc'])}': {_line(each['msg'])} (given: {shown(each['input'])})"

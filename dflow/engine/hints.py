@@ -69,16 +69,13 @@ class Names:
 
 
 def _written(function: Any) -> Any:
-    """Return the function that somebody wrote, behind wrappers, partials, methods and callable objects."""
+    """Return the function that somebody wrote, behind wrappers, partials and methods."""
     if isinstance(function, functools.partial):
         return _written(function.func)
     if hasattr(function, "__wrapped__"):
         return _written(inspect.unwrap(function))
     if isinstance(function, MethodType):
         return _written(function.__func__)
-    calling = type(function).__call__
-    if not hasattr(function, "__globals__") and hasattr(calling, "__globals__"):
-        return _written(calling)
     return function
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cyclopts import App, CycloptsError
 
+from dflow.cli import whole_numbers
 from tests.cli.conftest import Command
 
 FLOWS = '''
@@ -76,7 +79,7 @@ def file(tmp_path: Path) -> Path:
     ("arguments", "name", "value"),
     [
         ("--n 2.5", "--n", "2.5"),
-        ("--n -0.5", "--n", "-0.5"),
+        ("--n=-0.5", "--n", "-0.5"),
         ("--n 1.5e0", "--n", "1.5e0"),
         ("--n 9007199254740993.5", "--n", "9007199254740993.5"),
         ("--n 1.0e400", "--n", "1.0e400"),
@@ -146,3 +149,19 @@ def test_wrong_values_of_other_types_are_named(command: Command, file: Path) -> 
         ran = command("run", file, f"{name}={value}")
         assert ran.code == 2
         assert name in ran.err
+
+
+@pytest.mark.parametrize("value", ["none", "null", "3"])
+def test_none_is_what_cyclopts_takes_for_it(value: str) -> None:
+    """Where None is possible it can be given as far as cyclopts itself reads it: not every version does."""
+
+    def function(maybe: int | None = 9) -> None: ...
+
+    def parsed(**options: Any) -> Any:
+        app = App(default_command=function, **options)
+        try:
+            return app.parse_args(["--maybe", value], exit_on_error=False, print_error=False)[1]
+        except CycloptsError as error:
+            return str(error)
+
+    assert parsed(config=whole_numbers.keep) == parsed()
