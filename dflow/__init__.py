@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dflow.attempts.logs import get_run_logger
+    from dflow.attempts.tagging import tags
     from dflow.engine.calls import unmapped
     from dflow.engine.definitions import exponential_backoff
     from dflow.engine.futures import TaskFuture, TaskFutureList, as_completed, wait
     from dflow.engine.process import shutdown
     from dflow.flows import Flow, flow
     from dflow.runs import resume
+    from dflow.runtime import current_run, get_run_context
     from dflow.states import State, StateType
     from dflow.tasks import Task, task
 
@@ -31,11 +33,14 @@ __all__ = [
     "TaskFuture",
     "TaskFutureList",
     "as_completed",
+    "current_run",
     "exponential_backoff",
     "flow",
+    "get_run_context",
     "get_run_logger",
     "resume",
     "shutdown",
+    "tags",
     "task",
     "unmapped",
     "wait",
@@ -49,11 +54,14 @@ _HOMES = {
     "TaskFuture": "dflow.engine.futures",
     "TaskFutureList": "dflow.engine.futures",
     "as_completed": "dflow.engine.futures",
+    "current_run": "dflow.runtime",
     "exponential_backoff": "dflow.engine.definitions",
     "flow": "dflow.flows",
+    "get_run_context": "dflow.runtime",
     "get_run_logger": "dflow.attempts.logs",
     "resume": "dflow.runs",
     "shutdown": "dflow.engine.process",
+    "tags": "dflow.attempts.tagging",
     "task": "dflow.tasks",
     "unmapped": "dflow.engine.calls",
     "wait": "dflow.engine.futures",

@@ -158,7 +158,27 @@ class HandleDropped:
     task_run_ids: tuple[str, ...]
 
 
-Up = Event | LogEntry | ChildrenCreated | HandleDropped
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """An attempt wants task runs of its own to end."""
+
+    task_run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowAsked:
+    """A body on a worker asks the driver for something about a flow run that it executes there.
+
+    `what` names it, `arguments` are plain data of ours; the answer bears the same number.
+    """
+
+    parent: Key
+    number: int
+    what: str
+    arguments: tuple[Any, ...]
+
+
+Up = CancelAsked | ChildrenCreated | Event | FlowAsked | HandleDropped | LogEntry
 
 
 # Down ----------------------------------------------------------------------------------------------
@@ -193,4 +213,13 @@ class StartConfirmed:
     key: Key
 
 
-Down = Go | Settled | StartConfirmed
+@dataclass(frozen=True, slots=True)
+class FlowAnswered:
+    """What a `FlowAsked` came to: plain data of ours, or a pickled error."""
+
+    number: int
+    value: Any = None
+    error: bytes | None = None
+
+
+Down = FlowAnswered | Go | Settled | StartConfirmed

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from dflow.attempts.names import NameRule
 from dflow.messages import Ref
 
 
@@ -15,7 +16,8 @@ from dflow.messages import Ref
 class Call:
     """A function and its arguments by name. `has_refs` says whether any `Ref` is among them.
 
-    `shared` are arguments that many calls have in common (``unmapped``): the same object in each.
+    `shared` are arguments that many calls have in common (``unmapped``): the same object in each. `named` is
+    the rule by which the run is named once the values are there: whose it is, of which argument, the rule.
     """
 
     function: Callable[..., Any]
@@ -23,6 +25,7 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     shared: Mapping[str, Any] = field(default_factory=dict)
     has_refs: bool = False
+    named: tuple[str, str, NameRule] | None = None
 
 
 def swap(value: Any, change: Callable[[Any], Any], leaf: type | tuple[type, ...]) -> Any:

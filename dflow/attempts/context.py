@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,9 +21,11 @@ class FlowInfo:
     flow_name: str
     root_id: str
     generation: int
+    parent_flow_run_id: str | None = None
     tags: tuple[str, ...] = ()
     log_prints: bool = False
     log_level: int = 20
+    checkpoints: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +33,8 @@ class RunContext:
     """A flow run or an attempt of a task run, and its link to the driver.
 
     `worker` names where it runs; `slot` gives the worker's slot back while something of the body waits, in
-    any of its threads. `adopted`, entered in another thread of the body, makes that thread to the worker what
-    the one is in which the body began.
+    any of its threads; `adopted`, entered in another thread, makes that one a thread of the body for the
+    cluster that runs it.
     `notes` is a place where the rooms above keep what belongs to this execution of the body, `at_end` what
     they want done once the body has ended.
     """
@@ -43,7 +45,14 @@ class RunContext:
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
     adopted: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, Any] = field(default_factory=dict)
-    at_end: list[Callable[[], None]] = field(default_factory=list)
+    at_end: list[Callable[[bool], Awaitable[None] | None]] = field(default_factory=list)
+
+    async def end(self, *, failed: bool) -> None:
+        """Do what is to be done once the body has ended, the last first; it is told whether it failed."""
+        while self.at_end:
+            waited_for = self.at_end.pop()(failed)
+            if waited_for is not None:
+                await waited_for
 
     @property
     def task_run_id(self) -> str | None:

@@ -103,6 +103,14 @@ def values_of(value: T) -> T:
     return sent
 
 
+async def until_final(value: Any, *, native: bool) -> None:
+    """Wait until all futures in a value are final, however they end."""
+    found: list[TaskFuture[Any]] = []
+    swap(value, found.append, TaskFuture)
+    for future in found:
+        await future.until_final(native=native)
+
+
 def await_all(wait_for: Any) -> None:
     """Wait for futures that must have completed. Raises what they raised."""
     swap([wait_for], lambda future: future.result(), TaskFuture)

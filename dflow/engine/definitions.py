@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
+from dflow.attempts.names import MAX_NAME
 from dflow.core.records import Policy
 from dflow.core.retry import exponential_delays
 from dflow.engine.calls import called
@@ -15,8 +17,6 @@ from dflow.messages import Placement
 
 RESERVED = ("return_state", "wait_for")
 """Names that a flow's or a task's own parameters may not have: calls use them."""
-MAX_NAME = 10_000
-"""How many characters a name may have."""
 MAX_PRIORITY = 1_000_000
 """How far from 0 a priority may be."""
 
@@ -26,15 +26,6 @@ def check_function(function: Any, kind: str) -> None:
     if not callable(function):
         raise DefinitionError(f"@{kind} is for functions, not for {function!r}.")
     name = getattr(function, "__qualname__", repr(function))
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise DefinitionError(
-            f"'{name}' is an async function. This version of dflow runs plain functions: "
-            f"write 'def', and call asyncio.run(...) inside."
-        )
-    if inspect.isgeneratorfunction(function):
-        raise DefinitionError(
-            f"'{name}' is a generator. This version of dflow runs plain functions: return a list."
-        )
     try:
         parameters = inspect.signature(function).parameters
     except ValueError:
@@ -83,6 +74,7 @@ def policy(
     retry_delay_seconds: Any,
     retry_jitter_factor: Any = 0.0,
     max_worker_losses: Any = 3,
+    timeout_seconds: Any = None,
 ) -> Policy:
     """Return what decides how often a run is tried and how long it waits in between."""
     count = whole_number(kind, "retries", retries)
@@ -96,7 +88,20 @@ def policy(
         retry_delays=_delays(kind, count, retry_delay_seconds),
         jitter=float(jitter),
         max_worker_losses=whole_number(kind, "max_worker_losses", max_worker_losses),
+        timeout=_timeout(kind, timeout_seconds),
     )
+
+
+def _timeout(kind: str, given: Any) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, timedelta):
+        given = given.total_seconds()
+    if not _is_number(given) or given <= 0:
+        raise DefinitionError(
+            f"{kind}: timeout_seconds= must be a number of seconds above 0, not {given!r}."
+        )
+    return float(given)
 
 
 def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:

@@ -149,7 +149,7 @@ class Ledger:
 
     def cancel_all(self, flow_run_id: str, at: float) -> None:
         """Cancel all that is unfinished under a flow run, and whatever is asked for there from now on."""
-        self.closed_flows |= self._family(flow_run_id)
+        self.closed_flows |= self.family(flow_run_id)
         self._cancel_left_flows(flow_run_id, at)
         for run in self.unfinished_under(flow_run_id):
             self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
@@ -184,11 +184,15 @@ class Ledger:
             )
 
     def _cancel_left_flows(self, flow_run_id: str, at: float) -> None:
-        for member in self._family(flow_run_id):
-            if self.table.flow_runs[member].stage is FlowStage.INTERRUPTED:
+        for member in self.family(flow_run_id) - {flow_run_id}:
+            run = self.table.flow_runs[member]
+            if not run.stage.final and run.stage is not FlowStage.INTERRUPTED:
+                message = "What ran it ended before it did."
+                self.apply(ev.FlowRunInterrupted(at=at, flow_run_id=member, message=message))
+            if not run.stage.final:
                 self.apply(ev.FlowCancelRequested(at=at, flow_run_id=member))
 
-    def _family(self, flow_run_id: str) -> set[str]:
+    def family(self, flow_run_id: str) -> set[str]:
         """Return a flow run and the subflows under it: called by it, by its tasks, by its subflows."""
         family = {flow_run_id}
         for run in self.table.flow_runs.values():
@@ -201,7 +205,7 @@ class Ledger:
         """Return the task runs that are not final, of a flow run and of the subflows under it."""
         if not self.unfinished.total():
             return []
-        family = self._family(flow_run_id)
+        family = self.family(flow_run_id)
         return [
             run
             for run in self.table.task_runs.values()

@@ -73,10 +73,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Set `rung` when the time has come that is `due` now, however the time of day is set meanwhile."""
+    """Call `then` when the time has come that is `due` now, however the time of day is set meanwhile."""
 
     due: float
-    rung: threading.Event = field(default_factory=threading.Event)
+    then: Callable[[], None]
 
 
 Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed | Alarm
@@ -93,7 +93,7 @@ class Tracker:
     """The thread that owns the ledger.
 
     `act` is called with the commands of each transaction after it is durable, `echo` with its log lines,
-    `changed` with each record that it changed.
+    `changed` with each record that it changed. What was asked to stop has `stop_grace` seconds for it.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Tracker:
         act: Callable[[Sequence[do.Command]], None],
         echo: Callable[[Sequence[LogEntry]], None],
         changed: Callable[[TaskRun | FlowRun], None],
+        stop_grace: float = 10.0,
     ) -> None:
         self.shown: dict[str, TaskRun | FlowRun] = {
             **ledger.table.flow_runs,
@@ -119,6 +120,7 @@ class Tracker:
         self._act = act
         self._echo = echo
         self._changed = changed
+        self._stop_grace = stop_grace
         self._posts: SimpleQueue[Post | None] = SimpleQueue()
         self._timers: list[tuple[float, int, ev.Event | Alarm]] = []
         self._order = itertools.count()
@@ -171,12 +173,9 @@ class Tracker:
         if not mark.durable:
             self.check()
 
-    def sleep_until(self, due: float) -> None:
-        """Wait for a time, in seconds since 1970. Raises as `check` does."""
-        alarm = Alarm(due)
-        self.post(alarm)
-        while not alarm.rung.wait(1.0):
-            self.check()
+    def wake_at(self, due: float, then: Callable[[], None]) -> None:
+        """Call `then` at a time, in seconds since 1970, from the tracker's thread. Raises as `check` does."""
+        self.post(Alarm(due, then))
 
     def when_final(self, run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once the run is shown as final: now, or later in the tracker's thread."""
@@ -328,6 +327,12 @@ class Tracker:
             call()
 
     def _set_timer(self, order: do.Command) -> bool:
+        if (
+            isinstance(order, do.Stop | do.Withdraw)
+            and order.run_id not in self._ledger.table.flow_runs
+        ):
+            self._set_stop_deadline(order)
+            return False
         if isinstance(order, do.SetDeadline):
             self._set_deadline(order)
             return True
@@ -343,6 +348,11 @@ class Tracker:
         )
         self._set_alarm(order.due, event)
         return True
+
+    def _set_stop_deadline(self, order: do.Stop | do.Withdraw) -> None:
+        due = self._clock.now() + self._stop_grace
+        event = ev.StopExpired(at=due, task_run_id=order.run_id, dispatch=order.dispatch)
+        self._set_alarm(due, event)
 
     def _set_deadline(self, order: do.SetDeadline) -> None:
         """See to it that an attempt times out, also when nothing is heard from where it runs."""
@@ -369,6 +379,6 @@ class Tracker:
         while self._timers and self._timers[0][0] <= self._clock.monotonic():
             due = heapq.heappop(self._timers)[2]
             if isinstance(due, Alarm):
-                due.rung.set()
+                due.then()
             else:
                 self._ledger.apply(due)

@@ -110,8 +110,6 @@ def reserved(wait_for: int) -> int:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (yielding, "is a generator"),
-        (later, "is an async function"),
         (reserved, "a parameter 'wait_for'"),
         (lambda return_state: 0, "a parameter 'return_state'"),
         (5, "is for functions, not for 5"),

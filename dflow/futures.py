@@ -1,0 +1,7 @@
+"""Futures of task runs, and how to wait for them: the public names, from where the engine has them."""
+
+from __future__ import annotations
+
+from dflow.engine.futures import TaskFuture, TaskFutureList, as_completed, wait
+
+__all__ = ["TaskFuture", "TaskFutureList", "as_completed", "wait"]
