@@ -13,12 +13,13 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from dflow.attempts.context import FlowInfo, RunContext, current
 from dflow.attempts.scripts import being_imported_by_a_worker
-from dflow.engine import calls, definitions, details, flow_runs, process, run_logs
+from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
+from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.flow_runs import Ended
 from dflow.engine.futures import state_of
-from dflow.engine.options import FlowOptions, changed
+from dflow.engine.options import FlowOptions, Hooks, changed
 from dflow.engine.scope import Status
 from dflow.engine.session import Session
 from dflow.engine.signals import terminating_as_interrupt
@@ -46,7 +47,8 @@ class Flow(Generic[P, R]):
         self.name = definitions.name_of(fn, options.name, "flow", dashes=True)
         self.description = options.description or inspect.getdoc(fn) or ""
         self.version = options.version
-        self._options = options
+        self._options = callbacks.checked(options, f"flow '{self.name}'")
+        self.callbacks = callbacks.callbacks_of(self, self._options)
         self._signature = inspect.signature(fn)
         self._policy = definitions.policy(
             f"flow '{self.name}'", options.retries, options.retry_delay_seconds
@@ -70,6 +72,12 @@ class Flow(Generic[P, R]):
         ended = run(positional, named)
         outcome: Any = _outcome(self.name, ended, return_state)
         return cast(R, outcome)
+
+    on_running = AddsHook()
+    on_completion = AddsHook()
+    on_failure = AddsHook()
+    on_cancellation = AddsHook()
+    on_crashed = AddsHook()
 
     def with_options(self, **changes: Any) -> Flow[P, R]:
         """Return a flow with the same function and other options; what is not named stays as it is.
@@ -119,6 +127,7 @@ class Flow(Generic[P, R]):
             taken_up=entry is not None,
         )
         with terminating_as_interrupt(), process.session(root) as session:
+            session.hooks.add_flow(run_id, self.callbacks)
             if entry is not None:
                 _check_unfinished(session, entry)
             ended = flow_runs.execute(session, info, lambda: self.fn(*args, **kwargs))
@@ -161,6 +170,7 @@ class Flow(Generic[P, R]):
         chosen = self._options.task_runner
         parents = session.runner_of(scope.flow_run_id)
         session.add_flow(info, parents if chosen is None else lambda: process.use(chosen))
+        session.hooks.add_flow(run_id, self.callbacks)
         kept = flow_runs.begin_subflow(session, info, scope.parent_id, self._policy)
         if kept is not None:
             return kept
@@ -202,6 +212,11 @@ def flow(
     retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0,
     task_runner: Any = None,
     log_prints: bool | None = None,
+    on_running: Hooks = None,
+    on_completion: Hooks = None,
+    on_failure: Hooks = None,
+    on_cancellation: Hooks = None,
+    on_crashed: Hooks = None,
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
 def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a flow, bare or with options.

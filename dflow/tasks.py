@@ -15,12 +15,14 @@ from dataclasses import replace
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from dflow.attempts.context import current
+from dflow.attempts.pickling import MAIN_NAMES, main_attribute
 from dflow.core.events import MapCreated, MapItem, TaskCreated
 from dflow.core.records import Policy
-from dflow.engine import calls, definitions
+from dflow.engine import callbacks, calls, definitions, homes
+from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
 from dflow.engine.futures import TaskFuture, TaskFutureList, state_of
-from dflow.engine.options import TaskOptions, changed
+from dflow.engine.options import Hooks, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
@@ -42,7 +44,9 @@ class Task(Generic[P, R]):
         self.description = options.description or inspect.getdoc(fn) or ""
         self.tags = definitions.tags(f"task '{self.name}'", options.tags)
         self.version = options.version
-        self._options = replace(options, tags=self.tags)
+        options = replace(options, tags=self.tags)
+        self._options = callbacks.checked(options, f"task '{self.name}'")
+        self.callbacks = callbacks.callbacks_of(self, self._options)
         self._signature = inspect.signature(fn)
         self._policy = _policy(self.name, options)
 
@@ -125,6 +129,10 @@ class Task(Generic[P, R]):
         futures.wait()
         return futures.states
 
+    on_running = AddsHook()
+    on_completion = AddsHook()
+    on_failure = AddsHook()
+
     def with_options(self, **changes: Any) -> Task[P, R]:
         """Return a task with the same function and other options; what is not named stays as it is.
 
@@ -157,18 +165,21 @@ class Task(Generic[P, R]):
         if log_prints is None:
             context = current()
             log_prints = context is not None and context.info.log_prints
-        return CallOptions(log_prints=log_prints, here=here)
+        return CallOptions(log_prints=log_prints, here=here, callbacks=self.callbacks)
 
     def __repr__(self) -> str:
         return f"<Task '{self.name}'>"
 
     def __reduce__(self) -> Any:
-        """Travel by reference where the module has this function under its name, else by value."""
+        """Travel by reference where the module has this function under its name, else by value.
+
+        By value it comes home as itself: see `dflow.engine.homes`.
+        """
         module, qualname = self.fn.__module__, getattr(self.fn, "__qualname__", "")
         found = _find(module, qualname)
         if isinstance(found, Task) and found.fn is self.fn and module != "__main__":
-            return _found, (module, qualname, self._options)
-        return Task, (self.fn, self._options)
+            return _found, (module, qualname, None if found is self else self._options)
+        return homes.come, (homes.token_of(self), Task, self.fn, self._options)
 
 
 def _find(module: str, qualname: str) -> Any:
@@ -178,10 +189,14 @@ def _find(module: str, qualname: str) -> Any:
     return target
 
 
-def _found(module: str, qualname: str, options: TaskOptions) -> Task[Any, Any]:
-    importlib.import_module(module)
-    found: Task[Any, Any] = _find(module, qualname)
-    return Task(found.fn, options)
+def _found(module: str, qualname: str, options: TaskOptions | None) -> Task[Any, Any]:
+    found: Task[Any, Any]
+    if module in MAIN_NAMES:
+        found = main_attribute(qualname)
+    else:
+        importlib.import_module(module)
+        found = _find(module, qualname)
+    return found if options is None else Task(found.fn, options)
 
 
 def _policy(name: str, options: TaskOptions) -> Policy:
@@ -222,7 +237,11 @@ def task(
     retries: int = 0,
     retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0,
     retry_jitter_factor: float | None = None,
+    retry_condition_fn: Callable[..., Any] | None = None,
     log_prints: bool | None = None,
+    on_running: Hooks = None,
+    on_completion: Hooks = None,
+    on_failure: Hooks = None,
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:

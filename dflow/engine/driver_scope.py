@@ -128,6 +128,7 @@ class DriverScope:
             self.session.link(info),
             interrupts=True,
         )
+        self.session.hooks.keep(go.task_run_id, value)
         self.session.news([outcome])
         return value
 

@@ -106,6 +106,7 @@ def _run_body(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Any:
         flow.flow_run_id,
         lambda: session.open_runner(flow.flow_run_id),
     )
+    session.hooks.tell_flow(flow)
     with entered(context), prints_of(context):
         return body()
 
@@ -219,6 +220,7 @@ def _record(session: Session, flow: FlowInfo, ended: Ended) -> Ended:
             run_logs.show(
                 logging.DEBUG, f"DEBUG   {flow.flow_run_name} | its value is not kept: {problem}"
             )
+    session.hooks.drain()
     session.tracker.commit(
         ev.FlowRunReturned(
             at=session.clock.now(),
@@ -231,14 +233,16 @@ def _record(session: Session, flow: FlowInfo, ended: Ended) -> Ended:
         )
     )
     run = _shown(session, flow)
-    if run.state_name == ended.state_name:
-        return ended
-    return replace(ended, state_name=run.state_name, message=run.message)
+    if run.state_name != ended.state_name:
+        ended = replace(ended, state_name=run.state_name, message=run.message)
+    session.hooks.tell_flow(flow, lambda: outcome_of(flow.flow_name, ended))
+    return ended
 
 
 def _raised(session: Session, flow: FlowInfo, error: BaseException) -> Ended | None:
     """Cancel what is left, and record the failure; return None if the flow will be tried again."""
     _cancel_all(session, flow.flow_run_id)
+    session.hooks.drain()
     info: ErrorInfo = capture(error)
     session.tracker.commit(
         ev.FlowRunRaised(
@@ -251,7 +255,9 @@ def _raised(session: Session, flow: FlowInfo, error: BaseException) -> Ended | N
     run = _shown(session, flow)
     if run.stage is FlowStage.AWAITING_RETRY:
         return None
-    return Ended(run.state_name, run.message, error=error)
+    ended = Ended(run.state_name, run.message, error=error)
+    session.hooks.tell_flow(flow, lambda: outcome_of(flow.flow_name, ended))
+    return ended
 
 
 def _await_retry(session: Session, flow: FlowInfo) -> None:

@@ -20,6 +20,7 @@ from dflow.attempts.context import RunContext
 from dflow.attempts.pickling import loads
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
+from dflow.engine.callbacks import sent_up
 from dflow.engine.identity import Children
 from dflow.engine.scope import PENDING, Scope, Status
 from dflow.errors import CancelledError, InternalError, MissingResult
@@ -165,7 +166,7 @@ class RemoteScope:
     def _send(
         self, event: TaskCreated | MapCreated, calls: tuple[Any, ...], options: CallOptions
     ) -> None:
-        self._link.send(ChildrenCreated(self._link.address, event, calls, options))
+        self._link.send(ChildrenCreated(self._link.address, event, calls, sent_up(options)))
 
     def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
         """Send a task run up, run its body here whenever the driver says go, and return its value."""
