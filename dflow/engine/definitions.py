@@ -100,7 +100,7 @@ def hooks(kind: str, argument: str, given: Any, takes: str) -> tuple[Callable[..
     """Return hooks, of which one or several were given; `takes` names the arguments they get."""
     if given is None:
         return ()
-    several = isinstance(given, Iterable) and not callable(given)
+    several = isinstance(given, Iterable) and not (callable(given) or isinstance(given, str))
     found = tuple(given) if several else (given,)
     for hook in found:
         check_callback(kind, argument, hook, takes)
