@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import statistics
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -505,3 +508,81 @@ def test_a_silent_attempts_retry_is_spread_too(world: World, runner: ScriptedRun
     for each in runner.expect(40)[20:]:
         runner.succeed(each, 1)
     running.result()
+
+
+# Flows ----------------------------------------------------------------------------------------------------
+
+
+class Hurry(logging.Handler):
+    """Lets the time go by that a flow says it waits."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.waits: list[float] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Read how long it is."""
+        said = re.search(r"the flow runs again in ([\d.]+) s", record.getMessage())
+        if said:
+            self.waits.append(float(said[1]))
+            self.world.clock.advance(float(said[1]))
+
+
+@pytest.fixture
+def hurry(world: World) -> Iterator[Hurry]:
+    """Return a handler of log lines for which no flow has to wait."""
+    handler = Hurry(world)
+    logging.getLogger("dflow.runs").addHandler(handler)
+    yield handler
+    logging.getLogger("dflow.runs").removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    ("delays", "waits"),
+    [(7, [7, 7, 7]), ([1, 10], [1, 10, 10]), (lambda retries: [2 * retries], [6, 6, 6])],
+)
+def test_a_flow_waits_as_was_said(hurry: Hurry, delays: Any, waits: list[float]) -> None:
+    """Delays of flows are given as those of tasks are."""
+    tries: list[float] = []
+
+    def main() -> str:
+        tries.append(hurry.world.clock.now())
+        if len(tries) <= 3:
+            raise ValueError(len(tries))
+        return "done"
+
+    assert flow(retries=3, retry_delay_seconds=delays)(main)() == "done"
+    assert hurry.waits == waits
+    assert [b - a for a, b in pairwise(tries)] == waits
+
+
+def test_a_flow_that_runs_again_keeps_every_attempt(world: World) -> None:
+    """What had completed is returned; of what had failed both generations stay in the record."""
+    ran: list[str] = []
+
+    def step(name: str) -> str:
+        ran.append(name)
+        if name == "bad" and ran.count("bad") < 4:
+            raise ValueError(f"try {ran.count('bad')}")
+        return name
+
+    made = task(retries=1)(step)
+
+    def main() -> list[str]:
+        return [made(name) for name in ("good", "bad", "last")]
+
+    assert flow(retries=1)(main)() == ["good", "bad", "last"]
+    assert ran == ["good", *["bad"] * 4, "last"]
+    good, bad, last = world.task_runs().values()
+    assert [(a.generation, a.number, a.ending.value) for a in bad.attempts] == [
+        (1, 1, "raised"),
+        (1, 2, "raised"),
+        (2, 1, "raised"),
+        (2, 2, "succeeded"),
+    ]
+    errors = [attempt.error for attempt in bad.attempts]
+    assert [error and error.text for error in errors] == ["try 1", "try 2", "try 3", None]
+    assert (good.run_count, good.generation, last.generation) == (1, 1, 1)
+    (root,) = world.flow_runs()
+    assert (root.run_count, root.state.name) == (2, "Completed")
