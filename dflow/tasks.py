@@ -22,12 +22,13 @@ from dflow.attempts.context import current
 from dflow.attempts.stepping import hand_out
 from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
-from dflow.engine import calls, definitions
+from dflow.engine import callbacks, calls, definitions
+from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
 from dflow.engine.defined import Defined, P, R_co, as_called
 from dflow.engine.futures import TaskFuture, TaskFutureList, state_of
 from dflow.engine.naming import Naming
-from dflow.engine.options import TaskOptions, changed
+from dflow.engine.options import Hooks, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
@@ -47,7 +48,9 @@ class Task(Defined[P, R_co, TaskOptions]):
             what, options.resources, options.priority, options.workers
         )
         workers = self._placement.workers or None
-        self._options = replace(options, tags=self.tags, workers=workers)
+        options = replace(options, tags=self.tags, workers=workers)
+        self._options = callbacks.checked(options, what)
+        self.callbacks = callbacks.callbacks_of(self, self._options)
         self._policy = definitions.policy(
             what,
             options.retries,
@@ -173,6 +176,10 @@ class Task(Defined[P, R_co, TaskOptions]):
         futures.wait()
         return futures.states
 
+    on_running = AddsHook()
+    on_completion = AddsHook()
+    on_failure = AddsHook()
+
     def _created(
         self, scope: Scope, args: Any, kwargs: Any, wait_for: Any
     ) -> tuple[TaskCreated, Any]:
@@ -212,7 +219,11 @@ class Task(Defined[P, R_co, TaskOptions]):
             context = current()
             log_prints = context is not None and context.info.log_prints
         return CallOptions(
-            log_prints=log_prints, here=here, around=around(), placement=self._placement
+            log_prints=log_prints,
+            here=here,
+            around=around(),
+            placement=self._placement,
+            callbacks=self.callbacks,
         )
 
 
@@ -232,10 +243,14 @@ def task(
     retries: int = 0,
     retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0,
     retry_jitter_factor: float | None = None,
+    retry_condition_fn: Callable[..., Any] | None = None,
     log_prints: bool | None = None,
     resources: Mapping[str, float] | None = None,
     priority: int = 0,
     workers: str | Iterable[str] | None = None,
+    on_running: Hooks = None,
+    on_completion: Hooks = None,
+    on_failure: Hooks = None,
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:

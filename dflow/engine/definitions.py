@@ -104,6 +104,35 @@ def _timeout(kind: str, given: Any) -> float | None:
     return float(given)
 
 
+def hooks(kind: str, argument: str, given: Any, takes: str) -> tuple[Callable[..., Any], ...]:
+    """Return hooks, of which one or several were given; `takes` names the arguments they get."""
+    if given is None:
+        return ()
+    several = isinstance(given, Iterable) and not (callable(given) or isinstance(given, str))
+    found = tuple(given) if several else (given,)
+    for hook in found:
+        check_callback(kind, argument, hook, takes)
+    return found
+
+
+def check_callback(kind: str, argument: str, given: Any, takes: str) -> None:
+    """Raise `DefinitionError` unless `given` can be called with as many arguments as `takes` names."""
+    wanted = f"{kind}: {argument}= must be a function that takes ({takes}), "
+    if not callable(given):
+        raise DefinitionError(f"{wanted}not {given!r:.100}.")
+    name = getattr(given, "__qualname__", f"{given!r:.100}")
+    if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
+        raise DefinitionError(f"{wanted}but '{name}' is a generator, which would not run.")
+    try:
+        signature = inspect.signature(given)
+    except (TypeError, ValueError):
+        return  # it does not tell
+    try:
+        signature.bind(*takes.split(","))
+    except TypeError:
+        raise DefinitionError(f"{wanted}but '{name}' takes {signature}.") from None
+
+
 def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
     """Return the delays ``backoff_factor × 2^r`` seconds, to be given as ``retry_delay_seconds``.
 

@@ -17,10 +17,9 @@ from dflow.core import machine
 from dflow.core.graph import Graph, Progress
 from dflow.core.records import Cause, FlowRun, FlowStage, Held, Need, Stage, TaskRun, Upstream
 from dflow.core.replay import Table
+from dflow.engine.chains import Chains
 from dflow.engine.needs import Needs
-
-CHAIN_NAMES = 8
-"""How many names a chain of upstream failures shows, from the last to the root."""
+from dflow.engine.notes import Notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +58,13 @@ class Ledger:
         self.claims: dict[str, Claim] = {}
         self.with_runner: set[str] = set()
         self.closed_flows: set[str] = set()
+        self.notes = Notes()
+        self.judged: set[str] = set()
         self.counts: dict[tuple[str, str], Counter[str]] = {}
         self.unfinished: Counter[str] = Counter()
         self._graph = Graph()
         self._needs = Needs()
-        self._cause: dict[str, str] = {}
-        self._chains: dict[str, tuple[str, ...]] = {}
+        self._chains = Chains()
         self._changes = Changes([], {}, [])
         for run in self.table.task_runs.values():
             self._graph.add(run.id, ())
@@ -78,9 +78,7 @@ class Ledger:
 
     def root_failure(self, task_run_id: str) -> str:
         """Return the task run at whose failure a chain of upstream failures began."""
-        while task_run_id in self._cause:
-            task_run_id = self._cause[task_run_id]
-        return task_run_id
+        return self._chains.root(task_run_id)
 
     def obtainable(self, run: TaskRun) -> bool:
         """Tell whether the value of a completed task run can be had."""
@@ -116,8 +114,7 @@ class Ledger:
         if not run.stage.final and run.id in self.claims:
             return
         self.claims[run.id] = claim
-        self._cause.pop(run.id, None)
-        self._chains.pop(run.id, None)
+        self._chains.forget(run.id)
         self.apply(
             ev.Reopened(
                 at=event.at,
@@ -233,6 +230,13 @@ class Ledger:
                     )
                 )
 
+    # Failures that are judged first ---------------------------------------------------------------
+
+    def hold(self, task_run_id: str) -> None:
+        """Send nothing after a task run until it is decided what follows from its failed attempt."""
+        self.judged.add(task_run_id)
+        self._graph.mark(task_run_id, Progress.BLOCKED)
+
     # Events -------------------------------------------------------------------------------------------
 
     def apply(self, event: ev.Event) -> None:
@@ -276,6 +280,8 @@ class Ledger:
         if run.stage.final and run.stage is not Stage.COMPLETED:
             yield from self._take_along(run, event.at)
         self._count_consumers(run)
+        if self.notes.compare(before, run):
+            self._needs.take_handle(run.id)  # a hook that is told of the end may ask for the value
         if run.stage.final:
             self._release_if_unneeded(run.id)
 
@@ -322,14 +328,8 @@ class Ledger:
                 cause_id=cause.id,
                 message=f"'{cause.name}', whose value it needs, has ended as {cause.state_name}.",
             )
-        self._cause[run.id] = cause.id
-        names = (run.name, *self._chains.get(cause.id, (cause.name,)))
-        if len(names) > CHAIN_NAMES:
-            names = (*names[: CHAIN_NAMES - 2], "…", names[-1])
-        self._chains[run.id] = names
-        return ev.UpstreamFailed(
-            at=at, task_run_id=run.id, cause_id=cause.id, chain=" ← ".join(names)
-        )
+        chain = self._chains.add(run, cause)
+        return ev.UpstreamFailed(at=at, task_run_id=run.id, cause_id=cause.id, chain=chain)
 
     def _lost_upstream(self, run: TaskRun) -> TaskRun | None:
         for upstream in run.upstreams:
@@ -367,7 +367,8 @@ class Ledger:
         if run.stage.final:
             return Progress.FAILED
         claim = self.claims.get(run.id)
-        if run.stage in (Stage.DISPATCHED, Stage.RUNNING) and claim is not None and claim.follows:
+        away = run.stage in (Stage.DISPATCHED, Stage.RUNNING) and run.id not in self.judged
+        if away and claim is not None and claim.follows:
             return Progress.AWAY
         return Progress.BLOCKED
 

@@ -23,6 +23,7 @@ from dflow.attempts.performing import Manner
 from dflow.attempts.pickling import loads
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
+from dflow.engine.callbacks import sent_up
 from dflow.engine.identity import Children
 from dflow.engine.scope import PENDING, Called, Scope, Status
 from dflow.engine.waiting import Inlet, inlet
@@ -210,6 +211,8 @@ class RemoteScope:
     def _send(
         self, event: TaskCreated | MapCreated, calls: tuple[Any, ...], options: CallOptions
     ) -> None:
+        if options.callbacks is not None:
+            options = replace(options, callbacks=sent_up(options.callbacks))
         self._link.send(ChildrenCreated(self._link.address, event, calls, options))
 
     async def call(
