@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dflow.attempts.logs import get_run_logger
-    from dflow.engine.calls import unmapped
+    from dflow.engine.annotations import allow_failure, opaque, quote, unmapped
     from dflow.engine.definitions import exponential_backoff
-    from dflow.engine.futures import TaskFuture, TaskFutureList, as_completed, wait
+    from dflow.engine.future_lists import TaskFutureList
+    from dflow.engine.futures import TaskFuture, as_completed, wait
     from dflow.engine.process import shutdown
     from dflow.flows import Flow, flow
     from dflow.runs import resume
@@ -30,10 +31,13 @@ __all__ = [
     "Task",
     "TaskFuture",
     "TaskFutureList",
+    "allow_failure",
     "as_completed",
     "exponential_backoff",
     "flow",
     "get_run_logger",
+    "opaque",
+    "quote",
     "resume",
     "shutdown",
     "task",
@@ -47,15 +51,18 @@ _HOMES = {
     "StateType": "dflow.states",
     "Task": "dflow.tasks",
     "TaskFuture": "dflow.engine.futures",
-    "TaskFutureList": "dflow.engine.futures",
+    "TaskFutureList": "dflow.engine.future_lists",
+    "allow_failure": "dflow.engine.annotations",
     "as_completed": "dflow.engine.futures",
     "exponential_backoff": "dflow.engine.definitions",
     "flow": "dflow.flows",
     "get_run_logger": "dflow.attempts.logs",
+    "opaque": "dflow.engine.annotations",
+    "quote": "dflow.engine.annotations",
     "resume": "dflow.runs",
     "shutdown": "dflow.engine.process",
     "task": "dflow.tasks",
-    "unmapped": "dflow.engine.calls",
+    "unmapped": "dflow.engine.annotations",
     "wait": "dflow.engine.futures",
 }
 

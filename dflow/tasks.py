@@ -10,16 +10,18 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from dflow.attempts.context import current
 from dflow.core.events import MapCreated, MapItem, TaskCreated
-from dflow.core.records import Policy
-from dflow.engine import calls, definitions
+from dflow.core.records import Policy, Upstream
+from dflow.engine import calls, definitions, maps
 from dflow.engine.context import current_scope
-from dflow.engine.futures import TaskFuture, TaskFutureList, state_of
+from dflow.engine.future_lists import TaskFutureList
+from dflow.engine.futures import TaskFuture, state_of
 from dflow.engine.options import TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.errors import DefinitionError
@@ -95,16 +97,36 @@ class Task(Generic[P, R]):
         """Ask for a task run for each item of the arguments that are lists; return their futures at once.
 
         Every iterable argument is mapped, but for strings, bytes, dicts, data frames and models; what is the
-        same for every item is wrapped in `unmapped`. The lengths must agree. A future of a list is waited
-        for, to learn its length. With ``return_state=True`` the final states are returned.
+        same for every item is wrapped in `unmapped`. The lengths must agree. Over the future of a list the
+        map is made once that list is there: what is returned at once waits for it when it is looked at (see
+        `TaskFutureList`). ``max_in_flight=n`` lets at most n of the task runs be under way at once. With
+        ``return_state=True`` the final states are returned.
         """
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
+        limit = calls.limit_of(kwargs.pop("max_in_flight", None))
         scope = current_scope()
         bound = calls.bind(self.fn, self._signature, args, kwargs)
-        prepared, common = calls.prepare_map(scope, self.fn, *bound, wait_for)
+        options = replace(self._call_options(), max_in_flight=limit)
+        futures: TaskFutureList[R] = maps.start(
+            scope, self.fn, self.name, bound, wait_for, partial(self._ask_for, scope, options)
+        )
+        if not return_state:
+            return futures
+        futures.wait()
+        return futures.states
+
+    def _ask_for(
+        self,
+        scope: Scope,
+        options: CallOptions,
+        prepared: Sequence[calls.Prepared],
+        common: tuple[Upstream, ...],
+        apart: bool,
+    ) -> list[TaskFuture[R]]:
+        """Ask for the task runs of a map."""
         items = []
         for item in prepared:
-            task_run_id, name = scope.identify(self.name, item.inputs)
+            task_run_id, name = scope.identify(self.name, item.inputs, apart=apart)
             items.append(MapItem(task_run_id, name, item.upstreams))
         flow_run_id, parent_id = scope.flow_run_id, scope.parent_id
         event = MapCreated(
@@ -118,12 +140,8 @@ class Task(Generic[P, R]):
             tags=self.tags,
         )
         if items:
-            scope.submit(event, [item.call for item in prepared], self._call_options())
-        futures = TaskFutureList(TaskFuture[R](scope, i.task_run_id, i.name) for i in items)
-        if not return_state:
-            return futures
-        futures.wait()
-        return futures.states
+            scope.submit(event, [item.call for item in prepared], options)
+        return [TaskFuture[R](scope, item.task_run_id, item.name) for item in items]
 
     def with_options(self, **changes: Any) -> Task[P, R]:
         """Return a task with the same function and other options; what is not named stays as it is.

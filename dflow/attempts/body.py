@@ -9,7 +9,7 @@ from typing import Any
 from dflow.attempts import clock
 from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
-from dflow.attempts.context import RunContext, entered
+from dflow.attempts.context import RunContext, at_its_end, entered
 from dflow.attempts.logs import prints_of
 from dflow.attempts.pickling import dumps_small
 from dflow.core.events import AttemptRaised, AttemptStarted, AttemptSucceeded, Outcome
@@ -85,7 +85,7 @@ def _times(info: AttemptInfo, started_at: float, start: float, worker: str) -> d
 
 def _execute(context: RunContext, call: Call, values: Mapping[str, Any]) -> Any:
     args, kwargs = resolved(call, values)
-    with entered(context), prints_of(context):
+    with entered(context), prints_of(context), at_its_end(context):
         return call.function(*args, **kwargs)
 
 

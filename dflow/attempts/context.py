@@ -74,3 +74,15 @@ def entered(context: RunContext) -> Iterator[RunContext]:
         yield context
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def at_its_end(context: RunContext) -> Iterator[None]:
+    """Once the body inside has ended do what is in ``context.at_end``; if it raised, note that instead."""
+    try:
+        yield
+    except BaseException:
+        context.notes["raised"] = True
+        raise
+    while context.at_end:
+        context.at_end.pop(0)()

@@ -12,8 +12,11 @@ from dflow.core.retry import exponential_delays
 from dflow.engine.calls import called
 from dflow.errors import DefinitionError
 
-RESERVED = ("return_state", "wait_for")
-"""Names that a flow's or a task's own parameters may not have: calls use them."""
+RESERVED = {
+    "flow": ("return_state", "wait_for"),
+    "task": ("return_state", "wait_for", "max_in_flight"),
+}
+"""Names that the parameters of flows and tasks may not have: calls use them."""
 MAX_NAME = 10_000
 """How many characters a name may have."""
 
@@ -38,7 +41,7 @@ def check_function(function: Any, kind: str) -> None:
         raise DefinitionError(
             f"'{name}' does not tell its parameters. Call it in a function of your own."
         ) from None
-    for reserved in RESERVED:
+    for reserved in RESERVED[kind]:
         if reserved in parameters:
             raise DefinitionError(
                 f"'{name}' has a parameter '{reserved}', which dflow uses in calls. Rename it."

@@ -12,6 +12,7 @@ from dflow.attempts.calls import Call
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
+from dflow.engine.outcomes import received
 from dflow.engine.scope import Scope, Status, status_of
 from dflow.engine.session import Session
 from dflow.engine.tracker import ids_of
@@ -51,9 +52,9 @@ class DriverScope:
         """Return seconds since 1970 in UTC."""
         return self.session.clock.now()
 
-    def identify(self, task_name: str, inputs: Any) -> tuple[str, str]:
+    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
         """Return the id and the name of the next call of a task with these inputs."""
-        return self._children.identify(task_name, inputs)
+        return self._children.identify(task_name, inputs, apart=apart)
 
     def owns(self, other: Scope) -> bool:
         """Tell whether a future of `other` may be an upstream here: one of the same session."""
@@ -124,7 +125,7 @@ class DriverScope:
         )
         outcome, value = body.run(
             info,
-            lambda: (call, {source: self.session.value(source) for source in sources}),
+            lambda: (call, {up.task_run_id: received(self, up) for up in sources}),
             self.session.link(info),
             interrupts=True,
         )

@@ -12,7 +12,7 @@ from typing import Any
 from dflow.attempts import pickling
 from dflow.attempts.calls import swap
 from dflow.attempts.capture import capture
-from dflow.attempts.context import FlowInfo, RunContext, entered
+from dflow.attempts.context import FlowInfo, RunContext, at_its_end, entered
 from dflow.attempts.logs import prints_of
 from dflow.core import events as ev
 from dflow.core.records import ErrorInfo, FlowRun, FlowStage, Held, Policy
@@ -106,7 +106,7 @@ def _run_body(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Any:
         flow.flow_run_id,
         lambda: session.open_runner(flow.flow_run_id),
     )
-    with entered(context), prints_of(context):
+    with entered(context), prints_of(context), at_its_end(context):
         return body()
 
 
