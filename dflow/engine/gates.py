@@ -25,22 +25,18 @@ class Gate:
 
     def let_through(self, task_run_id: str) -> bool:
         """Give a task run a place, or a turn in the queue; return whether it may go."""
-        if len(self._inside) >= self._limit:
+        if task_run_id not in self._inside and len(self._inside) >= self._limit:
             self._queue[task_run_id] = None
             return False
-        self._queue.pop(task_run_id, None)
         self._inside.add(task_run_id)
         return True
 
-    def leave(self, task_run_id: str) -> bool:
-        """Give a place back, if it has one; return whether it had."""
-        if task_run_id not in self._inside:
-            return False
+    def leave(self, task_run_id: str) -> None:
+        """Take a place back, if it was given."""
         self._inside.discard(task_run_id)
-        return True
 
-    def next_ones(self) -> Iterator[str]:
-        """Yield who queues, each taken out, while there is a place: whoever goes takes it."""
+    def turns(self) -> Iterator[str]:
+        """Yield who queues, the first to come first, while there is a place: who goes takes it."""
         while self._queue and len(self._inside) < self._limit:
             first = next(iter(self._queue))
             del self._queue[first]
@@ -52,7 +48,6 @@ class Gates:
 
     def __init__(self) -> None:
         self._gates: dict[str, Gate] = {}
-        self._on_their_way: set[str] = set()
 
     def put(self, task_run_ids: Iterable[str], limit: int | None) -> None:
         """Let task runs of which nothing is out share a new gate, or pass freely if there is no limit."""
@@ -63,19 +58,14 @@ class Gates:
                 self._gates.pop(task_run_id, None)
 
     def let_through(self, task_run_id: str) -> bool:
-        """Tell whether a task run that waits may go now. One that may is on its way until it is `settled`."""
+        """Tell whether a task run that waits may go now; if so it has its place from now on."""
         gate = self._gates.get(task_run_id)
-        if gate is None:
-            return True
-        if task_run_id in self._on_their_way or not gate.let_through(task_run_id):
-            return False
-        self._on_their_way.add(task_run_id)
-        return True
+        return gate is None or gate.let_through(task_run_id)
 
-    def settled(self, task_run_id: str, stage: Stage) -> Iterator[str]:
-        """Bring the place of a task run up to date; yield who may take it if it is free."""
+    def settle(self, task_run_id: str, stage: Stage) -> Iterator[str]:
+        """Take the place of a task run back if it is not out any more; yield who may try to take it."""
         gate = self._gates.get(task_run_id)
-        if gate is None or (stage is Stage.WAITING and task_run_id in self._on_their_way):
+        if gate is None or stage in OUT:
             return iter(())
-        self._on_their_way.discard(task_run_id)
-        return gate.next_ones() if stage not in OUT and gate.leave(task_run_id) else iter(())
+        gate.leave(task_run_id)
+        return gate.turns()

@@ -234,9 +234,10 @@ class Ledger:
 
     def apply(self, event: ev.Event) -> None:
         """Apply an event, and all that follows from it before anything outside has to happen."""
+        ends: deque[ev.Event] = deque()  # before others: who hangs on them must not go any more
         queue = deque([event])
-        while queue:
-            event = queue.popleft()
+        while ends or queue:
+            event = (ends or queue).popleft()
             before = None
             if isinstance(event, ev.TaskEvent):
                 before = self.table.task_runs.get(event.task_run_id)
@@ -246,7 +247,8 @@ class Ledger:
             for run, orders in changed:
                 self._changes.records[run.id] = run
                 if isinstance(run, TaskRun):
-                    queue.extend(self._follow(before, run, orders, event))
+                    for follower in self._follow(before, run, orders, event):
+                        (queue if isinstance(follower, ev.UpstreamsMet) else ends).append(follower)
                 else:
                     self._changes.orders.extend(orders)
 
@@ -263,7 +265,7 @@ class Ledger:
         if before is None or isinstance(event, ev.Reopened):
             self._graph.add(run.id, self._edges(run))
         freed = self._graph.mark(run.id, self._progress(run))
-        places = self._gates.settled(run.id, run.stage)
+        places = self._gates.settle(run.id, run.stage)
         for order in orders:
             if isinstance(order, do.Consider):
                 yield from self._consider(run.id, event.at)
@@ -346,12 +348,11 @@ class Ledger:
         )
 
     def _passes_on(self, upstream_id: str, claim: Claim) -> bool:
-        source = self.claims.get(upstream_id)
+        # One of a bounded map that waited at its runner would take the place of one that runs.
+        source = self.claims.get(upstream_id) if claim.max_in_flight is None else None
         return (
             source is not None
             and claim.follows
-            and claim.max_in_flight
-            is None  # one that waits there would take the place of one that runs
             and not (claim.here or source.here)
             and claim.runner == source.runner
         )
