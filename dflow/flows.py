@@ -146,7 +146,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
             return called(flow=self._root_info(ids.run_id(), ids.run_name(), arguments))
         scope = current_scope()
         keeper = current_keeper()
-        sent = calls.referred(scope, arguments)[0]
+        sent = calls.referred(scope, arguments).sent
         run_id, number = scope.identify(self.name, ("flow", *sent))
         info = replace(
             keeper.family(scope.flow_run_id),

@@ -53,9 +53,10 @@ class AttemptInfo:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Stands in the arguments of a call for the value of a task run."""
+    """Stands in the arguments of a call for the value of a task run; if it `may_fail`, or its exception."""
 
     task_run_id: str
+    may_fail: bool = False
 
 
 @dataclass(frozen=True, slots=True)

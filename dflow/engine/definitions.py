@@ -15,10 +15,13 @@ from dflow.engine.calls import called
 from dflow.errors import DefinitionError
 from dflow.messages import Placement
 
-RESERVED = ("return_state", "wait_for")
-"""Names that a flow's or a task's own parameters may not have: calls use them."""
 MAX_PRIORITY = 1_000_000
 """How far from 0 a priority may be."""
+RESERVED = {
+    "flow": ("return_state", "wait_for"),
+    "task": ("return_state", "wait_for", "max_in_flight"),
+}
+"""Names that the parameters of flows and tasks may not have: calls use them."""
 
 
 def check_function(function: Any, kind: str) -> None:
@@ -32,7 +35,7 @@ def check_function(function: Any, kind: str) -> None:
         raise DefinitionError(
             f"'{name}' does not tell its parameters. Call it in a function of your own."
         ) from None
-    for reserved in RESERVED:
+    for reserved in RESERVED[kind]:
         if reserved in parameters:
             raise DefinitionError(
                 f"'{name}' has a parameter '{reserved}', which dflow uses in calls. Rename it."

@@ -18,6 +18,7 @@ from dflow.core.events import MapCreated, TaskCreated
 from dflow.core.machine import create
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
+from dflow.engine.outcomes import received
 from dflow.engine.scope import Called, Scope, Status, status_of
 from dflow.engine.session import Session
 from dflow.engine.tracker import ids_of
@@ -58,9 +59,9 @@ class DriverScope:
         """Return seconds since 1970 in UTC."""
         return self.session.clock.now()
 
-    def identify(self, task_name: str, inputs: Any) -> tuple[str, str]:
+    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
         """Return the id and the name of the next call of a task with these inputs."""
-        return self._children.identify(task_name, inputs)
+        return self._children.identify(task_name, inputs, apart=apart)
 
     def owns(self, other: Scope) -> bool:
         """Tell whether a future of `other` may be an upstream here: one of the same session."""
@@ -149,7 +150,7 @@ class DriverScope:
     def _given_to(self, go: Go) -> tuple[AttemptInfo, dict[str, Any]]:
         """Return what an attempt knows of itself, and the values that it takes."""
         sources = self.session.dispatcher.sources(go.task_run_id)
-        values = {source: self.session.value(source) for source in sources}
+        values = {up.task_run_id: received(self, up) for up in sources}
         return self.session.dispatcher.info(go), values
 
     async def _run_body(

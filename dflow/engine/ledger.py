@@ -7,6 +7,7 @@ and then acts.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from dflow.core.graph import Graph, Progress
 from dflow.core.records import Cause, FlowRun, FlowStage, Held, Need, Stage, TaskRun, Upstream
 from dflow.core.replay import Table
 from dflow.engine.chains import Chains
+from dflow.engine.gates import Gates
 from dflow.engine.needs import Needs
 from dflow.engine.notes import Notes
 
@@ -32,13 +34,15 @@ class Claim:
     """Somebody in this process asked for a task run: it may be dispatched, to a runner or to its caller.
 
     `runner` tells runners apart. `follows` says that it takes a task run while its upstreams are still
-    under way with it, `shares_memory` that a value costs nothing to leave there.
+    under way with it, `shares_memory` that a value costs nothing to leave there. Of all that are asked for
+    together at most `max_in_flight` are out at once.
     """
 
     runner: int
     here: bool = False
     follows: bool = False
     shares_memory: bool = True
+    max_in_flight: int | None = None
 
 
 @dataclass(slots=True)
@@ -64,6 +68,7 @@ class Ledger:
         self.unfinished: Counter[str] = Counter()
         self._graph = Graph()
         self._needs = Needs()
+        self._gates = Gates()
         self._chains = Chains()
         self._changes = Changes([], {}, [])
         for run in self.table.task_runs.values():
@@ -96,8 +101,10 @@ class Ledger:
         for item in items:
             if handles:
                 self._needs.take_handle(item.task_run_id)
-        again = [item for item in items if item.task_run_id in self.table.task_runs]
-        self.claims.update(dict.fromkeys((item.task_run_id for item in new), claim))
+        again = [item for item in items if self._runs_again(item.task_run_id)]
+        wanted = [item.task_run_id for item in (*new, *again)]
+        self.claims.update(dict.fromkeys(wanted, claim))
+        self._gates.put(wanted, claim.max_in_flight)
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
@@ -105,21 +112,21 @@ class Ledger:
         elif new:
             self.apply(event)
         for item in again:
-            self._ask_again(item, claim)
+            self._open_again(item)
 
-    def _ask_again(self, event: ev.TaskCreated, claim: Claim) -> None:
-        run = self.table.task_runs[event.task_run_id]
-        if run.stage is Stage.COMPLETED and self.obtainable(run):
-            return
-        if not run.stage.final and run.id in self.claims:
-            return
-        self.claims[run.id] = claim
-        self._chains.forget(run.id)
+    def _runs_again(self, task_run_id: str) -> bool:
+        run = self.table.task_runs.get(task_run_id)
+        if run is None or (run.stage is Stage.COMPLETED and self.obtainable(run)):
+            return False
+        return run.stage.final or run.id not in self.claims
+
+    def _open_again(self, event: ev.TaskCreated) -> None:
+        self._chains.forget(event.task_run_id)
         self.apply(
             ev.Reopened(
                 at=event.at,
-                task_run_id=run.id,
-                generation=run.generation + 1,
+                task_run_id=event.task_run_id,
+                generation=self.table.task_runs[event.task_run_id].generation + 1,
                 upstreams=event.upstreams,
                 policy=event.policy,
             )
@@ -241,9 +248,10 @@ class Ledger:
 
     def apply(self, event: ev.Event) -> None:
         """Apply an event, and all that follows from it before anything outside has to happen."""
+        ends: deque[ev.Event] = deque()  # before others: who hangs on them must not go any more
         queue = deque([event])
-        while queue:
-            event = queue.popleft()
+        while ends or queue:
+            event = (ends or queue).popleft()
             before = None
             if isinstance(event, ev.TaskEvent):
                 before = self.table.task_runs.get(event.task_run_id)
@@ -253,7 +261,8 @@ class Ledger:
             for run, orders in changed:
                 self._changes.records[run.id] = run
                 if isinstance(run, TaskRun):
-                    queue.extend(self._follow(before, run, orders, event))
+                    for follower in self._follow(before, run, orders, event):
+                        (queue if isinstance(follower, ev.UpstreamsMet) else ends).append(follower)
                 else:
                     self._changes.orders.extend(orders)
 
@@ -270,13 +279,14 @@ class Ledger:
         if before is None or isinstance(event, ev.Reopened):
             self._graph.add(run.id, self._edges(run))
         freed = self._graph.mark(run.id, self._progress(run))
+        places = self._gates.settle(run.id, run.stage)
         for order in orders:
             if isinstance(order, do.Consider):
                 yield from self._consider(run.id, event.at)
             else:
                 self._changes.orders.append(order)
-        for dependent in freed:
-            yield from self._consider(dependent, event.at)
+        for other in itertools.chain(freed, places):
+            yield from self._consider(other, event.at)
         if run.stage.final and run.stage is not Stage.COMPLETED:
             yield from self._take_along(run, event.at)
         self._count_consumers(run)
@@ -299,7 +309,8 @@ class Ledger:
         elif self._graph.may_go(task_run_id):
             lost = self._lost_upstream(run)
             if lost is None:
-                yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
+                if self._gates.let_through(task_run_id):
+                    yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
             else:
                 yield ev.UpstreamLost(
                     at=at,
@@ -353,7 +364,8 @@ class Ledger:
         )
 
     def _passes_on(self, upstream_id: str, claim: Claim) -> bool:
-        source = self.claims.get(upstream_id)
+        # One of a bounded map that waited at its runner would take the place of one that runs.
+        source = self.claims.get(upstream_id) if claim.max_in_flight is None else None
         return (
             source is not None
             and claim.follows

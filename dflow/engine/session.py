@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dflow.attempts.context import FlowInfo
+from dflow.attempts.failures import Failure
 from dflow.attempts.pickling import loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, Held, Stage, TaskRun
@@ -160,6 +161,7 @@ class Session:
             here=options.here,
             follows=runner is not None and runner.follows,
             shares_memory=runner is None or runner.shares_memory,
+            max_in_flight=options.max_in_flight,
         )
 
         def accept() -> None:
@@ -265,6 +267,12 @@ class Session:
             f"{self.settings.small_result} bytes, and it is not on the cluster any more. "
             "Keep its future as long as you need the value, or run the task again."
         )
+
+    def stand_in(self, task_run_id: str) -> Failure:
+        """Return what stands for the exception of a task run that ended without a value."""
+        root = self.task_run(self.ledger.root_failure(task_run_id))
+        live = self.errors.get(root.id)
+        return outcomes.stand_in(self.task_run(task_run_id), root, live)
 
     def kept(self, run_id: str) -> Any:
         """Return the value of a run that the journal keeps."""
