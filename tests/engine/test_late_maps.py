@@ -549,6 +549,9 @@ def test_when_a_map_is_made_plays_no_part_in_its_identity(
 
     def body() -> Any:
         first, second = numbers.submit(2), numbers.submit(3)
+        if passes:
+            first.wait()
+            second.wait()
         one, other = pair.map(first, unmapped(constant)), pair.map(second, unmapped(constant))
         last = pair.submit(object())
         called.set()
