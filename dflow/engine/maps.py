@@ -64,6 +64,11 @@ class _Map(Generic[R]):
         args = tuple(_kept(argument) for argument in self.args)
         return replace(self, args=args, kwargs={n: _kept(a) for n, a in self.kwargs.items()})
 
+    def problems(self) -> list[BaseException]:
+        """Return the failures of what was to be a list, and was allowed to fail."""
+        arguments = self.arguments().values()
+        return [a.problem for a in arguments if isinstance(a, Same) and a.problem is not None]
+
     def made(self) -> list[TaskFuture[R]]:
         """Ask for the task runs, one for each item."""
         prepared, common = self._prepared()
@@ -81,9 +86,8 @@ class _Map(Generic[R]):
             )
         if lengths:
             return next(iter(lengths.values()))
-        problems = [a.problem for a in arguments.values() if isinstance(a, Same) and a.problem]
-        if problems:
-            raise problems[0]
+        for problem in self.problems():
+            raise problem
         raise ParameterError(
             f"'{called(self.function)}.map' got nothing to map over: give at least one argument "
             "that is a list or another iterable, or use .submit()."
@@ -261,18 +265,20 @@ class _Expanding(Generic[R]):
             self._expansion.end([], error)
 
     def _expand(self) -> None:
+        """Ask for the task runs, or note why there will be none."""
         try:
-            called = self._ready()
+            ready = self._ready()
         except Exception as error:  # a task run that failed tells of it itself
             self._expansion.end([], error)
             return
         try:
-            futures = called.made()
+            futures = ready.made()
         except BaseException as error:
             self._expansion.end([], error)
             if not isinstance(error, Exception):
                 raise
-            self._say(error)
+            if error not in ready.problems():
+                self._say(error)
         else:
             self._expansion.end(futures)
 
