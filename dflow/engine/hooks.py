@@ -47,6 +47,7 @@ class Hooks:
         self._values: dict[str, Any] = {}
         self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._given_up = False
 
     # Flow runs --------------------------------------------------------------------------------------
 
@@ -120,13 +121,20 @@ class Hooks:
         self._values[task_run_id] = value
 
     def drain(self) -> None:
-        """Wait until the hooks have been called for all that is recorded so far."""
+        """Wait until the hooks have been called for all that is recorded so far.
+
+        After Ctrl-C meanwhile nobody waits for them any more: one of them may hang.
+        """
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
+        if thread is None or thread is threading.current_thread() or self._given_up:
             return
         done = threading.Event()
         self._queue.put(done.set)
-        done.wait()
+        try:
+            done.wait()
+        except KeyboardInterrupt:
+            self._given_up = True
+            raise
 
     def close(self) -> None:
         """Call the hooks that are still to be called, and end their thread."""

@@ -250,6 +250,7 @@ def test_decorators_of_flows_add_and_options_replace(ear: Ear) -> None:
 
 HEARD: list[tuple[str, str, str]] = []
 TRIES: list[Any] = []
+OWNERS: list[Any] = []
 BEGUN = threading.Event()
 
 
@@ -258,6 +259,7 @@ def forget() -> None:
     """Forget what earlier tests have heard."""
     HEARD.clear()
     TRIES.clear()
+    OWNERS.clear()
     BEGUN.clear()
 
 
@@ -270,6 +272,7 @@ def far() -> FarRunner:
 def hear(owner: Any, record: TaskRun, state: State) -> None:
     """Remember, by reference."""
     HEARD.append((owner.name, record.name, state.name))
+    OWNERS.append(owner)
     BEGUN.set()
 
 
@@ -292,10 +295,11 @@ INSIDE: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("way", list(INSIDE))
 def test_tasks_called_on_a_worker_are_told_in_the_driver(far: FarRunner, way: str) -> None:
-    """By call, submit and map, with the task that the driver has under that name."""
+    """By call, submit and map, with the task that the driver has; one with other options is made anew."""
     outer = task(INSIDE[way])
     flow(task_runner=far)(lambda: outer.submit().result())()
     assert HEARD == [("told", "told-0", "Running"), ("told", "told-0", "Completed")]
+    assert (OWNERS[0] is told) == (way != "with_options")
 
 
 def test_a_condition_decides_about_calls_on_a_worker(world: World, far: FarRunner) -> None:

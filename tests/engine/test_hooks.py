@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -477,6 +478,29 @@ def test_resume_tells_what_happens_now(ear: Ear) -> None:
     ear.heard.clear()
     assert main.resume("latest") == 3
     assert ear.words == [("on_running", "work-1"), ("on_completion", "work-1")]
+
+
+def test_ctrl_c_ends_the_wait_for_a_hook_that_hangs(world: World) -> None:
+    """The flow run is interrupted, and its end does not wait for that hook again."""
+    waiting, never = threading.Event(), threading.Event()
+
+    def hangs(*_: Any) -> None:
+        assert waiting.wait(10)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        never.wait(30)
+
+    @flow
+    def main() -> None:
+        work.with_options(on_completion=hangs)()
+        waiting.set()
+        world.session.hooks.drain()
+
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    assert not never.is_set()
+    assert world.flow_runs()[0].state_name == "Interrupted"
+    assert [t.name for t in threading.enumerate() if t.name == "dflow-hooks"] == ["dflow-hooks"]
+    never.set()
 
 
 def test_hooks_outside_of_flows_have_run_at_the_end(ear: Ear) -> None:
