@@ -88,7 +88,7 @@ def check(found: Errors, announced: Errors) -> None:
 
 def test_mypy_agrees(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """Strict mypy finds the errors that the cases announce, and no other."""
-    cache = pytestconfig.cache.mkdir("types") if pytestconfig.cache else tmp_path
+    cache = pytestconfig.cache.mkdir("types")
     check(mypy(tmp_path, cache), expected(pyright=False))
 
 
