@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dflow.engine.futures import TaskFuture, TaskFutureList, as_completed, wait
+from dflow.engine.future_lists import TaskFutureList
+from dflow.engine.futures import TaskFuture, as_completed, wait
 from dflow.engine.handles import FlowRunHandle
 
 __all__ = ["FlowRunHandle", "TaskFuture", "TaskFutureList", "as_completed", "wait"]

@@ -78,6 +78,25 @@ def current() -> RunContext | None:
     return _current.get()
 
 
+_spoken_for: ContextVar[RunContext | None] = ContextVar("dflow_spoken_for", default=None)
+
+
+def spoken_for() -> RunContext | None:
+    """Return the run to which log lines belong: the current one, or that of which a hook is told."""
+    return _current.get() or _spoken_for.get()
+
+
+@contextmanager
+def beside(context: RunContext) -> Iterator[None]:
+    """Belong to no run, and let log lines be those of `context`: for code that is told of a run."""
+    current_token, spoken_token = _current.set(None), _spoken_for.set(context)
+    try:
+        yield
+    finally:
+        _spoken_for.reset(spoken_token)
+        _current.reset(current_token)
+
+
 @contextmanager
 def entered(context: RunContext) -> Iterator[RunContext]:
     """Make `context` the current one."""

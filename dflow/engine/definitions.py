@@ -15,10 +15,13 @@ from dflow.engine.calls import called
 from dflow.errors import DefinitionError
 from dflow.messages import Placement
 
-RESERVED = ("return_state", "wait_for")
-"""Names that a flow's or a task's own parameters may not have: calls use them."""
 MAX_PRIORITY = 1_000_000
 """How far from 0 a priority may be."""
+RESERVED = {
+    "flow": ("return_state", "wait_for"),
+    "task": ("return_state", "wait_for", "max_in_flight"),
+}
+"""Names that the parameters of flows and tasks may not have: calls use them."""
 
 
 def check_function(function: Any, kind: str) -> None:
@@ -32,7 +35,7 @@ def check_function(function: Any, kind: str) -> None:
         raise DefinitionError(
             f"'{name}' does not tell its parameters. Call it in a function of your own."
         ) from None
-    for reserved in RESERVED:
+    for reserved in RESERVED[kind]:
         if reserved in parameters:
             raise DefinitionError(
                 f"'{name}' has a parameter '{reserved}', which dflow uses in calls. Rename it."
@@ -102,6 +105,35 @@ def _timeout(kind: str, given: Any) -> float | None:
             f"{kind}: timeout_seconds= must be a number of seconds above 0, not {given!r}."
         )
     return float(given)
+
+
+def hooks(kind: str, argument: str, given: Any, takes: str) -> tuple[Callable[..., Any], ...]:
+    """Return hooks, of which one or several were given; `takes` names the arguments they get."""
+    if given is None:
+        return ()
+    several = isinstance(given, Iterable) and not (callable(given) or isinstance(given, str))
+    found = tuple(given) if several else (given,)
+    for hook in found:
+        check_callback(kind, argument, hook, takes)
+    return found
+
+
+def check_callback(kind: str, argument: str, given: Any, takes: str) -> None:
+    """Raise `DefinitionError` unless `given` can be called with as many arguments as `takes` names."""
+    wanted = f"{kind}: {argument}= must be a function that takes ({takes}), "
+    if not callable(given):
+        raise DefinitionError(f"{wanted}not {given!r:.100}.")
+    name = getattr(given, "__qualname__", f"{given!r:.100}")
+    if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
+        raise DefinitionError(f"{wanted}but '{name}' is a generator, which would not run.")
+    try:
+        signature = inspect.signature(given)
+    except (TypeError, ValueError):
+        return  # it does not tell
+    try:
+        signature.bind(*takes.split(","))
+    except TypeError:
+        raise DefinitionError(f"{wanted}but '{name}' takes {signature}.") from None
 
 
 def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:

@@ -14,12 +14,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dflow.attempts.context import FlowInfo
+from dflow.attempts.failures import Failure
 from dflow.attempts.pickling import loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
+from dflow.engine.callbacks import Owners
+from dflow.engine.conditions import Conditions
 from dflow.engine.dispatcher import Asking, Dispatcher
+from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Claim, Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
@@ -77,6 +81,9 @@ class Session:
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
+        self.owners = Owners()
+        self.hooks = Hooks(self)
+        self.conditions = Conditions(self)
         self.tracker = Tracker(
             self.ledger,
             journal,
@@ -85,6 +92,9 @@ class Session:
             echo=lambda entries: run_logs.echo(entries, self.name_of),
             changed=self._changed,
             stop_grace=settings.stop_grace,
+            holds=self.conditions.holds,
+            tell=self.hooks.tell,
+            luck=ids.luck,
         )
         self.tracker.start()
 
@@ -151,12 +161,17 @@ class Session:
             here=options.here,
             follows=runner is not None and runner.follows,
             shares_memory=runner is None or runner.shares_memory,
+            max_in_flight=options.max_in_flight,
         )
+
+        def accept() -> None:
+            self.dispatcher.asked.update(askings)
+            if options.callbacks is not None:
+                self.ledger.notes.watch(ids)
+
         self.tracker.check()
         self.tracker.hide(ids)
-        self.tracker.post(
-            Asked(event, claim, not options.here, lambda: self.dispatcher.asked.update(askings))
-        )
+        self.tracker.post(Asked(event, claim, not options.here, accept))
         if orders is not None:
             for task_run_id in ids:
                 self.tracker.when_final(task_run_id, partial(orders.put, None))
@@ -176,8 +191,9 @@ class Session:
             elif isinstance(message, CancelAsked):
                 self.cancel(message.task_run_ids)
             elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
-                # A retry is timed by the driver's clock: that of a worker may be hours off.
-                self.tracker.post(replace(message, at=self.clock.now()))
+                # A retry is timed by the driver's clock and luck: a worker's clock may be hours off.
+                now, luck = self.clock.now(), self.ids.luck()
+                self.tracker.post(replace(message, at=now, luck=luck))
             else:
                 self.tracker.post(message)
 
@@ -237,20 +253,26 @@ class Session:
         if run.stage is not Stage.COMPLETED:
             root = self.task_run(self.ledger.root_failure(task_run_id))
             raise outcomes.failure(run, root, self.errors.get(root.id))
-        asked = self.dispatcher.asked.get(task_run_id)
-        if (
-            asked is not None
-            and asked.runner is not None
-            and task_run_id in self.ledger.with_runner
-        ):
-            return asked.runner.fetch((task_run_id, run.dispatch))
+        return self.value_of(run)
+
+    def value_of(self, run: TaskRun) -> Any:
+        """Return the value of a task run that has completed. Blocks while it is fetched."""
+        asked = self.dispatcher.asked.get(run.id)
+        if asked is not None and asked.runner is not None and run.id in self.ledger.with_runner:
+            return asked.runner.fetch((run.id, run.dispatch))
         if run.held is Held.JOURNAL:
-            return self.kept(task_run_id)
+            return self.kept(run.id)
         raise MissingResult(
             f"'{run.name}' has completed, but its value is gone: it was larger than "
             f"{self.settings.small_result} bytes, and it is not on the cluster any more. "
             "Keep its future as long as you need the value, or run the task again."
         )
+
+    def stand_in(self, task_run_id: str) -> Failure:
+        """Return what stands for the exception of a task run that ended without a value."""
+        root = self.task_run(self.ledger.root_failure(task_run_id))
+        live = self.errors.get(root.id)
+        return outcomes.stand_in(self.task_run(task_run_id), root, live)
 
     def kept(self, run_id: str) -> Any:
         """Return the value of a run that the journal keeps."""
@@ -313,7 +335,9 @@ class Session:
         """Let go of runners, tracker and journal. The runs stay as they were recorded."""
         with ExitStack() as stack:
             stack.callback(self.journal.close)
+            stack.callback(self.hooks.close)
             stack.callback(self.tracker.close)
             stack.callback(self.dispatcher.close)
             for opened in self._open.values():
                 stack.callback(opened.close)
+            stack.callback(self.hooks.drain)

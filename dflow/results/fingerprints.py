@@ -201,5 +201,7 @@ _FEEDS: dict[type, Callable[[_Hash, Any, int], None]] = {
     timedelta: lambda to, value, depth: to.put(b"e", repr(value).encode()),
     Decimal: lambda to, value, depth: to.put(b"m", str(value).encode()),
     UUID: lambda to, value, depth: to.put(b"u", value.bytes),
-    Ref: lambda to, value, depth: to.put(b"R", value.task_run_id.encode()),
+    Ref: lambda to, value, depth: to.put(
+        b"W" if value.may_fail else b"R", value.task_run_id.encode()
+    ),
 }

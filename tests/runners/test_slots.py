@@ -25,7 +25,7 @@ TWO: dict[str, Any] = {name: RUNNERS[name] for name in ("threads", "dask-in-proc
 
 
 @pytest.fixture(scope="module", autouse=True)
-def clusters() -> Iterator[None]:
+def pools() -> Iterator[None]:
     """Close what only this module uses."""
     yield
     for name in ("threads", "dask-in-process"):

@@ -9,10 +9,13 @@ import dflow
 from dflow import (
     State,
     StateType,
+    allow_failure,
     current_run,
     exponential_backoff,
     get_run_context,
     get_run_logger,
+    opaque,
+    quote,
     tags,
     task,
     testing,
@@ -47,6 +50,9 @@ def words() -> None:
     """What wraps a value knows its type, what surrounds calls gives what it says."""
     assert_type(unmapped([1, 2]), unmapped[list[int]])
     assert_type(unmapped([1, 2]).value, list[int])
+    assert_type(quote({1: 2}).value, dict[int, int])
+    assert_type(opaque(1).value, int)
+    assert_type(allow_failure(1).value, int)
     with tags("nightly") as names:
         assert_type(names, tuple[str, ...])
     get_run_logger().info("%s rows", 5)

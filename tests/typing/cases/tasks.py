@@ -7,7 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn, TypeVar, assert_type
 
-from dflow import State, Task, TaskFuture, TaskFutureList, task, unmapped
+from dflow import (
+    State,
+    Task,
+    TaskFuture,
+    TaskFutureList,
+    allow_failure,
+    opaque,
+    quote,
+    task,
+    unmapped,
+)
 
 T = TypeVar("T")
 
@@ -55,6 +65,8 @@ def submitted() -> None:
     assert_type(future, TaskFuture[int])
     assert_type(add.submit(future, y=2), TaskFuture[int])
     assert_type(add.submit(future, wait_for=[future]), TaskFuture[int])
+    assert_type(add.submit(allow_failure(future), quote(1)), TaskFuture[int])
+    assert_type(add.submit(opaque(future)), TaskFuture[int])
     assert_type(add.submit(1, return_state=True), State)
     assert_type(add_again.submit(1), TaskFuture[int])
 
@@ -63,8 +75,19 @@ def mapped() -> None:
     """A map gives futures of the items."""
     futures = add.map([1, 2], unmapped(3))
     assert_type(futures, TaskFutureList[int])
-    assert_type(add.map(futures), TaskFutureList[int])
+    assert_type(add.map(futures, max_in_flight=2), TaskFutureList[int])
     assert_type(add.map([1, 2], return_state=True), list[State])
+
+
+def with_hooks() -> None:
+    """A hook that is added with a decorator stays the function that it is."""
+
+    @add.on_completion
+    def show(task: Task[..., Any], run: Any, state: State) -> int:
+        return len(state.name)
+
+    assert_type(show(add, None, add(1, return_state=True)), int)
+    add.on_failure(5)  # error: type-var, reportArgumentType
 
 
 def with_other_options() -> None:
