@@ -37,6 +37,38 @@ Every error takes one message, says what happened and then what to do, and survi
 
 from __future__ import annotations
 
+__all__ = [
+    "CancelledError",
+    "ClusterError",
+    "CrashedError",
+    "DefinitionError",
+    "DflowError",
+    "EntrypointError",
+    "EnvironmentProblem",
+    "InternalError",
+    "JournalDamaged",
+    "JournalError",
+    "JournalTooNew",
+    "JournalUnavailable",
+    "MissingMainGuard",
+    "MissingResult",
+    "NoRunError",
+    "NotAJournal",
+    "NotResumable",
+    "ParameterError",
+    "RunError",
+    "RunHeld",
+    "RunNotFound",
+    "RunTakenOver",
+    "SerializationError",
+    "SettingsError",
+    "TaskFailedError",
+    "TimedOutError",
+    "UpstreamFailedError",
+    "UpstreamLostError",
+    "WaitTimeout",
+]
+
 
 class DflowError(Exception):
     """The root of every error that dflow raises."""

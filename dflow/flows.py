@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar, cast, overload
+from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 from dflow.attempts.context import FlowInfo, current
 from dflow.attempts.scripts import being_imported_by_a_worker
@@ -19,7 +19,7 @@ from dflow.attempts.tagging import around
 from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
 from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_keeper, current_scope
-from dflow.engine.defined import Defined, P, R_co, as_called
+from dflow.engine.defined import Defined, Items, Method, P, R_co, as_called
 from dflow.engine.flow_runs import Arguments, Body, Ended
 from dflow.engine.futures import state_of
 from dflow.engine.handles import FlowRunHandle
@@ -34,6 +34,8 @@ from dflow.errors import DefinitionError, MissingMainGuard, NotResumable
 from dflow.ports import RunEntry
 from dflow.states import StateType
 
+Q = ParamSpec("Q")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -75,18 +77,22 @@ class Flow(Defined[P, R_co, FlowOptions]):
         self._naming = Naming.of(what, "flow_run_name", options.flow_run_name, self.function)
         self._validator = Validator(what, self.function, self._signature)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Run the flow here and return its value, or raise what it raises.
+    @overload
+    def __get__(
+        self: Method[type[S], Q, T], instance: object | None, owner: type[S]
+    ) -> Flow[Q, T]: ...
+    @overload
+    def __get__(self: Method[S, Q, T], instance: S, owner: type) -> Flow[Q, T]: ...
+    @overload
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self: ...
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
+        """Return this with `self` (or the class) filled in, when it is looked up on an instance."""
+        return super().__get__(instance, owner)
 
-        Futures and states in what the body returns decide the final state, and are replaced by their values.
-        An async function gives a coroutine, which runs on the caller's loop once it is awaited; a generator
-        gives its items as they come. ``return_state=True`` returns the `State` instead, and does not raise;
-        ``wait_for=[…]`` names futures that must have completed before. Raises `ParameterError` for arguments
-        that do not fit.
-        """
-        called = self._called(args, dict(kwargs))
+    def _call(self, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+        called = self._called(args, given)
         steps = self._run(called)
-        return cast(R_co, as_called(self.kind, steps, whole=called.return_state))
+        return as_called(self.kind, steps, whole=called.return_state)
 
     on_running = AddsHook()
     on_completion = AddsHook()
@@ -94,13 +100,23 @@ class Flow(Defined[P, R_co, FlowOptions]):
     on_cancellation = AddsHook()
     on_crashed = AddsHook()
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> FlowRunHandle[Any]:
+    @overload
+    def start(
+        self: Flow[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> FlowRunHandle[T]: ...
+    @overload
+    def start(
+        self: Flow[P, Items[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> FlowRunHandle[list[T]]: ...
+    @overload
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> FlowRunHandle[R_co]: ...
+    def start(self, *args: Any, **kwargs: Any) -> FlowRunHandle[Any]:
         """Begin to run the flow in a thread of its own, and return at once with the handle of the run.
 
         Several runs, also of the same flow, may go on at once; those on equal runners share one cluster.
         Raises `ParameterError` for arguments that do not fit.
         """
-        called = self._called(args, dict(kwargs))
+        called = self._called(args, kwargs)
         info, context = called.flow, current()
         handle: FlowRunHandle[Any] = FlowRunHandle(info.flow_run_id, info.flow_run_name, self.name)
         called = replace(called, handle=handle, return_state=False)

@@ -17,6 +17,16 @@ from dflow.errors import NotResumable
 from dflow.ports import RunEntry, RunReader
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME
 
+__all__ = [
+    "Listed",
+    "find",
+    "flow_of",
+    "list_runs",
+    "opened",
+    "resume",
+    "root_of",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:

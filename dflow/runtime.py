@@ -20,6 +20,15 @@ from dflow.engine.keeping import About
 from dflow.errors import NoRunError
 from dflow.messages import AttemptInfo
 
+__all__ = [
+    "CurrentRun",
+    "FlowRunInfo",
+    "current_run",
+    "flow_run",
+    "get_run_context",
+    "task_run",
+]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

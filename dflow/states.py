@@ -16,6 +16,27 @@ from typing import Any
 
 from dflow.errors import CancelledError, CrashedError, MissingResult, RunError, TaskFailedError
 
+__all__ = [
+    "FINAL_TYPES",
+    "TYPE_OF_NAME",
+    "AwaitingRetry",
+    "Cached",
+    "Cancelled",
+    "Cancelling",
+    "Completed",
+    "Crashed",
+    "Failed",
+    "Paused",
+    "Pending",
+    "Retrying",
+    "Running",
+    "Scheduled",
+    "State",
+    "StateType",
+    "TimedOut",
+    "UpstreamFailed",
+]
+
 
 class StateType(StrEnum):
     """The nine types of state of a flow run or a task run."""

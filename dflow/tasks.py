@@ -7,17 +7,15 @@ the current scope for task runs; what becomes of those is the engine's.
 from __future__ import annotations
 
 from collections.abc import (
-    AsyncIterator,
     Callable,
     Coroutine,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from dflow.attempts.context import current
 from dflow.attempts.stepping import hand_out
@@ -27,7 +25,7 @@ from dflow.core.records import Upstream
 from dflow.engine import callbacks, calls, definitions, maps
 from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
-from dflow.engine.defined import Defined, P, R_co, as_called
+from dflow.engine.defined import Defined, Items, Method, P, R_co, as_called
 from dflow.engine.future_lists import TaskFutureList
 from dflow.engine.futures import TaskFuture, state_of
 from dflow.engine.naming import Naming
@@ -37,6 +35,8 @@ from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
 from dflow.states import State
 
+Q = ParamSpec("Q")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -64,20 +64,24 @@ class Task(Defined[P, R_co, TaskOptions]):
         )
         self._naming = Naming.of(what, "task_run_name", options.task_run_name, self.function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Run the task now, in this thread, and return its value or raise what it raises.
+    @overload
+    def __get__(
+        self: Method[type[S], Q, T], instance: object | None, owner: type[S]
+    ) -> Task[Q, T]: ...
+    @overload
+    def __get__(self: Method[S, Q, T], instance: S, owner: type) -> Task[Q, T]: ...
+    @overload
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self: ...
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
+        """Return this with `self` (or the class) filled in, when it is looked up on an instance."""
+        return super().__get__(instance, owner)
 
-        An async function gives a coroutine, which runs on the caller's loop once it is awaited; a generator
-        gives its items as they come. ``return_state=True`` returns the `State` instead, and does not raise;
-        ``wait_for=[…]`` names futures that must have completed before. Raises `ParameterError` for arguments
-        that do not fit.
-        """
-        given: dict[str, Any] = dict(kwargs)
+    def _call(self, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
         scope = current_scope()
         event, call = self._created(scope, args, given, wait_for)
         steps = self._run(scope, event, call, return_state)
-        return cast(R_co, as_called(self.kind, steps, whole=return_state))
+        return as_called(self.kind, steps, whole=return_state)
 
     async def _run(self, scope: Scope, event: TaskCreated, call: Any, return_state: bool) -> Any:
         """Run a direct call; return its value or its state, after handing out what is not handed out yet."""
@@ -100,14 +104,10 @@ class Task(Defined[P, R_co, TaskOptions]):
     def submit(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
     def submit(
-        self: Task[Any, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+        self: Task[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
     ) -> TaskFuture[T]: ...
     @overload
-    def submit(
-        self: Task[Any, AsyncIterator[T]], *args: Any, **kwargs: Any
-    ) -> TaskFuture[list[T]]: ...
-    @overload
-    def submit(self: Task[Any, Iterator[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
+    def submit(self: Task[..., Items[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
     @overload
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[R_co]: ...
     def submit(self, *args: Any, **kwargs: Any) -> Any:
@@ -134,14 +134,10 @@ class Task(Defined[P, R_co, TaskOptions]):
     def map(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> list[State]: ...
     @overload
     def map(
-        self: Task[Any, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+        self: Task[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
     ) -> TaskFutureList[T]: ...
     @overload
-    def map(
-        self: Task[Any, AsyncIterator[T]], *args: Any, **kwargs: Any
-    ) -> TaskFutureList[list[T]]: ...
-    @overload
-    def map(self: Task[Any, Iterator[T]], *args: Any, **kwargs: Any) -> TaskFutureList[list[T]]: ...
+    def map(self: Task[..., Items[T]], *args: Any, **kwargs: Any) -> TaskFutureList[list[T]]: ...
     @overload
     def map(self, *args: Any, **kwargs: Any) -> TaskFutureList[R_co]: ...
     def map(self, *args: Any, **kwargs: Any) -> Any:

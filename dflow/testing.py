@@ -33,6 +33,14 @@ from dflow.journal import MemoryJournal
 from dflow.messages import Down, Key, Work
 from dflow.ports import Host, Journal
 
+__all__ = [
+    "START",
+    "FakeClock",
+    "ScriptedRunner",
+    "SeededIds",
+    "in_memory",
+]
+
 START = 1_700_000_000.0
 """The time at which a `FakeClock` begins, in seconds since 1970."""
 

@@ -7,10 +7,22 @@ import importlib
 import inspect
 import sys
 import weakref
-from collections.abc import Callable, Generator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from functools import partial
 from types import MethodType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from dflow.attempts.context import current
 from dflow.attempts.kinds import Kind, kind_of
@@ -18,13 +30,34 @@ from dflow.attempts.pickling import MAIN_NAMES, main_attribute
 from dflow.attempts.stepping import async_generated, finished, generated
 from dflow.engine import calls, definitions, homes
 from dflow.engine.options import FlowOptions, TaskOptions, changed
+from dflow.states import State
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
+S_contra = TypeVar("S_contra", contravariant=True)
+T = TypeVar("T")
 Options = TypeVar("Options", TaskOptions, FlowOptions)
 
+Items = Iterator[T] | AsyncIterator[T]
+"""What a generator function gives when it is called."""
 
-class Defined(Generic[P, R_co, Options]):
+
+class Method(Protocol[S_contra, P, R_co]):
+    """What type checkers see in a task or flow of a method: the first parameter takes the instance.
+
+    They match `fn` with it, as they do not all look at the first parameter in ``Task[Concatenate[S, P], R]``.
+    """
+
+    @property
+    def fn(self) -> Callable[Concatenate[S_contra, P], R_co]:
+        """The plain function."""
+
+
+class Untyped:
+    """Nothing is this, but that which has no type: how type checkers tell functions without annotations."""
+
+
+class Defined(ABC, Generic[P, R_co, Options]):
     """A function and how its runs are to be treated.
 
     `fn` is the plain function; of a method that was looked up on an instance, it is bound to that. `function`
@@ -60,7 +93,41 @@ class Defined(Generic[P, R_co, Options]):
         """Whether calling it gives its result item by item."""
         return self.kind.hands_out
 
-    def __get__(self, instance: object | None, owner: type | None = None) -> Self:
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(
+        self: Defined[..., Untyped, Any], *args: Any, return_state: Literal[True], **kwargs: Any
+    ) -> Any: ...
+    @overload
+    def __call__(
+        self: Defined[..., Coroutine[Any, Any, Any] | AsyncIterator[Any], Any],
+        *args: Any,
+        return_state: Literal[True],
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State]: ...
+    @overload
+    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    @overload
+    def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R_co: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it now, in this thread, and return its value or raise what it raises.
+
+        An async function gives a coroutine, which runs on the caller's loop once it is awaited; a generator
+        gives its items as they come. ``return_state=True`` returns the `State` instead, and does not raise;
+        ``wait_for=[…]`` names futures that must have completed before. Raises `ParameterError` for arguments
+        that do not fit.
+
+        To type checkers these two go with any arguments. Futures are taken for arguments too, which the
+        types of the parameters do not say: `Task.submit` takes them without complaint.
+        """
+        return self._call(args, kwargs)
+
+    @abstractmethod
+    def _call(self, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+        """Do what `__call__` says."""
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
         """Return this with `self` (or the class) filled in, when it is looked up on an instance."""
         if isinstance(self._given, staticmethod):
             return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from dflow.attempts.calls import Listed
 from dflow.attempts.clock import monotonic
@@ -95,7 +95,15 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
         if self._expansion.wait(timeout):
             wait(self._expansion.futures, _left(deadline))
 
-    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[R]:
+    @overload
+    def result(
+        self, timeout: float | None = None, raise_on_failure: Literal[True] = True
+    ) -> list[R]: ...
+    @overload
+    def result(
+        self, timeout: float | None = None, raise_on_failure: bool = True
+    ) -> list[R | Exception]: ...
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """Wait for all and return their values, in their order.
 
         Raises `dflow.errors.WaitTimeout` after `timeout` seconds, and otherwise the first failure in their

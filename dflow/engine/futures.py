@@ -12,6 +12,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
+    Coroutine,
     Generator,
     Iterable,
     Iterator,
@@ -19,7 +20,7 @@ from collections.abc import (
 )
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from dflow.attempts.clock import monotonic
 from dflow.attempts.context import current
@@ -30,9 +31,10 @@ from dflow.errors import InternalError, WaitTimeout
 from dflow.states import State
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class TaskFuture(Generic[R]):
+class TaskFuture(Generic[R_co]):
     """A task run that was submitted, and in time its value."""
 
     __slots__ = ("__weakref__", "_name", "_scope", "_task_run_id")
@@ -70,7 +72,15 @@ class TaskFuture(Generic[R]):
         """Wait until the task run is final, or `timeout` seconds are over. Never raises."""
         wait([self], timeout)
 
-    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
+    @overload
+    def result(
+        self, timeout: float | None = None, raise_on_failure: Literal[True] = True
+    ) -> R_co: ...
+    @overload
+    def result(
+        self, timeout: float | None = None, raise_on_failure: bool = True
+    ) -> R_co | Exception: ...
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """Wait for the task run and return its value.
 
         Raises `dflow.errors.WaitTimeout` (a TimeoutError) after `timeout` seconds, and otherwise what the
@@ -78,21 +88,26 @@ class TaskFuture(Generic[R]):
         """
         self.wait(timeout)
         self._check_done(timeout)
-        value: R = self.state.result(raise_on_failure=raise_on_failure)
-        return value
+        return self.state.result(raise_on_failure=raise_on_failure)
 
-    async def aresult(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:  # noqa: ASYNC109  (as of `result`)
+    @overload
+    def aresult(
+        self, timeout: float | None = None, raise_on_failure: Literal[True] = True
+    ) -> Coroutine[Any, Any, R_co]: ...
+    @overload
+    def aresult(
+        self, timeout: float | None = None, raise_on_failure: bool = True
+    ) -> Coroutine[Any, Any, R_co | Exception]: ...
+    async def aresult(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:  # noqa: ASYNC109  (as of `result`)
         """Do what `result` does, without holding up the event loop."""
         await self.until_final(timeout, native=True)
         self._check_done(timeout)
         state = self.state
         if self._scope.status(self._task_run_id).at_hand:
-            value: R = state.result(raise_on_failure)
-        else:
-            value = await state.aresult(raise_on_failure)
-        return value
+            return state.result(raise_on_failure)
+        return await state.aresult(raise_on_failure)
 
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         """Await the value of the task run."""
         return self.aresult().__await__()
 
@@ -113,7 +128,7 @@ class TaskFuture(Generic[R]):
         """Ask the task run to end: one that waits at once; a body that runs is asked to, and may go on."""
         self._scope.cancel(self._task_run_id)
 
-    def add_done_callback(self, fn: Callable[[TaskFuture[R]], Any]) -> None:
+    def add_done_callback(self, fn: Callable[[TaskFuture[R_co]], Any]) -> None:
         """Call ``fn(future)`` once the task run is final, from a thread of its own."""
         self._scope.when_final(
             self._task_run_id,
@@ -149,8 +164,8 @@ def state_of(status: Status, outcome: Callable[[], Any]) -> State:
 
 
 def wait(
-    futures: Iterable[TaskFuture[Any]], timeout: float | None = None
-) -> tuple[set[TaskFuture[Any]], set[TaskFuture[Any]]]:
+    futures: Iterable[TaskFuture[R]], timeout: float | None = None
+) -> tuple[set[TaskFuture[R]], set[TaskFuture[R]]]:
     """Wait until all futures are final, or `timeout` seconds are over; return (done, not done).
 
     Inside a task the worker's slot is given back meanwhile.
@@ -168,35 +183,35 @@ def wait(
     return done, set(pending) - done
 
 
-class as_completed(Generic[R]):  # noqa: N801  (reads as a word in a loop)
+class as_completed(Generic[R_co]):  # noqa: N801  (reads as a word in a loop)
     """Yields futures as they become final, the earliest first; in a coroutine with ``async for``.
 
     Raises `dflow.errors.WaitTimeout` (a TimeoutError) when the next one is not final `timeout` seconds after
     the first was asked for.
     """
 
-    def __init__(self, futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> None:
-        self._futures: Sequence[TaskFuture[R]] = list(futures)
+    def __init__(self, futures: Iterable[TaskFuture[R_co]], timeout: float | None = None) -> None:
+        self._futures: Sequence[TaskFuture[R_co]] = list(futures)
         _check(self._futures)
         self._timeout = timeout
-        self._items: Generator[TaskFuture[R], None, None] | None = None
-        self._async_items: AsyncGenerator[TaskFuture[R], None] | None = None
+        self._items: Generator[TaskFuture[R_co], None, None] | None = None
+        self._async_items: AsyncGenerator[TaskFuture[R_co], None] | None = None
 
-    def __iter__(self) -> Iterator[TaskFuture[R]]:
+    def __iter__(self) -> Iterator[TaskFuture[R_co]]:
         """Return the iterator: itself."""
         return self
 
-    def __next__(self) -> TaskFuture[R]:
+    def __next__(self) -> TaskFuture[R_co]:
         """Wait for the next one."""
         if self._items is None:
             self._items = generated(self._hand_out(native=False))
         return next(self._items)
 
-    def __aiter__(self) -> AsyncIterator[TaskFuture[R]]:
+    def __aiter__(self) -> AsyncIterator[TaskFuture[R_co]]:
         """Return the asynchronous iterator: itself."""
         return self
 
-    async def __anext__(self) -> TaskFuture[R]:
+    async def __anext__(self) -> TaskFuture[R_co]:
         """Wait for the next one, without holding up the event loop."""
         if self._async_items is None:
             self._async_items = async_generated(self._hand_out(native=True))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from dflow.attempts.context import current
 from dflow.engine.flow_runs import Ended, outcome_of
@@ -18,12 +18,12 @@ from dflow.engine.waiting import bell
 from dflow.errors import WaitTimeout
 from dflow.states import State
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 JOIN_FAILED = 10.0
 """Seconds that a body which has failed waits for flow runs that it had started."""
 
 
-class FlowRunHandle(Generic[R]):
+class FlowRunHandle(Generic[R_co]):
     """A flow run that was started with ``flow.start()``, and in time its value."""
 
     def __init__(self, run_id: str, name: str, flow_name: str) -> None:
@@ -62,7 +62,15 @@ class FlowRunHandle(Generic[R]):
         with slot_given_back():
             ended.wait(timeout)
 
-    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
+    @overload
+    def result(
+        self, timeout: float | None = None, raise_on_failure: Literal[True] = True
+    ) -> R_co: ...
+    @overload
+    def result(
+        self, timeout: float | None = None, raise_on_failure: bool = True
+    ) -> R_co | Exception: ...
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """Wait for the flow run and return its value, or raise what it raised.
 
         With ``raise_on_failure=False`` its exception is returned instead. Raises
@@ -71,10 +79,17 @@ class FlowRunHandle(Generic[R]):
         self.wait(timeout)
         if not self.done():
             raise WaitTimeout(f"Flow run '{self.name}' has not ended within {timeout} seconds.")
-        value: R = self.state.result(raise_on_failure=raise_on_failure)
-        return value
+        return self.state.result(raise_on_failure=raise_on_failure)
 
-    async def aresult(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:  # noqa: ASYNC109  (as of `result`)
+    @overload
+    def aresult(
+        self, timeout: float | None = None, raise_on_failure: Literal[True] = True
+    ) -> Coroutine[Any, Any, R_co]: ...
+    @overload
+    def aresult(
+        self, timeout: float | None = None, raise_on_failure: bool = True
+    ) -> Coroutine[Any, Any, R_co | Exception]: ...
+    async def aresult(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:  # noqa: ASYNC109  (as of `result`)
         """Do what `result` does, without holding up the event loop."""
         try:
             async with asyncio.timeout(timeout):
@@ -83,7 +98,7 @@ class FlowRunHandle(Generic[R]):
             pass  # said below
         return self.result(0.0, raise_on_failure)
 
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         """Await the value of the flow run."""
         return self.aresult().__await__()
 

@@ -169,7 +169,7 @@ def test_returned_futures_decide_the_state_and_give_their_values(runner: TaskRun
     assert good() == {"a": 2, "b": [3]}
     with pytest.raises(KeyError, match="x"):
         bad()
-    state: Any = bad(return_state=True)  # type: ignore[call-arg]  # a word of calls, not of the function
+    state: Any = bad(return_state=True)
     assert (state.name, state.message) == ("Failed", "1/3 task runs failed.")
 
 

@@ -198,7 +198,7 @@ def test_a_subflow_gets_values_and_failures() -> None:
             inner(allow_failure([bad])),
             inner(quote(hidden)) == repr(hidden),
             inner(unmapped(good)),
-            inner(1, wait_for=[allow_failure(bad), good.state]),  # type: ignore[call-arg]
+            inner(1, wait_for=[allow_failure(bad), good.state]),
         ]
 
     expected = "[1, ValueError('bad 0'), 1]"
@@ -229,7 +229,7 @@ def nested_far() -> list[str]:
         describe.submit(allow_failure(bad)).result(),
         describe.submit(allow_failure(worse)).result()[:15],
         *describe.map(allow_failure([bad, good])).result(),
-        describe(1, wait_for=[allow_failure(bad), good]),  # type: ignore[call-arg]
+        describe(1, wait_for=[allow_failure(bad), good]),
         describe(allow_failure(bad.state)),
     ]
 
@@ -448,7 +448,7 @@ def waits_only() -> Any:
     waited = step.submit(bytes(100_000))
     waited.wait()
     FAR[-1].release([key for key in list(FAR[-1]._values) if key[0] == waited.task_run_id])
-    return step(1, wait_for=[waited])  # type: ignore[call-arg]
+    return step(1, wait_for=[waited])
 
 
 def test_only_values_that_are_taken_are_fetched(world: World) -> None:

@@ -61,7 +61,7 @@ def test_wait_for_takes_futures_in_any_form() -> None:
         one, many = step.submit(1), step.map([2, 3])
         for given in (one, [one], many, [one, [many]], {"a": one}, None, []):
             assert step.submit(1, wait_for=given).result() == 1
-            assert step(1, wait_for=given) == 1  # type: ignore[call-arg]
+            assert step(1, wait_for=given) == 1
         with pytest.raises(ParameterError, match=r"wait_for= takes futures .* not \[5\]"):
             step.submit(1, wait_for=[5])
 
@@ -85,10 +85,10 @@ def test_return_state_gives_the_state() -> None:
 
     @flow
     def main() -> None:
-        for state in (step(1, return_state=True), step.submit(1, return_state=True)):  # type: ignore[call-arg]
+        for state in (step(1, return_state=True), step.submit(1, return_state=True)):
             assert state.is_completed()
             assert state.result() == 1
-        for state in (failing(return_state=True), failing.submit(return_state=True)):  # type: ignore[call-arg]
+        for state in (failing(return_state=True), failing.submit(return_state=True)):
             assert state.is_failed()
             assert state.message == "ValueError: bad 0"
             with pytest.raises(ValueError, match="bad"):
@@ -96,7 +96,7 @@ def test_return_state_gives_the_state() -> None:
             assert isinstance(state.result(raise_on_failure=False), ValueError)
 
     main()
-    assert main(return_state=True).is_completed()  # type: ignore[call-arg,attr-defined]
+    assert main(return_state=True).is_completed()
 
 
 @pytest.mark.parametrize("call", [step, step.submit, flow(lambda x: x), step.map])
@@ -126,7 +126,7 @@ def test_a_callable_object_may_be_a_task() -> None:
     assert scale.name == "Scaler"
     assert flow(lambda: scale.submit(scale(1)).result())() == 9
     with pytest.raises(ParameterError, match="'Scaler' cannot be called"):
-        scale(y=1)  # type: ignore[call-arg]
+        scale(y=1)  # type: ignore[call-overload]
 
 
 # What a flow returns ---------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_a_flow_tells_of_its_begin_and_its_end(ear: Ear) -> None:
 )
 def test_each_end_has_its_hook(ear: Ear, body: Callable[[], Any], kind: str, name: str) -> None:
     """However the flow came to it; the state has what the call raises."""
-    state = flow(**ear.all)(body)(return_state=True)  # type: ignore[call-arg]  # not of the body
+    state = flow(**ear.all)(body)(return_state=True)  # not of the body
     assert state.name == name
     assert ear.kinds == ["on_running", kind]
     assert ear.heard[1][3].name == name

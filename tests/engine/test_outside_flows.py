@@ -58,7 +58,7 @@ def test_a_future_from_outside_is_an_argument_inside() -> None:
         assert x == [5]
         return step.submit(outside, wait_for=[outside])
 
-    assert main([outside], wait_for=[outside]) == 5  # type: ignore[call-arg]
+    assert main([outside], wait_for=[outside]) == 5
     assert main.fn.__name__ == "main"
 
 
@@ -71,7 +71,7 @@ def test_a_failed_future_is_not_waited_past() -> None:
 
     ran: list[int] = []
     with pytest.raises(ValueError, match="bad"):
-        flow(lambda: ran.append(1))(wait_for=[failing.submit()])  # type: ignore[call-arg]
+        flow(lambda: ran.append(1))(wait_for=[failing.submit()])
     assert ran == []
 
 

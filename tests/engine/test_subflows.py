@@ -61,7 +61,7 @@ def test_futures_go_into_and_out_of_subflows() -> None:
 
     @flow
     def main() -> Any:
-        return doubled([step.submit(1), step.submit(2)], wait_for=[step.submit(3)])  # type: ignore[call-arg]
+        return doubled([step.submit(1), step.submit(2)], wait_for=[step.submit(3)])
 
     assert main() == [2, 4]
 
@@ -77,7 +77,7 @@ def test_a_failed_subflow_raises_and_has_failed(world: World) -> None:
 
     def main() -> str:
         mine = step.submit("mine")
-        state: State = broken(return_state=True)  # type: ignore[call-arg,assignment]
+        state: State = broken(return_state=True)
         assert state.is_failed()
         with pytest.raises(ValueError, match="broken"):
             state.result()
