@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dflow.attempts.logs import get_run_logger
+    from dflow.attempts.tagging import tags
     from dflow.engine.annotations import allow_failure, opaque, quote, unmapped
     from dflow.engine.definitions import exponential_backoff
     from dflow.engine.future_lists import TaskFutureList
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dflow.engine.process import shutdown
     from dflow.flows import Flow, flow
     from dflow.runs import resume
+    from dflow.runtime import current_run, get_run_context
     from dflow.states import State, StateType
     from dflow.tasks import Task, task
 
@@ -33,13 +35,16 @@ __all__ = [
     "TaskFutureList",
     "allow_failure",
     "as_completed",
+    "current_run",
     "exponential_backoff",
     "flow",
+    "get_run_context",
     "get_run_logger",
     "opaque",
     "quote",
     "resume",
     "shutdown",
+    "tags",
     "task",
     "unmapped",
     "wait",
@@ -54,13 +59,16 @@ _HOMES = {
     "TaskFutureList": "dflow.engine.future_lists",
     "allow_failure": "dflow.engine.annotations",
     "as_completed": "dflow.engine.futures",
+    "current_run": "dflow.runtime",
     "exponential_backoff": "dflow.engine.definitions",
     "flow": "dflow.flows",
+    "get_run_context": "dflow.runtime",
     "get_run_logger": "dflow.attempts.logs",
     "opaque": "dflow.engine.annotations",
     "quote": "dflow.engine.annotations",
     "resume": "dflow.runs",
     "shutdown": "dflow.engine.process",
+    "tags": "dflow.attempts.tagging",
     "task": "dflow.tasks",
     "unmapped": "dflow.engine.annotations",
     "wait": "dflow.engine.futures",

@@ -29,6 +29,7 @@
     │   ├── EntrypointError      a ``FILE.py:FLOW`` that cannot be loaded
     │   ├── SettingsError        a setting has a value that it cannot have
     │   └── ClusterError         a cluster cannot be started or reached, or was lost
+    ├── WaitTimeout              a result was waited for no longer; the run goes on
     └── InternalError            dflow broke a rule of its own: please report it
 
 Every error takes one message, says what happened and then what to do, and survives pickle.
@@ -97,8 +98,8 @@ class CancelledError(RunError):
     """A flow run or a task run was cancelled."""
 
 
-class TimedOutError(RunError):
-    """An attempt took longer than its ``timeout_seconds``."""
+class TimedOutError(RunError, TimeoutError):
+    """An attempt, or a flow, took longer than its ``timeout_seconds``."""
 
 
 class MissingResult(RunError):
@@ -160,6 +161,13 @@ class SettingsError(EnvironmentProblem):
 
 class ClusterError(EnvironmentProblem):
     """A cluster cannot be started or reached, or was lost."""
+
+
+class WaitTimeout(DflowError, TimeoutError):
+    """Something was waited for no longer than the caller wanted. What it is goes on.
+
+    By its class it is told apart from a TimeoutError that a task raised, and from a task that timed out.
+    """
 
 
 class InternalError(DflowError):

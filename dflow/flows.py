@@ -1,133 +1,187 @@
 """Flows: functions that call tasks, whose runs are recorded and can be resumed.
 
 A flow is a definition. Calling it makes a flow run: a root, with a session of its own, or inside another
-flow a subflow, a child run in the same session. Its body runs here, in the thread that calls it.
+flow or a task a subflow, a child run in the same record. Its body runs here, in step with its caller;
+`Flow.start` runs it in a thread beside.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar, cast, overload
 
-from dflow.attempts.context import FlowInfo, RunContext, current
+from dflow.attempts.context import FlowInfo, current
 from dflow.attempts.scripts import being_imported_by_a_worker
-from dflow.engine import calls, definitions, details, flow_runs, process, run_logs
-from dflow.engine.context import current_scope
-from dflow.engine.driver_scope import DriverScope
-from dflow.engine.flow_runs import Ended
+from dflow.attempts.stepping import finished, hand_out, run_to_end
+from dflow.attempts.tagging import around
+from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
+from dflow.engine.callbacks import AddsHook
+from dflow.engine.context import current_keeper, current_scope
+from dflow.engine.defined import Defined, P, R_co, as_called
+from dflow.engine.flow_runs import Arguments, Body, Ended
 from dflow.engine.futures import state_of
-from dflow.engine.options import FlowOptions, changed
+from dflow.engine.handles import FlowRunHandle
+from dflow.engine.keeping import Keeper, LocalKeeper, Opened
+from dflow.engine.naming import Naming
+from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
+from dflow.engine.parameters import Validator
 from dflow.engine.scope import Status
 from dflow.engine.session import Session
-from dflow.engine.signals import terminating_as_interrupt
+from dflow.engine.signals import noting_interrupts
 from dflow.errors import DefinitionError, MissingMainGuard, NotResumable
 from dflow.ports import RunEntry
 from dflow.states import StateType
 
-P = ParamSpec("P")
-R = TypeVar("R")
+T = TypeVar("T")
 
 
-class Flow(Generic[P, R]):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Called:
+    """A call of a flow: its run, its arguments, the futures to wait for, and whether its state is wanted.
+
+    A subflow has a `keeper` and a `parent_id`, a run that is taken up again an `entry`, one that goes on
+    beside its caller a `handle`.
+    """
+
+    flow: FlowInfo
+    arguments: Arguments
+    wait_for: Any = None
+    return_state: bool = False
+    entry: RunEntry | None = None
+    handle: FlowRunHandle[Any] | None = None
+    keeper: Keeper | None = None
+    parent_id: str = ""
+
+
+class Flow(Defined[P, R_co, FlowOptions]):
     """A function whose runs are recorded, with all task runs that it asks for. Made by `flow`."""
 
-    def __init__(self, fn: Callable[P, R], options: FlowOptions) -> None:
-        definitions.check_function(fn, "flow")
-        definitions.check_texts(
-            "flow",
-            description=options.description,
-            version=options.version,
-            flow_run_name=options.flow_run_name,
-        )
-        functools.update_wrapper(self, fn)
-        self.fn = fn
-        self.name = definitions.name_of(fn, options.name, "flow", dashes=True)
-        self.description = options.description or inspect.getdoc(fn) or ""
-        self.version = options.version
-        self._options = options
-        self._signature = inspect.signature(fn)
-        self._policy = definitions.policy(
-            f"flow '{self.name}'", options.retries, options.retry_delay_seconds
-        )
+    what = "flow"
+    dashes = True
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __init__(self, fn: Callable[P, R_co], options: FlowOptions) -> None:
+        super().__init__(fn, options)
+        what = f"flow '{self.name}'"
+        self._options = callbacks.checked(options, what)
+        self.callbacks = callbacks.callbacks_of(self, self._options)
+        self._policy = definitions.policy(
+            what,
+            options.retries,
+            options.retry_delay_seconds,
+            timeout_seconds=options.timeout_seconds,
+        )
+        self._naming = Naming.of(what, "flow_run_name", options.flow_run_name, self.function)
+        self._validator = Validator(what, self.function, self._signature)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the flow here and return its value, or raise what it raises.
 
         Futures and states in what the body returns decide the final state, and are replaced by their values.
-        ``return_state=True`` returns the `State` instead, and does not raise; ``wait_for=[…]`` names futures
-        that must have completed before. Raises `ParameterError` for arguments that do not fit.
+        An async function gives a coroutine, which runs on the caller's loop once it is awaited; a generator
+        gives its items as they come. ``return_state=True`` returns the `State` instead, and does not raise;
+        ``wait_for=[…]`` names futures that must have completed before. Raises `ParameterError` for arguments
+        that do not fit.
         """
-        given: dict[str, Any] = dict(kwargs)
-        return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
-        if current() is None:
-            self._check_guard()
-        positional, named = calls.bind(self.fn, self._signature, args, given)
-        calls.await_all(wait_for)
-        positional, named = calls.values_of((positional, named))
-        run = self._run_root if current() is None else self._run_in_scope
-        ended = run(positional, named)
-        outcome: Any = _outcome(self.name, ended, return_state)
-        return cast(R, outcome)
+        called = self._called(args, dict(kwargs))
+        steps = self._run(called)
+        return cast(R_co, as_called(self.kind, steps, whole=called.return_state))
 
-    def with_options(self, **changes: Any) -> Flow[P, R]:
-        """Return a flow with the same function and other options; what is not named stays as it is.
+    on_running = AddsHook()
+    on_completion = AddsHook()
+    on_failure = AddsHook()
+    on_cancellation = AddsHook()
+    on_crashed = AddsHook()
 
-        None clears an option. Raises `DefinitionError` for an option that does not exist.
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> FlowRunHandle[Any]:
+        """Begin to run the flow in a thread of its own, and return at once with the handle of the run.
+
+        Several runs, also of the same flow, may go on at once; those on equal runners share one cluster.
+        Raises `ParameterError` for arguments that do not fit.
         """
-        return Flow(self.fn, changed(self._options, changes, f"flow '{self.name}'"))
+        called = self._called(args, dict(kwargs))
+        info, context = called.flow, current()
+        handle: FlowRunHandle[Any] = FlowRunHandle(info.flow_run_id, info.flow_run_name, self.name)
+        called = replace(called, handle=handle, return_state=False)
+        if called.keeper is not None:
+            self._open(called.keeper, called)
+        if context is not None:
+            context.at_end.append(handle.joined)
+        handle.run(partial(self._run_beside, called))
+        return handle
 
-    def resume(self, run: str) -> R:
+    def resume(self, run: str) -> R_co:
         """Resume one of this flow's runs, named by its id, a unique start of it, its name or ``latest``.
 
         The function runs again from its top, with the parameters that were recorded; task runs that have
-        completed and whose results are kept return at once. Raises `NotResumable` for a run that has
-        completed or is another flow's, `RunHeld` while its driver lives, and what the flow raises.
+        completed and whose results are kept return at once. An async flow is awaited. Raises
+        `NotResumable` for a run that has completed or is another flow's, `RunHeld` while its driver lives,
+        and what the flow raises.
         """
         entry = process.process().journal.catalog.find(run)
         if entry.flow_name != self.name:
             raise NotResumable(
                 f"Run '{entry.name}' is of flow '{entry.flow_name}', not of '{self.name}'."
             )
-        positional, named = calls.bind(
-            self.fn, self._signature, *details.arguments_of(entry.details)
+        args, kwargs = details.arguments_of(entry.details)
+        called = _Called(
+            flow=self._root_info(entry.id, entry.name),
+            arguments=calls.bind(self.function, self._signature, args, kwargs),
+            entry=entry,
         )
-        outcome: Any = _outcome(self.name, self._run_root(positional, named, entry), False)
-        return cast(R, outcome)
+        return cast(R_co, as_called(self.kind, self._run(called)))
 
-    # Roots ----------------------------------------------------------------------------------------------
+    # What was called ------------------------------------------------------------------------------------
 
-    def _run_root(self, args: Any, kwargs: Any, entry: RunEntry | None = None) -> Ended:
-        """Run as a root: a new one, or the one that `entry` lists, taken up again."""
-        here = process.process()
-        run_id = here.ids.run_id() if entry is None else entry.id
-        info = FlowInfo(
+    def _called(self, args: Any, given: dict[str, Any]) -> _Called:
+        return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
+        inside = current() is not None
+        if not inside:
+            self._check_guard()
+        arguments = self._arguments(args, given)
+        called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
+        if not inside:
+            ids = process.process().ids
+            return called(flow=self._root_info(ids.run_id(), ids.run_name(), arguments))
+        scope = current_scope()
+        keeper = current_keeper()
+        sent = calls.referred(scope, arguments).sent
+        run_id, number = scope.identify(self.name, ("flow", *sent))
+        info = replace(
+            keeper.family(scope.flow_run_id),
             flow_run_id=run_id,
-            flow_run_name=self._run_name(here.ids.run_name()) if entry is None else entry.name,
+            flow_run_name=number if self._naming is None else self._naming.name(*arguments),
+            flow_name=self.name,
+            parent_flow_run_id=scope.flow_run_id,
+            generation=1,
+            tags=around(),
+            log_prints=self._prints_here(),
+        )
+        return called(flow=info, keeper=keeper, parent_id=scope.parent_id)
+
+    def _root_info(self, run_id: str, name: str, arguments: Arguments | None = None) -> FlowInfo:
+        here = process.process()
+        if self._naming is not None and arguments is not None:
+            name = self._naming.name(*arguments)
+        return FlowInfo(
+            flow_run_id=run_id,
+            flow_run_name=name,
             flow_name=self.name,
             root_id=run_id,
             generation=1,
+            tags=around(),
             log_prints=bool(self._options.log_prints),
             log_level=process.LEVELS[here.settings.log_level],
+            checkpoints=str(here.settings.home / "checkpoints" / run_id),
         )
-        root = process.RootRun(
-            flow=info,
-            runner=lambda: process.use(self._options.task_runner),
-            policy=self._policy,
-            details=details.describe(self.fn, self._signature, (args, kwargs)),
-            taken_up=entry is not None,
-        )
-        with terminating_as_interrupt(), process.session(root) as session:
-            if entry is not None:
-                _check_unfinished(session, entry)
-            ended = flow_runs.execute(session, info, lambda: self.fn(*args, **kwargs))
-        run_logs.show_end(info.flow_run_name, self.name, ended.state_name, ended.message)
-        return ended
 
-    def _run_name(self, made_up: str) -> str:
-        name = self._options.flow_run_name
-        return name if isinstance(name, str) else made_up
+    def _prints_here(self) -> bool:
+        """Tell whether prints become log lines; left open, as in the parent."""
+        if self._options.log_prints is not None:
+            return self._options.log_prints
+        context = current()
+        return context is not None and context.info.log_prints
 
     def _check_guard(self) -> None:
         if being_imported_by_a_worker():
@@ -135,45 +189,97 @@ class Flow(Generic[P, R]):
                 f"Flow '{self.name}' is called while a worker process loads this script. "
                 "Put the call into the main guard, so that only the script itself makes it:\n\n"
                 '    if __name__ == "__main__":\n'
-                f"        {calls.called(self.fn)}()\n"
+                f"        {calls.called(self.function)}()\n"
             )
 
-    # Subflows -------------------------------------------------------------------------------------------
+    # Running it -----------------------------------------------------------------------------------------
 
-    def _run_in_scope(self, args: Any, kwargs: Any) -> Ended:
-        scope = current_scope()
-        if not isinstance(scope, DriverScope):
-            raise DefinitionError(
-                f"Flow '{self.name}' is called in a task that runs in another process. "
-                "Call it in the flow, or make it a task."
-            )
-        session = scope.session
-        run_id, number = scope.identify(self.name, ("flow", args, kwargs))
-        info = FlowInfo(
-            flow_run_id=run_id,
-            flow_run_name=self._run_name(number),
-            flow_name=self.name,
-            root_id=session.root.flow_run_id,
-            generation=1,
-            log_prints=self._prints_in(current()),
-            log_level=session.root.log_level,
+    async def _run(self, called: _Called) -> Any:
+        """Run a call to its end; return its value or its state, or raise."""
+        ended, ran = await self._ended(called)
+        if called.return_state:
+            status = Status(ended.state_name, ended.message)
+            return state_of(status, lambda: flow_runs.outcome_of(self.name, ended))
+        value = flow_runs.outcome_of(self.name, ended)
+        if self.kind.hands_out and not ran:
+            for item in value:  # of an earlier run
+                await hand_out(item)
+        return value
+
+    def _run_beside(self, called: _Called) -> Ended:
+        """Run a call in the thread of its handle, to its end."""
+        whole = replace(called, return_state=True)
+        run = run_to_end if self.kind.native else _finished
+        return run(lambda: self._ended(whole))[0]
+
+    async def _ended(self, called: _Called) -> tuple[Ended, bool]:
+        """Return how a call ended, and whether its body ran now rather than in an earlier run."""
+        if called.keeper is None:
+            return await self._run_root(called), True
+        return await self._run_inside(called.keeper, called)
+
+    async def _run_root(self, called: _Called) -> Ended:
+        info, entry, native = called.flow, called.entry, self.kind.native
+        arguments = await self._resolved(called.arguments, called.wait_for)
+        root = process.RootRun(
+            flow=info,
+            runner=lambda: process.use(self._options.task_runner),
+            policy=self._policy,
+            details=details.describe(self.function, self._signature, arguments),
+            taken_up=entry is not None,
         )
+        with noting_interrupts(native=native) as stop, process.session(root) as session:
+            session.hooks.add_flow(info.flow_run_id, self.callbacks)
+            if entry is not None:
+                _check_unfinished(session, entry)
+            body = replace(
+                self._body(called), arguments=arguments, interrupted=lambda: stop.happened
+            )
+            ended = await self._execute(LocalKeeper(session), called, body)
+        run_logs.show_end(info.flow_run_name, self.name, ended.state_name, ended.message)
+        return ended
+
+    async def _run_inside(self, keeper: Keeper, called: _Called) -> tuple[Ended, bool]:
+        opened = self._open(keeper, called)
+        if opened.value is not None:
+            return Ended(opened.run.state_name, opened.run.message, opened.load()), False
+        return await self._execute(keeper, called, self._body(called)), True
+
+    def _open(self, keeper: Keeper, called: _Called) -> Opened:
         chosen = self._options.task_runner
-        parents = session.runner_of(scope.flow_run_id)
-        session.add_flow(info, parents if chosen is None else lambda: process.use(chosen))
-        kept = flow_runs.begin_subflow(session, info, scope.parent_id, self._policy)
-        if kept is not None:
-            return kept
-        return flow_runs.execute(session, info, lambda: self.fn(*args, **kwargs))
+        runner = None if chosen is None else lambda: process.use(chosen)
+        return keeper.open(called.flow, called.parent_id, self._policy, runner, self.callbacks)
 
-    def _prints_in(self, context: RunContext | None) -> bool:
-        """Tell whether prints become log lines; left open, as in the parent."""
-        if self._options.log_prints is not None:
-            return self._options.log_prints
-        return context is not None and context.info.log_prints
+    def _body(self, called: _Called) -> Body:
+        async def prepare(arguments: Arguments) -> Arguments:
+            ready = await self._resolved(arguments, called.wait_for)
+            return self._validator.validated(*ready) if self._options.validate_parameters else ready
 
-    def __repr__(self) -> str:
-        return f"<Flow '{self.name}'>"
+        return Body(
+            function=self.function,
+            arguments=called.arguments,
+            prepare=prepare,
+            whole=called.return_state,
+            timeout=self._policy.timeout,
+        )
+
+    async def _resolved(self, arguments: Arguments, wait_for: Any) -> Arguments:
+        """Return arguments with values in the places of futures, once these are there."""
+        await calls.until_final((arguments, wait_for), native=self.kind.native)
+        calls.await_all(wait_for)
+        return calls.values_of(arguments)
+
+    async def _execute(self, keeper: Keeper, called: _Called, body: Body) -> Ended:
+        handle = called.handle
+        if isinstance(keeper, LocalKeeper) and handle and handle.is_cancelled(keeper.session):
+            keeper.session.cancel_flow(called.flow.flow_run_id)
+            keeper.session.hooks.tell_flow(called.flow)
+            return Ended("Cancelled", "It was cancelled before it began.")
+        return await flow_runs.execute(keeper, called.flow, body)
+
+
+def _finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return finished(make())
 
 
 def _check_unfinished(session: Session, entry: RunEntry) -> None:
@@ -182,27 +288,27 @@ def _check_unfinished(session: Session, entry: RunEntry) -> None:
         raise NotResumable(f"Run '{entry.name}' has completed: there is nothing to resume.")
 
 
-def _outcome(name: str, ended: Ended, return_state: bool) -> Any:
-    if not return_state:
-        return flow_runs.outcome_of(name, ended)
-    status = Status(ended.state_name, ended.message)
-    return state_of(status, lambda: flow_runs.outcome_of(name, ended))
-
-
 @overload
-def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+def flow(fn: Callable[P, R_co], /) -> Flow[P, R_co]: ...
 @overload
 def flow(
     *,
     name: str | None = None,
     description: str | None = None,
     version: str | None = None,
-    flow_run_name: str | None = None,
+    flow_run_name: Name = None,
     retries: int = 0,
-    retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0,
+    retry_delay_seconds: Delays = 0,
     task_runner: Any = None,
+    timeout_seconds: float | None = None,
+    validate_parameters: bool = True,
     log_prints: bool | None = None,
-) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+    on_running: Hooks = None,
+    on_completion: Hooks = None,
+    on_failure: Hooks = None,
+    on_cancellation: Hooks = None,
+    on_crashed: Hooks = None,
+) -> Callable[[Callable[P, R_co]], Flow[P, R_co]]: ...
 def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a flow, bare or with options.
 
@@ -211,13 +317,20 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     description, version
         Recorded with its runs.
     flow_run_name
-        The name of its runs, instead of one that is made up.
+        The name of its runs, instead of one that is made up: a template over its parameters such as
+        ``"train-{day:%A}"``, or a function of nothing or of ``parameters``.
     retries, retry_delay_seconds
         How often the function runs again after it raised, and how many seconds before (as for `task`).
         Task runs that have completed are returned then, not repeated.
     task_runner
         Where its task runs go: an instance, a class, or a name such as ``"threads"``. By default the one
         that the setting ``DFLOW_TASK_RUNNER`` names, and in a subflow that of its parent.
+    timeout_seconds
+        How long the function may run. What takes longer is FAILED with the state ``TimedOut``, within a
+        second; a function that cannot be stopped goes on in its thread, and harms nothing.
+    validate_parameters
+        Whether arguments are checked and converted by their annotations, by pydantic: ``"5"`` becomes 5 for
+        ``x: int``. A failure is a FAILED run that names the parameter.
     log_prints
         Whether prints become log lines, of the flow and of the tasks that leave it open.
 

@@ -127,12 +127,25 @@ class LogEntry:
     number: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the driver calls for task runs: the hooks and the retry condition of their task.
+
+    `task` is the task itself, or its pickle where it comes from an attempt in another process; `kinds` are
+    the names of those of its options that say whom to call.
+    """
+
+    task: Any
+    kinds: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
     """How the task runs of one submission are to be run, apart from what decides their life.
 
     With `here` the body runs where the call was made: a direct call. `around` are the tags that hold for
     whatever is called inside, `max_in_flight` is how many of them may be under way at once.
+    `callbacks` are None where the driver has nobody to call.
     """
 
     log_prints: bool = False
@@ -140,6 +153,7 @@ class CallOptions:
     around: tuple[str, ...] = ()
     placement: Placement = ANYWHERE
     max_in_flight: int | None = None
+    callbacks: Callbacks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +173,27 @@ class HandleDropped:
     task_run_ids: tuple[str, ...]
 
 
-Up = Event | LogEntry | ChildrenCreated | HandleDropped
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """An attempt wants task runs of its own to end."""
+
+    task_run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowAsked:
+    """A body on a worker asks the driver for something about a flow run that it executes there.
+
+    `what` names it, `arguments` are plain data of ours; the answer bears the same number.
+    """
+
+    parent: Key
+    number: int
+    what: str
+    arguments: tuple[Any, ...]
+
+
+Up = CancelAsked | ChildrenCreated | Event | FlowAsked | HandleDropped | LogEntry
 
 
 # Down ----------------------------------------------------------------------------------------------
@@ -194,4 +228,13 @@ class StartConfirmed:
     key: Key
 
 
-Down = Go | Settled | StartConfirmed
+@dataclass(frozen=True, slots=True)
+class FlowAnswered:
+    """What a `FlowAsked` came to: plain data of ours, or a pickled error."""
+
+    number: int
+    value: Any = None
+    error: bytes | None = None
+
+
+Down = FlowAnswered | Go | Settled | StartConfirmed

@@ -1,7 +1,8 @@
 """The states that users see: their types, their names, and which of them are final.
 
 A *type* is one of nine; a *name* says more (``Cached`` and ``Completed`` are both of type COMPLETED).
-This module owns those words and the `State` that is handed to users. It must not know how a state
+This module owns those words, the `State` that is handed to users, and the makers of states by hand:
+a flow or a task that returns ``Failed(message="too few rows")`` ends so. It must not know how a state
 comes about: that is ``dflow.core.machine``.
 """
 
@@ -13,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from dflow.errors import MissingResult
+from dflow.errors import CancelledError, CrashedError, MissingResult, RunError, TaskFailedError
 
 
 class StateType(StrEnum):
@@ -90,6 +91,12 @@ class State:
                 raise
             return error
 
+    async def aresult(self, raise_on_failure: bool = True) -> Any:
+        """Return what `result` returns, fetched without holding up the event loop."""
+        import asyncio  # lazy: the words of states are needed where there is no event loop
+
+        return await asyncio.to_thread(self.result, raise_on_failure)
+
     def is_scheduled(self) -> bool:
         """Tell whether the run waits for a time."""
         return self.type is StateType.SCHEDULED
@@ -129,3 +136,111 @@ class State:
     def is_final(self) -> bool:
         """Tell whether the run has ended."""
         return self.type in FINAL_TYPES
+
+
+# Makers ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a state that was made by hand gives as its result."""
+
+    type: StateType
+    message: str
+    data: Any
+
+    def __call__(self) -> Any:
+        if self.type is StateType.COMPLETED:
+            return self.data
+        if isinstance(self.data, BaseException):
+            raise self.data
+        kinds: dict[StateType, type[RunError]] = {
+            StateType.CANCELLED: CancelledError,
+            StateType.CRASHED: CrashedError,
+        }
+        raise kinds.get(self.type, TaskFailedError)(self.message or f"{self.type.capitalize()}.")
+
+
+def _made(name: str, message: str, data: Any = None) -> State:
+    kind = TYPE_OF_NAME[name]
+    return State(
+        kind, name, message, None, _Given(kind, message, data) if kind in FINAL_TYPES else None
+    )
+
+
+def Completed(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return a state of type COMPLETED, whose result is `data`.
+
+    >>> Completed(data=5).result()
+    5
+    """
+    return _made("Completed", message, data)
+
+
+def Cached(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return a state of type COMPLETED for a value that was already there, whose result is `data`."""
+    return _made("Cached", message, data)
+
+
+def Failed(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return a state of type FAILED; `data` may be the exception behind it.
+
+    >>> Failed(message="too few rows").is_failed()
+    True
+    """
+    return _made("Failed", message, data)
+
+
+def TimedOut(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return a state of type FAILED for what took too long; `data` may be the exception behind it."""
+    return _made("TimedOut", message, data)
+
+
+def UpstreamFailed(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return a state of type FAILED for what never ran; `data` may be the exception behind it."""
+    return _made("UpstreamFailed", message, data)
+
+
+def Crashed(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return a state of type CRASHED; `data` may be the exception behind it."""
+    return _made("Crashed", message, data)
+
+
+def Cancelled(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return a state of type CANCELLED; `data` may be the exception behind it."""
+    return _made("Cancelled", message, data)
+
+
+def Pending(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return the state of a run that waits for its turn."""
+    return _made("Pending", message)
+
+
+def Running(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return the state of a run that runs."""
+    return _made("Running", message)
+
+
+def Cancelling(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return the state of a run that was asked to stop."""
+    return _made("Cancelling", message)
+
+
+def Scheduled(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return the state of a run that waits for a time."""
+    return _made("Scheduled", message)
+
+
+def Retrying(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return the state of a run that is about to be tried again."""
+    return _made("Retrying", message)
+
+
+def AwaitingRetry(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return the state of a run that waits for the time of its next attempt."""
+    return _made("AwaitingRetry", message)
+
+
+def Paused(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
+    """Return the state of a run that waits for somebody to resume it."""
+    return _made("Paused", message)

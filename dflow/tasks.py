@@ -6,70 +6,110 @@ the current scope for task runs; what becomes of those is the engine's.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import inspect
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from dflow.attempts.context import current
+from dflow.attempts.stepping import hand_out
+from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
-from dflow.core.records import Policy, Upstream
-from dflow.engine import calls, definitions, maps
+from dflow.core.records import Upstream
+from dflow.engine import callbacks, calls, definitions, maps
+from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
+from dflow.engine.defined import Defined, P, R_co, as_called
 from dflow.engine.future_lists import TaskFutureList
 from dflow.engine.futures import TaskFuture, state_of
-from dflow.engine.options import TaskOptions, changed
+from dflow.engine.naming import Naming
+from dflow.engine.options import Hooks, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
 from dflow.states import State
 
-P = ParamSpec("P")
-R = TypeVar("R")
+T = TypeVar("T")
 
 
-class Task(Generic[P, R]):
+class Task(Defined[P, R_co, TaskOptions]):
     """A function whose runs are recorded, retried and sent to workers. Made by `task`."""
 
-    def __init__(self, fn: Callable[P, R], options: TaskOptions) -> None:
-        definitions.check_function(fn, "task")
-        definitions.check_texts("task", description=options.description, version=options.version)
-        functools.update_wrapper(self, fn)
-        self.fn = fn
-        self.name = definitions.name_of(fn, options.name, "task", dashes=False)
-        self.description = options.description or inspect.getdoc(fn) or ""
-        self.tags = definitions.tags(f"task '{self.name}'", options.tags)
-        self.version = options.version
-        self._options = replace(options, tags=self.tags)
-        self._signature = inspect.signature(fn)
-        self._policy = _policy(self.name, options)
+    def __init__(self, fn: Callable[P, R_co], options: TaskOptions) -> None:
+        super().__init__(fn, options)
+        what = f"task '{self.name}'"
+        self.tags = definitions.tags(what, options.tags)
+        self._placement = definitions.placement(
+            what, options.resources, options.priority, options.workers
+        )
+        workers = self._placement.workers or None
+        options = replace(options, tags=self.tags, workers=workers)
+        self._options = callbacks.checked(options, what)
+        self.callbacks = callbacks.callbacks_of(self, self._options)
+        self._policy = definitions.policy(
+            what,
+            options.retries,
+            options.retry_delay_seconds,
+            options.retry_jitter_factor,
+            options.max_worker_losses,
+            options.timeout_seconds,
+        )
+        self._naming = Naming.of(what, "task_run_name", options.task_run_name, self.function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the task now, in this thread, and return its value or raise what it raises.
 
-        ``return_state=True`` returns its `State` instead, and does not raise; ``wait_for=[…]`` names futures
-        that must have completed before. Raises `ParameterError` for arguments that do not fit.
+        An async function gives a coroutine, which runs on the caller's loop once it is awaited; a generator
+        gives its items as they come. ``return_state=True`` returns the `State` instead, and does not raise;
+        ``wait_for=[…]`` names futures that must have completed before. Raises `ParameterError` for arguments
+        that do not fit.
         """
         given: dict[str, Any] = dict(kwargs)
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
         scope = current_scope()
         event, call = self._created(scope, args, given, wait_for)
+        steps = self._run(scope, event, call, return_state)
+        return cast(R_co, as_called(self.kind, steps, whole=return_state))
+
+    async def _run(self, scope: Scope, event: TaskCreated, call: Any, return_state: bool) -> Any:
+        """Run a direct call; return its value or its state, after handing out what is not handed out yet."""
         options = self._call_options(here=True)
-        outcome: Any
+        try:
+            called = await scope.call(event, call, options, kind=self.kind, whole=return_state)
+        except Exception as error:
+            status = scope.status(event.task_run_id)
+            if not return_state or not status.final:
+                raise
+            return state_of(status, partial(_raise, error))
         if return_state:
-            outcome = _call_for_state(scope, event, call, options)
-        else:
-            outcome = scope.call(event, call, options)
-        return cast(R, outcome)
+            return state_of(scope.status(event.task_run_id), lambda: called.value)
+        if self.kind.hands_out and not called.ran:
+            for item in called.value:  # of an earlier run
+                await hand_out(item)
+        return called.value
 
     @overload
     def submit(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[R]: ...
+    def submit(
+        self: Task[Any, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> TaskFuture[T]: ...
+    @overload
+    def submit(
+        self: Task[Any, AsyncIterator[T]], *args: Any, **kwargs: Any
+    ) -> TaskFuture[list[T]]: ...
+    @overload
+    def submit(self: Task[Any, Iterator[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
+    @overload
+    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[R_co]: ...
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Ask for a task run, and return its future at once.
 
@@ -77,15 +117,15 @@ class Task(Generic[P, R]):
         goes when they are there. They are found in lists, tuples, sets, deques, dicts, dataclasses and
         pydantic models, not in objects of other classes; `allow_failure`, `quote` and `opaque` say how an
         argument is meant. ``wait_for=[…]`` names futures that must have completed, though their values are
-        not needed. With ``return_state=True`` the final `State` is waited for and returned. Raises
-        `ParameterError` for arguments that do not fit and `SerializationError` for those that cannot travel
-        to the runner.
+        not needed. With ``return_state=True`` the final `State` is waited for and returned. An async function
+        runs on a loop of its own there, and the items of a generator become a list. Raises `ParameterError`
+        for arguments that do not fit and `SerializationError` for those that cannot travel to the runner.
         """
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
         scope = current_scope()
         event, call = self._created(scope, args, kwargs, wait_for)
         scope.submit(event, [call], self._call_options())
-        future: TaskFuture[R] = TaskFuture(scope, event.task_run_id, event.name)
+        future: TaskFuture[Any] = TaskFuture(scope, event.task_run_id, event.name)
         if not return_state:
             return future
         future.wait()
@@ -94,7 +134,17 @@ class Task(Generic[P, R]):
     @overload
     def map(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> list[State]: ...
     @overload
-    def map(self, *args: Any, **kwargs: Any) -> TaskFutureList[R]: ...
+    def map(
+        self: Task[Any, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> TaskFutureList[T]: ...
+    @overload
+    def map(
+        self: Task[Any, AsyncIterator[T]], *args: Any, **kwargs: Any
+    ) -> TaskFutureList[list[T]]: ...
+    @overload
+    def map(self: Task[Any, Iterator[T]], *args: Any, **kwargs: Any) -> TaskFutureList[list[T]]: ...
+    @overload
+    def map(self, *args: Any, **kwargs: Any) -> TaskFutureList[R_co]: ...
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """Ask for a task run for each item of the arguments that are lists; return their futures at once.
 
@@ -107,10 +157,14 @@ class Task(Generic[P, R]):
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
         limit = calls.limit_of(kwargs.pop("max_in_flight", None))
         scope = current_scope()
-        bound = calls.bind(self.fn, self._signature, args, kwargs)
         options = replace(self._call_options(), max_in_flight=limit)
-        futures: TaskFutureList[R] = maps.start(
-            scope, self.fn, self.name, bound, wait_for, partial(self._ask_for, scope, options)
+        futures: TaskFutureList[Any] = maps.start(
+            scope,
+            self.function,
+            self.name,
+            self._arguments(args, kwargs),
+            wait_for,
+            partial(self._ask_for, scope, options),
         )
         if not return_state:
             return futures
@@ -124,40 +178,39 @@ class Task(Generic[P, R]):
         prepared: Sequence[calls.Prepared],
         common: tuple[Upstream, ...],
         apart: bool,
-    ) -> list[TaskFuture[R]]:
+    ) -> list[TaskFuture[Any]]:
         """Ask for the task runs of a map."""
-        items = []
+        items, sent = [], []
         for item in prepared:
-            task_run_id, name = scope.identify(self.name, item.inputs, apart=apart)
+            task_run_id, number = scope.identify(self.name, item.inputs, apart=apart)
+            name, call = self._named(item.call, number)
             items.append(MapItem(task_run_id, name, item.upstreams))
-        flow_run_id, parent_id = scope.flow_run_id, scope.parent_id
+            sent.append(call)
         event = MapCreated(
             at=scope.now(),
-            flow_run_id=flow_run_id,
-            parent_id=parent_id,
+            flow_run_id=scope.flow_run_id,
+            parent_id=scope.parent_id,
             task_name=self.name,
             items=tuple(items),
             upstreams=common,
             policy=self._policy,
-            tags=self.tags,
+            tags=self._tags_here(),
         )
         if items:
-            scope.submit(event, [item.call for item in prepared], options)
-        return [TaskFuture[R](scope, item.task_run_id, item.name) for item in items]
+            scope.submit(event, sent, options)
+        return [TaskFuture[Any](scope, item.task_run_id, item.name) for item in items]
 
-    def with_options(self, **changes: Any) -> Task[P, R]:
-        """Return a task with the same function and other options; what is not named stays as it is.
-
-        None clears an option. Raises `DefinitionError` for an option that does not exist.
-        """
-        return Task(self.fn, changed(self._options, changes, f"task '{self.name}'"))
+    on_running = AddsHook()
+    on_completion = AddsHook()
+    on_failure = AddsHook()
 
     def _created(
         self, scope: Scope, args: Any, kwargs: Any, wait_for: Any
     ) -> tuple[TaskCreated, Any]:
-        bound = calls.bind(self.fn, self._signature, args, kwargs)
-        prepared = calls.prepare(scope, self.fn, *bound, wait_for)
-        task_run_id, name = scope.identify(self.name, prepared.inputs)
+        bound = self._arguments(args, kwargs)
+        prepared = calls.prepare(scope, self.function, *bound, wait_for)
+        task_run_id, number = scope.identify(self.name, prepared.inputs)
+        name, call = self._named(prepared.call, number)
         event = TaskCreated(
             at=scope.now(),
             task_run_id=task_run_id,
@@ -167,9 +220,21 @@ class Task(Generic[P, R]):
             name=name,
             upstreams=prepared.upstreams,
             policy=self._policy,
-            tags=self.tags,
+            tags=self._tags_here(),
         )
-        return event, prepared.call
+        return event, call
+
+    def _named(self, call: Any, number: str) -> tuple[str, Any]:
+        """Return the name of a task run, and its call, which makes the name later if values are missing."""
+        if self._naming is None:
+            return number, call
+        name, call = self._naming.name_of_call(call)
+        return number if name is None else name, call
+
+    def _tags_here(self) -> tuple[str, ...]:
+        """Return the tags of a run that is asked for here: the task's own, and those around the call."""
+        tags = around()
+        return joined(self.tags, tags) if tags else self.tags
 
     def _call_options(self, *, here: bool = False) -> CallOptions:
         """Return how the run is to be treated; what the task leaves open is as in its parent."""
@@ -177,61 +242,21 @@ class Task(Generic[P, R]):
         if log_prints is None:
             context = current()
             log_prints = context is not None and context.info.log_prints
-        return CallOptions(log_prints=log_prints, here=here)
-
-    def __repr__(self) -> str:
-        return f"<Task '{self.name}'>"
-
-    def __reduce__(self) -> Any:
-        """Travel by reference where the module has this function under its name, else by value."""
-        module, qualname = self.fn.__module__, getattr(self.fn, "__qualname__", "")
-        found = _find(module, qualname)
-        if isinstance(found, Task) and found.fn is self.fn and module != "__main__":
-            return _found, (module, qualname, self._options)
-        return Task, (self.fn, self._options)
+        return CallOptions(
+            log_prints=log_prints,
+            here=here,
+            around=around(),
+            placement=self._placement,
+            callbacks=self.callbacks,
+        )
 
 
-def _find(module: str, qualname: str) -> Any:
-    target: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        target = getattr(target, part, None)
-    return target
-
-
-def _found(module: str, qualname: str, options: TaskOptions) -> Task[Any, Any]:
-    importlib.import_module(module)
-    found: Task[Any, Any] = _find(module, qualname)
-    return Task(found.fn, options)
-
-
-def _policy(name: str, options: TaskOptions) -> Policy:
-    return definitions.policy(
-        f"task '{name}'",
-        options.retries,
-        options.retry_delay_seconds,
-        options.retry_jitter_factor,
-        options.max_worker_losses,
-    )
-
-
-def _call_for_state(scope: Scope, event: TaskCreated, call: Any, options: CallOptions) -> State:
-    try:
-        value = scope.call(event, call, options)
-    except Exception as raised:
-        error = raised
-        status = scope.status(event.task_run_id)
-        if not status.final:
-            raise
-
-        def outcome() -> Any:
-            raise error
-
-        return state_of(status, outcome)
-    return state_of(scope.status(event.task_run_id), lambda: value)
+def _raise(error: BaseException) -> Any:
+    raise error
 
 
 @overload
-def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+def task(fn: Callable[P, R_co], /) -> Task[P, R_co]: ...
 @overload
 def task(
     *,
@@ -242,9 +267,16 @@ def task(
     retries: int = 0,
     retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0,
     retry_jitter_factor: float | None = None,
+    retry_condition_fn: Callable[..., Any] | None = None,
     log_prints: bool | None = None,
+    resources: Mapping[str, float] | None = None,
+    priority: int = 0,
+    workers: str | Iterable[str] | None = None,
+    on_running: Hooks = None,
+    on_completion: Hooks = None,
+    on_failure: Hooks = None,
     max_worker_losses: int = 3,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a task, bare or with options.
 
@@ -261,6 +293,13 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         The share (0 to 1) by which a delay may grow or shrink, at random.
     log_prints
         Whether prints become log lines; left open, as in the flow.
+    resources
+        What a worker must have, and have free, to run it: ``{"GPU": 1}``. A body that waits for others keeps
+        it. On Dask, for runs that are submitted or mapped, as the next two; other runners take no notice.
+    priority
+        Of the runs that wait for a worker, those with a higher number go first (0 if not said; may be less).
+    workers
+        The name or the address of the worker that must run it, or several of which one must.
     max_worker_losses
         How many dying workers a run survives; not charged to `retries`.
 

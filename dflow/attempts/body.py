@@ -2,91 +2,206 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from dflow.attempts import clock
+from dflow.attempts import clock, names
 from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
-from dflow.attempts.context import RunContext, at_its_end, entered
+from dflow.attempts.context import RunContext, entered
+from dflow.attempts.deadlines import DeadlinePassed
+from dflow.attempts.kinds import kind_of
 from dflow.attempts.logs import prints_of
+from dflow.attempts.parameters import by_name
+from dflow.attempts.performing import HandedOut, Manner, perform
 from dflow.attempts.pickling import dumps_small
-from dflow.core.events import AttemptRaised, AttemptStarted, AttemptSucceeded, Outcome
+from dflow.attempts.stepping import finished
+from dflow.attempts.tagging import tags
+from dflow.core.events import (
+    AttemptRaised,
+    AttemptStarted,
+    AttemptStopped,
+    AttemptSucceeded,
+    AttemptTimedOut,
+    Outcome,
+    StateReturned,
+    TaskRunNamed,
+)
 from dflow.core.records import Held
-from dflow.errors import SerializationError
+from dflow.errors import DefinitionError, MissingResult, SerializationError, TaskFailedError
 from dflow.messages import AttemptInfo
 from dflow.ports import Link
+from dflow.states import State
+
+Load = Callable[[], tuple[Call, Mapping[str, Any]]]
+"""Gives the call and the values of its upstreams by task run id; what it raises is the attempt's failure."""
+Context = Callable[[], AbstractContextManager[Any]]
 
 
 def run(
     info: AttemptInfo,
-    load: Callable[[], tuple[Call, Mapping[str, Any]]],
+    load: Load,
     link: Link,
     *,
     worker: str = "",
     must_travel: bool = False,
     interrupts: bool = False,
-    slot: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    slot: Context = nullcontext,
+    adopted: Context = nullcontext,
+) -> tuple[Outcome, Any]:
+    """Run one attempt to its end, in this thread; see `attempt`."""
+    context = RunContext(info=info, link=link, worker=worker, slot=slot, adopted=adopted)
+    manner = Manner(timeout=info.timeout, keep=info.small, adopted=adopted)
+    return finished(attempt(context, load, manner, must_travel=must_travel, interrupts=interrupts))
+
+
+async def attempt(
+    context: RunContext,
+    load: Load,
+    manner: Manner,
+    *,
+    must_travel: bool = False,
+    interrupts: bool = False,
 ) -> tuple[Outcome, Any]:
     """Run one attempt; return its outcome, not yet sent, and its value (None if there is none).
 
-    `load` returns the call and the values of its upstreams by task run id; what it raises is the attempt's
-    failure. The start is sent before, and confirmed if `info` asks for it. With `must_travel` a value that
-    is small and cannot be pickled is a failure. What cannot travel is not tried again. No exception leaves
-    this function, except what `link` raises, and KeyboardInterrupt where `interrupts` says that it is the
-    user's.
+    The start is sent before, and confirmed if the attempt asks for it. With `must_travel` a value that is
+    small and cannot be pickled is a failure. What cannot travel is not tried again. No exception leaves this
+    function, except what the link raises, KeyboardInterrupt where `interrupts` says that it is the user's,
+    and the cancellation of a coroutine that its caller awaits.
     """
-    context = RunContext(info=info, link=link, worker=worker, slot=slot)
-    started_at, start = clock.now(), clock.monotonic()
-    link.send(_started(info, started_at, worker))
+    info: Any = context.info
+    times = _Times(info, context.worker)
+    context.link.send(times.started())
     try:
         if info.confirm_start:
-            link.confirm_start()
+            context.link.confirm_start()
         call, values = load()
-        value = _execute(context, call, values)
-        pickled = _small(value, info, must_travel)
+        value = await _execute(context, call, values, manner)
+        return _returned(value, times, info, must_travel)
+    except asyncio.CancelledError as error:
+        if not manner.in_place:
+            return _raised(error, times, context.link), None
+        context.link.send(AttemptStopped(**times.ended()))
+        raise
     except BaseException as error:
         if interrupts and isinstance(error, KeyboardInterrupt):
             raise
-        link.witness(error)
-        outcome: Outcome = AttemptRaised(
-            **_times(info, started_at, start, worker),
-            error=capture(error),
-            retriable=not isinstance(error, SerializationError),
-            luck=clock.luck(),
+        return _raised(error, times, context.link), None
+
+
+class _Times:
+    """Says when and where an attempt started and ended."""
+
+    def __init__(self, info: AttemptInfo, worker: str) -> None:
+        self._info = info
+        self._worker = worker
+        self._at, self._start = clock.now(), clock.monotonic()
+
+    def started(self) -> AttemptStarted:
+        """Return the report of the start."""
+        run_id, dispatch = self._info.key
+        return AttemptStarted(
+            at=self._at, task_run_id=run_id, dispatch=dispatch, worker=self._worker
         )
-        return outcome, None
-    outcome = AttemptSucceeded(
-        **_times(info, started_at, start, worker),
-        held=Held.RUNNER if pickled is None else Held.JOURNAL,
-        value=pickled,
-    )
+
+    def ended(self) -> dict[str, Any]:
+        """Return what every outcome says."""
+        seconds = clock.monotonic() - self._start
+        return {
+            "at": self._at + seconds,
+            "task_run_id": self._info.task_run_id,
+            "dispatch": self._info.dispatch,
+            "started_at": self._at,
+            "seconds": seconds,
+            "worker": self._worker,
+        }
+
+
+async def _execute(
+    context: RunContext, call: Call, values: Mapping[str, Any], manner: Manner
+) -> Any:
+    args, kwargs = resolved(call, values)
+    context.notes["call"] = (call.function, args, kwargs)
+    context.notes["native"] = manner.in_place and kind_of(call.function).native
+    if call.named is not None:
+        context = _renamed(context, names.made(*call.named, by_name(call.function, args, kwargs)))
+    around = getattr(context.info, "around", ())
+    with entered(context), prints_of(context), tags(*around):
+        try:
+            value = await perform(call.function, args, kwargs, manner)
+        except BaseException:
+            await context.end(failed=True)
+            raise
+        await context.end(failed=False)
+        return value
+
+
+def _renamed(context: RunContext, name: str) -> RunContext:
+    """Tell the name of the run, which was made from values that it had to wait for."""
+    info: Any = context.info
+    context.link.send(TaskRunNamed(at=clock.now(), task_run_id=context.run_id, name=name))
+    return replace(context, info=replace(info, task_run_name=name))
+
+
+def _returned(
+    value: Any, times: _Times, info: AttemptInfo, must_travel: bool
+) -> tuple[Outcome, Any]:
+    """Return the outcome of a body that returned this, and its value."""
+    message = ""
+    if isinstance(value, HandedOut):
+        message = f"Closed by its caller after {value.count} items." if value.closed else ""
+        if value.items is None:
+            return AttemptSucceeded(**times.ended(), held=Held.RUNNER, message=message), None
+        value = value.items
+    if isinstance(value, State):
+        if not value.is_completed():
+            return _by_hand(value, times), None
+        message, value = value.message, _data(value)
+    pickled = _small(value, info, must_travel)
+    held = Held.RUNNER if pickled is None else Held.JOURNAL
+    outcome = AttemptSucceeded(**times.ended(), held=held, value=pickled, message=message)
     return outcome, value
 
 
-def _started(info: AttemptInfo, at: float, worker: str) -> AttemptStarted:
-    return AttemptStarted(
-        at=at, task_run_id=info.task_run_id, dispatch=info.dispatch, worker=worker
+def _data(state: State) -> Any:
+    try:
+        return state.result(raise_on_failure=False)
+    except MissingResult:
+        return None  # a state that was made without data
+
+
+def _by_hand(state: State, times: _Times) -> Outcome:
+    """Return the outcome of a body that returned a state that is not a completed one."""
+    if not state.is_final():
+        raise DefinitionError(
+            f"It returned a state that is not final: '{state.name}'. Return a value, or a final state."
+        )
+    data = _data(state)
+    error = data if isinstance(data, BaseException) else TaskFailedError(state.message)
+    return StateReturned(
+        **times.ended(),
+        state_name=state.type.capitalize(),
+        message=state.message,
+        error=capture(error) if state.is_failed() else None,
     )
 
 
-def _times(info: AttemptInfo, started_at: float, start: float, worker: str) -> dict[str, Any]:
-    seconds = clock.monotonic() - start
-    return {
-        "at": started_at + seconds,
-        "task_run_id": info.task_run_id,
-        "dispatch": info.dispatch,
-        "started_at": started_at,
-        "seconds": seconds,
-        "worker": worker,
-    }
-
-
-def _execute(context: RunContext, call: Call, values: Mapping[str, Any]) -> Any:
-    args, kwargs = resolved(call, values)
-    with entered(context), prints_of(context), at_its_end(context):
-        return call.function(*args, **kwargs)
+def _raised(error: BaseException, times: _Times, link: Link) -> Outcome:
+    """Return the outcome of a body that raised, or ran past its deadline."""
+    if isinstance(error, DeadlinePassed):
+        link.witness(error.error)
+        return AttemptTimedOut(**times.ended(), error=capture(error.error), luck=clock.luck())
+    link.witness(error)
+    return AttemptRaised(
+        **times.ended(),
+        error=capture(error),
+        retriable=not isinstance(error, SerializationError | DefinitionError),
+        luck=clock.luck(),
+    )
 
 
 def _small(value: Any, info: AttemptInfo, must_travel: bool) -> bytes | None:

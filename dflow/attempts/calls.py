@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dflow.attempts.failures import Failure
+from dflow.attempts.names import NameRule
 from dflow.messages import Ref
 
 
@@ -18,7 +19,8 @@ from dflow.messages import Ref
 class Call:
     """A function and its arguments by name. `has_refs` says whether any `STAND_INS` are among them.
 
-    `shared` are arguments that many calls have in common (``unmapped``): the same object in each.
+    `shared` are arguments that many calls have in common (``unmapped``): the same object in each. `named` is
+    the rule by which the run is named once the values are there: whose it is, of which argument, the rule.
     """
 
     function: Callable[..., Any]
@@ -26,6 +28,7 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     shared: Mapping[str, Any] = field(default_factory=dict)
     has_refs: bool = False
+    named: tuple[str, str, NameRule] | None = None
 
 
 @dataclass(frozen=True, slots=True)

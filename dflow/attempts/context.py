@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,16 +21,20 @@ class FlowInfo:
     flow_name: str
     root_id: str
     generation: int
+    parent_flow_run_id: str | None = None
     tags: tuple[str, ...] = ()
     log_prints: bool = False
     log_level: int = 20
+    checkpoints: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
     """A flow run or an attempt of a task run, and its link to the driver.
 
-    `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something.
+    `worker` names where it runs; `slot` gives the worker's slot back while something of the body waits, in
+    any of its threads; `adopted`, entered in another thread, makes that one a thread of the body for the
+    cluster that runs it.
     `notes` is a place where the rooms above keep what belongs to this execution of the body, `at_end` what
     they want done once the body has ended.
     """
@@ -39,8 +43,16 @@ class RunContext:
     link: Link
     worker: str = ""
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
+    adopted: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, Any] = field(default_factory=dict)
-    at_end: list[Callable[[], None]] = field(default_factory=list)
+    at_end: list[Callable[[bool], Awaitable[None] | None]] = field(default_factory=list)
+
+    async def end(self, *, failed: bool) -> None:
+        """Do what is to be done once the body has ended, the last first; it is told whether it failed."""
+        while self.at_end:
+            waited_for = self.at_end.pop()(failed)
+            if waited_for is not None:
+                await waited_for
 
     @property
     def task_run_id(self) -> str | None:
@@ -66,6 +78,25 @@ def current() -> RunContext | None:
     return _current.get()
 
 
+_spoken_for: ContextVar[RunContext | None] = ContextVar("dflow_spoken_for", default=None)
+
+
+def spoken_for() -> RunContext | None:
+    """Return the run to which log lines belong: the current one, or that of which a hook is told."""
+    return _current.get() or _spoken_for.get()
+
+
+@contextmanager
+def beside(context: RunContext) -> Iterator[None]:
+    """Belong to no run, and let log lines be those of `context`: for code that is told of a run."""
+    current_token, spoken_token = _current.set(None), _spoken_for.set(context)
+    try:
+        yield
+    finally:
+        _spoken_for.reset(spoken_token)
+        _current.reset(current_token)
+
+
 @contextmanager
 def entered(context: RunContext) -> Iterator[RunContext]:
     """Make `context` the current one."""
@@ -74,15 +105,3 @@ def entered(context: RunContext) -> Iterator[RunContext]:
         yield context
     finally:
         _current.reset(token)
-
-
-@contextmanager
-def at_its_end(context: RunContext) -> Iterator[None]:
-    """Once the body inside has ended do what is in ``context.at_end``; if it raised, note that instead."""
-    try:
-        yield
-    except BaseException:
-        context.notes["raised"] = True
-        raise
-    while context.at_end:
-        context.at_end.pop(0)()

@@ -21,6 +21,7 @@ class PackedCall:
     arguments: bytes
     shared: bytes | None = None
     has_refs: bool = False
+    named: bytes | None = None
 
 
 class Packer:
@@ -42,8 +43,24 @@ class Packer:
         except Exception as error:
             raise self._explain(call, error) from None
         return PackedCall(
-            self._refer(call.function), arguments, self._pack_shared(call), call.has_refs
+            self._refer(call.function),
+            arguments,
+            self._pack_shared(call),
+            call.has_refs,
+            self._pack_rule(call),
         )
+
+    def _pack_rule(self, call: Call) -> bytes | None:
+        if call.named is None:
+            return None
+        try:
+            return self._dumps(call.named)
+        except Exception as error:
+            what, argument, _ = call.named
+            raise SerializationError(
+                f"{what}: {argument}= cannot travel to a worker, where it makes the name ({error}). "
+                "Define it in a module, or name the runs by a template."
+            ) from None
 
     def _refer(self, function: Callable[..., Any]) -> FunctionRef:
         if function not in self._functions:
@@ -116,10 +133,11 @@ def unpack(packed: PackedCall, shared: Mapping[str, Any] | None = None) -> Call:
         args, kwargs = loads(packed.arguments)
         if shared is None:
             shared = loads(packed.shared) if packed.shared is not None else {}
+        named = loads(packed.named) if packed.named is not None else None
     except Exception as error:
         name = getattr(function, "__name__", str(function))
         raise SerializationError(
             f"The arguments of task '{name}' cannot be loaded on the worker: {error!r}. "
             "Check that the workers have the same packages as the driver."
         ) from error
-    return Call(function, args, kwargs, shared, packed.has_refs)
+    return Call(function, args, kwargs, shared, packed.has_refs, named)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from dflow import entrypoints
-from dflow.cli import exits, streams
+from dflow.cli import exits, streams, whole_numbers
 from dflow.errors import DefinitionError
 from dflow.flows import Flow
 
@@ -52,6 +52,7 @@ def parse(flow: Flow[Any, Any], target: str, tokens: Sequence[str]) -> BoundArgu
             default_command=flow.fn,
             help_format="plaintext",
             version_flags=(),
+            config=whole_numbers.keep,
         )
         command, bound, _ = app.parse_args(list(tokens), exit_on_error=False, print_error=False)
     except (CycloptsError, KeyboardInterrupt):

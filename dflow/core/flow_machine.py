@@ -80,11 +80,14 @@ def settle(run: FlowRun, event: ev.FlowRunReturned) -> tuple[Changes, tuple[do.C
 
 def fail(run: FlowRun, event: ev.FlowRunRaised) -> tuple[Changes, tuple[do.Command, ...]]:
     """End as the event says; no retry is left, or none is due."""
+    timed_out = event.state_name == "TimedOut"
     changes: Changes = {
         "raised": run.raised + 1,
         "error": event.error,
         "state_name": event.state_name,
-        "message": f"{event.error.type_name}: {event.error.text}",
+        "message": event.error.text
+        if timed_out
+        else f"{event.error.type_name}: {event.error.text}",
     }
     return changes, (do.Settle(run.id),)
 

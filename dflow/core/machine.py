@@ -216,7 +216,9 @@ def _failure(run: TaskRun, event: ev.AttemptRaised | ev.AttemptTimedOut) -> Chan
         "raised": run.raised + 1,
         "error": event.error,
         "state_name": "TimedOut" if timed_out else "Failed",
-        "message": f"{event.error.type_name}: {event.error.text}",
+        "message": event.error.text
+        if timed_out
+        else f"{event.error.type_name}: {event.error.text}",
     }
 
 

@@ -207,6 +207,23 @@ class _Search:
 # wait_for ---------------------------------------------------------------------------------------------
 
 
+async def until_final(value: Any, *, native: bool) -> None:
+    """Wait until all futures in a value are final, however they end."""
+    found: list[TaskFuture[Any]] = []
+
+    def note(leaf: Any) -> None:
+        if isinstance(leaf, TaskFuture):
+            found.append(leaf)
+        elif isinstance(leaf, TaskFutureList):
+            found.extend([] if leaf.problem() is not None else leaf)
+        elif isinstance(leaf, Annotation) and not isinstance(leaf, quote):
+            swap([leaf.value], note, _LEAVES)
+
+    swap(value, note, _LEAVES)
+    for future in found:
+        await future.until_final(native=native)
+
+
 def await_all(wait_for: Any) -> None:
     """Wait for futures that must have completed. Raises what they raised."""
     for future, need in _awaited(wait_for):

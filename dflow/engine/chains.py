@@ -1,4 +1,4 @@
-"""Chains of upstream failures: where each began, and the names along it."""
+"""Chains of upstream failures: at which task run each began, and how it reads."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ CHAIN_NAMES = 8
 
 
 class Chains:
-    """For each task run that failed with an upstream: which one, and the names from it to the root."""
+    """Which failure each task run that did not run owes to which."""
 
     def __init__(self) -> None:
         self._cause: dict[str, str] = {}
         self._names: dict[str, tuple[str, ...]] = {}
 
     def root(self, task_run_id: str) -> str:
-        """Return the task run at whose failure a chain began."""
+        """Return the task run at whose failure the chain began; one that is in no chain is its own."""
         while task_run_id in self._cause:
             task_run_id = self._cause[task_run_id]
         return task_run_id
 
-    def link(self, run: TaskRun, cause: TaskRun) -> str:
-        """Note that a task run fails because of another; return the chain, for people."""
-        self._cause[run.id] = cause.id
+    def add(self, run: TaskRun, cause: TaskRun) -> str:
+        """Note that the failure of `cause` takes `run` with it; return the chain: "c ← b ← a"."""
         names = (run.name, *self._names.get(cause.id, (cause.name,)))
         if len(names) > CHAIN_NAMES:
             names = (*names[: CHAIN_NAMES - 2], "…", names[-1])
-        self._names[run.id] = names
+        self._cause[run.id], self._names[run.id] = cause.id, names
         return " ← ".join(names)
 
     def forget(self, task_run_id: str) -> None:

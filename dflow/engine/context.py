@@ -5,9 +5,12 @@ from __future__ import annotations
 from dflow.attempts.context import RunContext, current
 from dflow.engine import process
 from dflow.engine.driver_scope import DriverScope
+from dflow.engine.keeping import Keeper, LocalKeeper
 from dflow.engine.links import LocalLink
 from dflow.engine.remote import RemoteScope
+from dflow.engine.remote_flows import RemoteKeeper
 from dflow.engine.scope import Scope
+from dflow.errors import NoRunError
 
 
 def current_scope() -> Scope:
@@ -20,6 +23,21 @@ def current_scope() -> Scope:
         # Threads of one body may come here at once: all get the same scope, which counts their calls.
         scope = context.notes.setdefault("scope", _made_for(context))
     return scope
+
+
+def current_keeper() -> Keeper:
+    """Return what keeps the record of a flow that is called now, in a run. Raises `NoRunError`."""
+    context = current()
+    if context is None:
+        raise NoRunError("There is no current run.")
+    return keeper_in(context)
+
+
+def keeper_in(context: RunContext) -> Keeper:
+    """Return what keeps the record of flow runs for a body."""
+    if isinstance(context.link, LocalLink):
+        return LocalKeeper(context.link.session)
+    return RemoteKeeper(context)
 
 
 def _made_for(context: RunContext) -> Scope:

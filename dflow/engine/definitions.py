@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
+from dflow.attempts.names import MAX_NAME
 from dflow.core.records import Policy
 from dflow.core.retry import exponential_delays
 from dflow.engine.calls import called
 from dflow.errors import DefinitionError
+from dflow.messages import Placement
 
+MAX_PRIORITY = 1_000_000
+"""How far from 0 a priority may be."""
 RESERVED = {
     "flow": ("return_state", "wait_for"),
     "task": ("return_state", "wait_for", "max_in_flight"),
 }
 """Names that the parameters of flows and tasks may not have: calls use them."""
-MAX_NAME = 10_000
-"""How many characters a name may have."""
 
 
 def check_function(function: Any, kind: str) -> None:
@@ -26,15 +29,6 @@ def check_function(function: Any, kind: str) -> None:
     if not callable(function):
         raise DefinitionError(f"@{kind} is for functions, not for {function!r}.")
     name = getattr(function, "__qualname__", repr(function))
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise DefinitionError(
-            f"'{name}' is an async function. This version of dflow runs plain functions: "
-            f"write 'def', and call asyncio.run(...) inside."
-        )
-    if inspect.isgeneratorfunction(function):
-        raise DefinitionError(
-            f"'{name}' is a generator. This version of dflow runs plain functions: return a list."
-        )
     try:
         parameters = inspect.signature(function).parameters
     except ValueError:
@@ -83,6 +77,7 @@ def policy(
     retry_delay_seconds: Any,
     retry_jitter_factor: Any = 0.0,
     max_worker_losses: Any = 3,
+    timeout_seconds: Any = None,
 ) -> Policy:
     """Return what decides how often a run is tried and how long it waits in between."""
     count = whole_number(kind, "retries", retries)
@@ -96,7 +91,49 @@ def policy(
         retry_delays=_delays(kind, count, retry_delay_seconds),
         jitter=float(jitter),
         max_worker_losses=whole_number(kind, "max_worker_losses", max_worker_losses),
+        timeout=_timeout(kind, timeout_seconds),
     )
+
+
+def _timeout(kind: str, given: Any) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, timedelta):
+        given = given.total_seconds()
+    if not _is_number(given) or given <= 0:
+        raise DefinitionError(
+            f"{kind}: timeout_seconds= must be a number of seconds above 0, not {given!r}."
+        )
+    return float(given)
+
+
+def hooks(kind: str, argument: str, given: Any, takes: str) -> tuple[Callable[..., Any], ...]:
+    """Return hooks, of which one or several were given; `takes` names the arguments they get."""
+    if given is None:
+        return ()
+    several = isinstance(given, Iterable) and not (callable(given) or isinstance(given, str))
+    found = tuple(given) if several else (given,)
+    for hook in found:
+        check_callback(kind, argument, hook, takes)
+    return found
+
+
+def check_callback(kind: str, argument: str, given: Any, takes: str) -> None:
+    """Raise `DefinitionError` unless `given` can be called with as many arguments as `takes` names."""
+    wanted = f"{kind}: {argument}= must be a function that takes ({takes}), "
+    if not callable(given):
+        raise DefinitionError(f"{wanted}not {given!r:.100}.")
+    name = getattr(given, "__qualname__", f"{given!r:.100}")
+    if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
+        raise DefinitionError(f"{wanted}but '{name}' is a generator, which would not run.")
+    try:
+        signature = inspect.signature(given)
+    except (TypeError, ValueError):
+        return  # it does not tell
+    try:
+        signature.bind(*takes.split(","))
+    except TypeError:
+        raise DefinitionError(f"{wanted}but '{name}' takes {signature}.") from None
 
 
 def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
@@ -136,3 +173,47 @@ def tags(kind: str, given: Any) -> tuple[str, ...]:
     if not all(isinstance(tag, str) for tag in tags):
         raise DefinitionError(f"{kind}: tags= must be several texts, not {given!r}.")
     return tuple(sorted(set(tags)))
+
+
+def placement(kind: str, resources: Any, priority: Any, workers: Any) -> Placement:
+    """Return where and when the runs of a task may go."""
+    whole = isinstance(priority, int) and not isinstance(priority, bool)
+    if not whole or abs(priority) > MAX_PRIORITY:
+        raise DefinitionError(
+            f"{kind}: priority= must be a whole number from {-MAX_PRIORITY:,} to {MAX_PRIORITY:,}, "
+            f"not {priority!r}: of what waits the higher goes first."
+        )
+    return Placement(
+        resources=_resources(kind, resources), priority=priority, workers=_workers(kind, workers)
+    )
+
+
+def _resources(kind: str, given: Any) -> tuple[tuple[str, float], ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise DefinitionError(
+            f"{kind}: resources= must be names with amounts, such as {{'GPU': 1}}, not {given!r:.100}."
+        )
+    for name, amount in given.items():
+        if not isinstance(name, str) or not name.strip():
+            raise DefinitionError(f"{kind}: resources= has {name!r:.100} where a name must be.")
+        if not _is_number(amount) or amount <= 0:
+            raise DefinitionError(
+                f"{kind}: resources= asks for {amount!r:.100} of '{name}', which is not an amount: "
+                "give a number greater than 0."
+            )
+    return tuple(sorted((name, float(amount)) for name, amount in given.items()))
+
+
+def _workers(kind: str, given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    workers: list[Any] = list(given) if several else [given]
+    if not workers or not all(isinstance(one, str) and one.strip() for one in workers):
+        raise DefinitionError(
+            f"{kind}: workers= must be the name or the address of a worker, or several of them, "
+            f"not {workers if several else given!r:.100}."
+        )
+    return tuple(dict.fromkeys(workers))

@@ -25,7 +25,7 @@ PACKAGES = ("dflow-dask", "dask", "distributed")
 """Packages whose versions are recorded."""
 
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 """The positional and the keyword arguments of a call."""
 
 

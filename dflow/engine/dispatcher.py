@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from dflow.attempts.capture import capture
@@ -17,9 +16,10 @@ from dflow.attempts.context import FlowInfo
 from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.records import Held, Need, Stage, Upstream
+from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
 from dflow.engine.ledger import Release
 from dflow.engine.needs import takes
+from dflow.engine.waiting import Inlet
 from dflow.errors import InternalError, MissingResult
 from dflow.messages import AtRunner, AttemptInfo, Blob, CallOptions, Go, Here, Input, Key, Work
 from dflow.ports import OpenRunner
@@ -37,7 +37,7 @@ class Asking:
     flow: FlowInfo
     runner: OpenRunner | None
     parent: Key | None = None
-    orders: SimpleQueue[Go | None] | None = None
+    orders: Inlet | None = None
 
 
 class Dispatcher:
@@ -144,6 +144,12 @@ class Dispatcher:
     def info(self, go: Go, *, confirm_start: bool = False) -> AttemptInfo:
         """Return what an attempt knows of itself."""
         run, asked = self._session.task_run(go.task_run_id), self.asked[go.task_run_id]
+        return self.info_of(run, asked, go, confirm_start=confirm_start)
+
+    def info_of(
+        self, run: TaskRun, asked: Asking, go: Go, *, confirm_start: bool = False
+    ) -> AttemptInfo:
+        """Return what an attempt of a task run knows of itself."""
         return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,

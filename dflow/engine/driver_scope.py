@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from queue import Empty, SimpleQueue
+from functools import partial
 from typing import Any
 
 from dflow.attempts import body
 from dflow.attempts.calls import Call
+from dflow.attempts.context import RunContext, current
+from dflow.attempts.kinds import Kind
+from dflow.attempts.performing import Manner
+from dflow.attempts.stepping import finished
 from dflow.core.events import MapCreated, TaskCreated
+from dflow.core.machine import create
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
 from dflow.engine.outcomes import received
-from dflow.engine.scope import Scope, Status, status_of
+from dflow.engine.scope import Called, Scope, Status, status_of
 from dflow.engine.session import Session
 from dflow.engine.tracker import ids_of
+from dflow.engine.waiting import inlet
 from dflow.errors import DflowError
-from dflow.messages import CallOptions, Go
+from dflow.messages import AttemptInfo, CallOptions, Go
 from dflow.ports import OpenRunner
 from dflow.states import StateType
 
@@ -69,66 +76,102 @@ class DriverScope:
         if not runner.runs_here:
             self.session.ask(event, packed, options, runner)
             return
+        finished(self._submit_here(runner, event, packed, options))
+
+    async def _submit_here(
+        self,
+        runner: OpenRunner,
+        event: TaskCreated | MapCreated,
+        packed: Sequence[Any],
+        options: CallOptions,
+    ) -> None:
+        """Ask for task runs whose bodies the runner runs in this thread, and let it."""
         ids = ids_of(event)
-        orders: SimpleQueue[Go | None] = SimpleQueue()
+        orders = inlet(native=False)
         self.session.ask(event, packed, options, runner, orders=orders)
         left = len(ids)
         with self._given_up(ids):
             while left:
-                order = self._next(orders)
+                order = await orders.get()
                 if order is None:
                     left -= 1
                 else:
                     self.session.dispatcher.carry(runner, order)
 
-    def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
-        """Ask for one task run, run its body in this thread, and return its value."""
-        orders: SimpleQueue[Go | None] = SimpleQueue()
-        self.session.ask(event, [call], options, None, orders=orders)
+    async def call(
+        self, event: TaskCreated, call: Call, options: CallOptions, *, kind: Kind, whole: bool
+    ) -> Called:
+        """Ask for one task run, and run its body in this thread or on this loop."""
+        orders = inlet(native=kind.native)
+        at_once = self._may_go_at_once(event)
+        asked = self.session.ask(event, [call], options, None, orders=orders)
+        run_body = partial(self._run_body, call, options, whole)
+        ran = at_once
         value: Any = None
-        ran = False
         with self._given_up([event.task_run_id]):
+            if at_once:
+                run, go = create(event)[0], Go(event.task_run_id, 1, 1)
+                info = self.session.dispatcher.info_of(run, asked[0], go)
+                value = await run_body(info, {})
             with slot_given_back() if event.upstreams else nullcontext():
-                order = self._next(orders)
+                order = await orders.get()
             while order is not None:
-                value, ran = self._run_body(order, call), True
-                order = self._next(orders)
+                if not at_once:
+                    value, ran = await run_body(*self._given_to(order)), True
+                at_once = False
+                order = await orders.get()
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
-            return value
+            return Called(value, ran)
         try:
-            return self.session.value(event.task_run_id)
+            return Called(self.session.value(event.task_run_id), ran)
         finally:
             self.session.errors.pop(event.task_run_id, None)
 
+    def _may_go_at_once(self, event: TaskCreated) -> bool:
+        """Tell whether nothing can stand in the way of a first attempt: it need not wait for its record."""
+        ledger = self.session.ledger
+        return (
+            not event.upstreams
+            and event.task_run_id not in ledger.table.task_runs
+            and event.flow_run_id not in ledger.closed_flows
+        )
+
     @contextmanager
     def _given_up(self, task_run_ids: Sequence[str]) -> Iterator[None]:
-        """Cancel task runs that this thread was to run, when it is interrupted: nobody else would."""
+        """Cancel task runs that were to run here, when this is interrupted: nobody else would run them."""
         try:
             yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit):
             now = self.now()
             with suppress(DflowError):
                 self.session.in_tracker(lambda ledger: ledger.give_up(task_run_ids, now))
             raise
 
-    def _next(self, orders: SimpleQueue[Go | None]) -> Go | None:
-        """Return what is to be done next; None when the task run is final."""
-        while True:
-            with suppress(Empty):
-                return orders.get(timeout=1.0)
-            self.session.tracker.check()
+    def _given_to(self, go: Go) -> tuple[AttemptInfo, dict[str, Any]]:
+        """Return what an attempt knows of itself, and the values that it takes."""
+        sources = self.session.dispatcher.sources(go.task_run_id)
+        values = {up.task_run_id: received(self, up) for up in sources}
+        return self.session.dispatcher.info(go), values
 
-    def _run_body(self, go: Go, call: Call) -> Any:
-        info, sources = (
-            self.session.dispatcher.info(go),
-            self.session.dispatcher.sources(go.task_run_id),
+    async def _run_body(
+        self,
+        call: Call,
+        options: CallOptions,
+        whole: bool,
+        info: AttemptInfo,
+        values: Mapping[str, Any],
+    ) -> Any:
+        outer = current()  # what waits in here waits in the slot of the body around it
+        slot, adopted = (nullcontext, nullcontext) if outer is None else (outer.slot, outer.adopted)
+        context = RunContext(info=info, link=self.session.link(info), slot=slot, adopted=adopted)
+        manner = Manner(
+            in_place=True, whole=whole, timeout=info.timeout, keep=info.small, adopted=adopted
         )
-        outcome, value = body.run(
-            info,
-            lambda: (call, {up.task_run_id: received(self, up) for up in sources}),
-            self.session.link(info),
-            interrupts=True,
+        outcome, value = await body.attempt(
+            context, lambda: (call, values), manner, interrupts=True
         )
+        if options.callbacks is not None:
+            self.session.hooks.keep(info.task_run_id, value)
         self.session.news([outcome])
         return value
 
@@ -148,6 +191,10 @@ class DriverScope:
     def value(self, task_run_id: str) -> Any:
         """Return the value of a completed task run. Raises what made it fail, or `MissingResult`."""
         return self.session.value(task_run_id)
+
+    def cancel(self, task_run_id: str) -> None:
+        """Ask for a task run to end."""
+        self.session.cancel([task_run_id])
 
     def drop(self, task_run_id: str) -> None:
         """Note that a future is gone."""

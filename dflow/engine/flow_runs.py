@@ -1,29 +1,53 @@
-"""One flow run from its start to its end: the body runs here, in the thread that called the flow."""
+"""One flow run from its start to its end: the body runs here, in step with whoever called the flow."""
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from dflow.attempts import pickling
 from dflow.attempts.calls import swap
 from dflow.attempts.capture import capture
-from dflow.attempts.context import FlowInfo, RunContext, at_its_end, entered
+from dflow.attempts.clock import luck
+from dflow.attempts.context import FlowInfo, entered
+from dflow.attempts.deadlines import DeadlinePassed
+from dflow.attempts.kinds import kind_of
 from dflow.attempts.logs import prints_of
+from dflow.attempts.performing import HandedOut, Manner, perform
 from dflow.core import events as ev
-from dflow.core.records import ErrorInfo, FlowRun, FlowStage, Held, Policy
+from dflow.core.records import FlowStage, Held
 from dflow.engine import outcomes, run_logs
-from dflow.engine.driver_scope import DriverScope
-from dflow.engine.futures import TaskFuture, slot_given_back
-from dflow.engine.ledger import Ledger
-from dflow.engine.links import LocalLink
-from dflow.engine.session import Session
-from dflow.errors import InternalError, MissingResult
+from dflow.engine.futures import TaskFuture
+from dflow.engine.keeping import Keeper
+from dflow.errors import CancelledError, CrashedError, DefinitionError, MissingResult
 from dflow.states import TYPE_OF_NAME, State, StateType
+
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """The function of a flow with its arguments, and how it is to be called.
+
+    `prepare` makes the final arguments of those given; what it raises is the flow run's failure. With `whole`
+    a generator is collected. `interrupted` tells whether a cancelled coroutine was cancelled by Ctrl-C.
+    """
+
+    function: Callable[..., Any]
+    arguments: Arguments
+    prepare: Callable[[Arguments], Awaitable[Arguments]]
+    whole: bool = False
+    timeout: float | None = None
+    interrupted: Callable[[], bool] = lambda: False
+
+    @property
+    def native(self) -> bool:
+        """Whether the body runs on its caller's event loop."""
+        return kind_of(self.function).native
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,138 +60,185 @@ class Ended:
     error: BaseException | None = None
 
 
-def begin_subflow(session: Session, flow: FlowInfo, parent_id: str, policy: Policy) -> Ended | None:
-    """Record a subflow that is called; return how it ended if it has completed and its value is kept."""
-    run = session.tracker.shown.get(flow.flow_run_id)
-    if run is None:
-        session.tracker.commit(
-            ev.FlowRunCreated(
-                at=session.clock.now(),
-                flow_run_id=flow.flow_run_id,
-                root_id=flow.root_id,
-                parent_id=parent_id,
-                flow_name=flow.flow_name,
-                name=flow.flow_run_name,
-                policy=policy,
-            )
-        )
-    elif run.stage is FlowStage.COMPLETED and run.held is Held.JOURNAL:
-        return Ended(run.state_name, run.message, session.kept(run.id))
-    return None
-
-
-def execute(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Ended:
+async def execute(keeper: Keeper, flow: FlowInfo, body: Body) -> Ended:
     """Run the body of a flow, again as often as its retries allow, and record what becomes of it.
 
-    KeyboardInterrupt is recorded as an interruption and goes on to the caller, as does a journal that
-    cannot be written.
+    KeyboardInterrupt is recorded as an interruption and goes on to the caller, as do the cancellation of a
+    coroutine and a journal that cannot be written.
     """
-    while True:
-        generation = _shown(session, flow).generation + 1
-        now = session.clock.now()
-        session.tracker.commit(
-            ev.FlowRunStarted(at=now, flow_run_id=flow.flow_run_id, generation=generation)
-        )
-        session.in_tracker(lambda ledger: ledger.closed_flows.discard(flow.flow_run_id))
+    return await _Execution(keeper, flow, body).run()
+
+
+@dataclass(slots=True)
+class _Execution:
+    """One flow run that is being executed."""
+
+    keeper: Keeper
+    flow: FlowInfo
+    body: Body
+    stopped: bool = False
+    handed_out: list[TaskFuture[Any] | State] = field(default_factory=list)
+
+    async def run(self) -> Ended:
+        run_id, native = self.flow.flow_run_id, self.body.native
+        while True:
+            try:
+                generation = self.keeper.start(run_id)
+                with self._stoppable():
+                    ended = await self._once(replace(self.flow, generation=generation))
+            except KeyboardInterrupt:
+                self._interrupted("Stopped from outside.")
+                raise
+            if ended is not None:
+                return ended
+            try:
+                run = await self.keeper.await_retry(run_id, native=native)
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                self._interrupted("Stopped from outside, while it awaited a retry.")
+                raise
+            if run.stage.final:
+                return Ended(run.state_name, run.message)
+
+    def _stoppable(self) -> AbstractContextManager[None]:
+        """Let a coroutine be cancelled from another thread, when the flow run is."""
+        if not self.body.native:
+            return nullcontext()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop() -> None:
+            self.stopped = True
+            if task is not None:
+                loop.call_soon_threadsafe(task.cancel)
+
+        return self.keeper.stoppable(self.flow.flow_run_id, stop)
+
+    async def _once(self, flow: FlowInfo) -> Ended | None:
+        """Run the body once; return how the flow run ended, or None if it will be tried again."""
+        self.handed_out.clear()
         try:
-            ended = _once(session, replace(flow, generation=generation), body)
-        except KeyboardInterrupt:
-            _interrupted(session, flow, "Stopped from outside.")
+            returned = await self._run_body(flow)
+            await self.keeper.wait_for_all(flow.flow_run_id, native=self.body.native)
+            ended = self._worked_out(returned)
+        except (KeyboardInterrupt, GeneratorExit):
             raise
-        if ended is not None:
+        except BaseException as error:
+            self.keeper.check()
+            if isinstance(error, asyncio.CancelledError) and self.body.interrupted():
+                self._interrupted("Stopped from outside.")
+                raise
+            return await self._raised(error)
+        return self._record(ended)
+
+    async def _run_body(self, flow: FlowInfo) -> Any:
+        context = self.keeper.context(flow)
+        context.notes["native"] = self.body.native
+        manner = Manner(
+            in_place=True,
+            whole=self.body.whole,
+            timeout=self.body.timeout,
+            keep=self.keeper.small,
+            seen=self._note_handed_out,
+        )
+        with entered(context), prints_of(context):
+            try:
+                args, kwargs = await self.body.prepare(self.body.arguments)
+                call = context.notes["call"] = (self.body.function, args, kwargs)
+                self.keeper.begun(flow.flow_run_id, call)
+                value = await perform(self.body.function, args, kwargs, manner)
+            except BaseException:
+                await context.end(failed=True)
+                raise
+            await context.end(failed=False)
+            return value
+
+    def _note_handed_out(self, item: Any) -> None:
+        swap(item, self.handed_out.append, (TaskFuture, State))
+
+    # How it ended -------------------------------------------------------------------------------------
+
+    def _worked_out(self, returned: Any) -> Ended:
+        """Return how the flow run has ended whose body returned this."""
+        if not isinstance(returned, HandedOut):
+            return worked_out(returned)
+        ended = worked_out(self.handed_out)
+        if ended.error is not None:
             return ended
-        try:
-            _await_retry(session, flow)
-        except KeyboardInterrupt:
-            _interrupted(session, flow, "Stopped from outside, while it awaited a retry.")
-            raise
+        if returned.closed:
+            ended = replace(ended, message=f"Closed by its caller after {returned.count} items.")
+        return replace(ended, value=None if self.handed_out else returned.items)
 
+    def _record(self, ended: Ended) -> Ended:
+        blob: bytes | None = None
+        if ended.error is None:
+            try:
+                blob = pickling.dumps_small(ended.value, self.keeper.small)
+            except Exception as problem:
+                run_logs.show(
+                    10, f"DEBUG   {self.flow.flow_run_name} | its value is not kept: {problem}"
+                )
+        run = self.keeper.commit(
+            ev.FlowRunReturned(
+                at=self.keeper.now(),
+                flow_run_id=self.flow.flow_run_id,
+                state_name=ended.state_name,
+                message=ended.message,
+                held=Held.NOWHERE if blob is None else Held.JOURNAL,
+                value=blob,
+                error=None if ended.error is None else capture(ended.error),
+            ),
+            lambda: outcome_of(self.flow.flow_name, ended),
+        )
+        if run.state_name == ended.state_name:
+            return ended
+        return replace(ended, state_name=run.state_name, message=run.message)
 
-def _once(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Ended | None:
-    """Run the body once; return how the flow run ended, or None if it will be tried again."""
-    try:
-        returned = _run_body(session, flow, body)
-        _wait_for_all(session, flow.flow_run_id)
-        ended = _worked_out(returned)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        if session.tracker.failure is not None:
-            raise
-        return _raised(session, flow, error)
-    return _record(session, flow, ended)
+    async def _raised(self, error: BaseException) -> Ended | None:
+        """Cancel what is left, and record the failure; return None if the flow will be tried again."""
+        cancelled = isinstance(error, asyncio.CancelledError)
+        name = _state_of(error)
+        if isinstance(error, DeadlinePassed):
+            error = error.error
+        await self.keeper.cancel_all(self.flow.flow_run_id, native=self.body.native)
+        run = self.keeper.commit(
+            ev.FlowRunRaised(
+                at=self.keeper.now(),
+                flow_run_id=self.flow.flow_run_id,
+                error=capture(error),
+                state_name=name,
+                retriable=name != "Cancelled" and not isinstance(error, DefinitionError),
+                luck=luck(),
+            ),
+            partial(_raise, error),
+        )
+        if cancelled and not self.stopped:
+            raise error
+        if run.stage is FlowStage.AWAITING_RETRY:
+            return None
+        return Ended(run.state_name, run.message, error=error)
 
-
-def _run_body(session: Session, flow: FlowInfo, body: Callable[[], Any]) -> Any:
-    context = RunContext(info=flow, link=LocalLink(session, flow.flow_run_id))
-    context.notes["scope"] = DriverScope(
-        session,
-        flow.flow_run_id,
-        flow.flow_run_id,
-        lambda: session.open_runner(flow.flow_run_id),
-    )
-    with entered(context), prints_of(context), at_its_end(context):
-        return body()
-
-
-def _shown(session: Session, flow: FlowInfo) -> FlowRun:
-    run = session.tracker.shown[flow.flow_run_id]
-    if not isinstance(run, FlowRun):
-        raise InternalError(f"'{flow.flow_run_name}' is not a flow run.")
-    return run
-
-
-# The work of a flow run at its end -------------------------------------------------------------------
-
-
-def _claimed(ledger: Ledger, flow_run_id: str) -> list[str]:
-    return [run.id for run in ledger.unfinished_under(flow_run_id) if run.id in ledger.claims]
-
-
-def _wait_for_all(session: Session, flow_run_id: str) -> None:
-    """Wait for whatever was submitted, by the flow or by its tasks; then close what nobody asked for."""
-    while ids := session.in_tracker(lambda ledger: _claimed(ledger, flow_run_id)):
-        _wait(session, ids, None)
-    now = session.clock.now()
-    left = session.in_tracker(lambda ledger: ledger.cancel_unclaimed(flow_run_id, now))
-    if left:
-        shown = ", ".join(left[:10]) + (", …" if len(left) > 10 else "")
-        run_logs.show(
-            logging.WARNING,
-            f"WARNING {len(left)} unfinished task runs of the earlier run were not asked for again: "
-            f"{shown}",
+    def _interrupted(self, message: str) -> None:
+        self.keeper.check()
+        self.keeper.commit(
+            ev.FlowRunInterrupted(
+                at=self.keeper.now(), flow_run_id=self.flow.flow_run_id, message=message
+            )
         )
 
 
-def _cancel_all(session: Session, flow_run_id: str) -> None:
-    """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself."""
-    now = session.clock.now()
-    session.in_tracker(lambda ledger: ledger.cancel_all(flow_run_id, now))
-    ids = session.in_tracker(lambda ledger: _claimed(ledger, flow_run_id))
-    _wait(session, ids, session.settings.stop_grace)
-    now = session.clock.now()
-    session.in_tracker(lambda ledger: ledger.abandon_all(flow_run_id, now))
+def _raise(error: BaseException) -> None:
+    raise error
 
 
-def _wait(session: Session, task_run_ids: list[str], timeout: float | None) -> None:
-    left = threading.Semaphore(0)
-    for task_run_id in task_run_ids:
-        session.tracker.when_final(task_run_id, left.release)
-    deadline = None if timeout is None else session.clock.monotonic() + timeout
-    with slot_given_back():
-        for _ in task_run_ids:
-            if deadline is None:
-                left.acquire()
-            elif not left.acquire(timeout=max(0.0, deadline - session.clock.monotonic())):
-                return
-    if session.tracker.failure is not None:
-        raise session.tracker.failure
+def _state_of(error: BaseException) -> str:
+    """Return the state in which a flow run ends whose body raised this."""
+    if isinstance(error, DeadlinePassed):
+        return "TimedOut"
+    if isinstance(error, CancelledError | asyncio.CancelledError):
+        return "Cancelled"
+    return "Crashed" if isinstance(error, CrashedError) else "Failed"
 
 
-# How it ended --------------------------------------------------------------------------------------------
-
-
-def _worked_out(returned: Any) -> Ended:
+def worked_out(returned: Any) -> Ended:
     """Return how a flow run has ended whose body returned this."""
     states: list[State] = []
 
@@ -195,7 +266,7 @@ def _worked_out(returned: Any) -> Ended:
 
 
 def _failure_of(state: State) -> BaseException | None:
-    """Return the exception behind a state; one that was made by hand, or is not final, has none."""
+    """Return the exception behind a state; one that is not final has none."""
     with suppress(MissingResult):
         error = state.result(raise_on_failure=False)
         return error if isinstance(error, BaseException) else None
@@ -208,68 +279,6 @@ def _as_returned(state: State) -> Ended:
         return Ended("Failed", f"It returned a state that is not final: '{state.name}'.")
     known = TYPE_OF_NAME.get(state.name) is state.type
     return Ended(state.name if known else state.type.capitalize(), state.message)
-
-
-def _record(session: Session, flow: FlowInfo, ended: Ended) -> Ended:
-    blob: bytes | None = None
-    if ended.error is None:
-        try:
-            blob = pickling.dumps_small(ended.value, session.settings.small_result)
-        except Exception as problem:
-            run_logs.show(
-                logging.DEBUG, f"DEBUG   {flow.flow_run_name} | its value is not kept: {problem}"
-            )
-    session.tracker.commit(
-        ev.FlowRunReturned(
-            at=session.clock.now(),
-            flow_run_id=flow.flow_run_id,
-            state_name=ended.state_name,
-            message=ended.message,
-            held=Held.NOWHERE if blob is None else Held.JOURNAL,
-            value=blob,
-            error=None if ended.error is None else capture(ended.error),
-        )
-    )
-    run = _shown(session, flow)
-    if run.state_name == ended.state_name:
-        return ended
-    return replace(ended, state_name=run.state_name, message=run.message)
-
-
-def _raised(session: Session, flow: FlowInfo, error: BaseException) -> Ended | None:
-    """Cancel what is left, and record the failure; return None if the flow will be tried again."""
-    _cancel_all(session, flow.flow_run_id)
-    info: ErrorInfo = capture(error)
-    session.tracker.commit(
-        ev.FlowRunRaised(
-            at=session.clock.now(),
-            flow_run_id=flow.flow_run_id,
-            error=info,
-            luck=session.ids.luck(),
-        )
-    )
-    run = _shown(session, flow)
-    if run.stage is FlowStage.AWAITING_RETRY:
-        return None
-    return Ended(run.state_name, run.message, error=error)
-
-
-def _await_retry(session: Session, flow: FlowInfo) -> None:
-    run = _shown(session, flow)
-    wait = max(0.0, (run.due or 0.0) - session.clock.now())
-    run_logs.show(
-        logging.WARNING, f"RETRY   {run.name} | {run.message}; the flow runs again in {wait:.1f} s"
-    )
-    session.tracker.sleep_until(run.due or 0.0)
-
-
-def _interrupted(session: Session, flow: FlowInfo, message: str) -> None:
-    if session.tracker.failure is None:
-        session.tracker.commit(
-            ev.FlowRunInterrupted(
-                at=session.clock.now(), flow_run_id=flow.flow_run_id, message=message
-            )
-        )
 
 
 def outcome_of(flow_name: str, ended: Ended) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 from dflow.attempts.calls import Listed
 from dflow.attempts.clock import monotonic
 from dflow.engine.futures import TaskFuture, slot_given_back, wait
+from dflow.errors import WaitTimeout
 from dflow.states import State
 
 R = TypeVar("R")
@@ -97,17 +98,17 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[R]:
         """Wait for all and return their values, in their order.
 
-        Raises TimeoutError after `timeout` seconds, and otherwise the first failure in their order; with
-        ``raise_on_failure=False`` a failure stands in the place of its value. A list without which there are
-        no items, and that failed, is raised always.
+        Raises `dflow.errors.WaitTimeout` after `timeout` seconds, and otherwise the first failure in their
+        order; with ``raise_on_failure=False`` a failure stands in the place of its value. A list without
+        which there are no items, and that failed, is raised always.
         """
         deadline = _deadline(timeout)
         if not self._expansion.wait(timeout):
-            raise TimeoutError(f"What is to be mapped over has not ended within {timeout} seconds.")
+            raise WaitTimeout(f"What is to be mapped over has not ended within {timeout} seconds.")
         futures = self._items()
         _, not_done = wait(futures, _left(deadline))
         if not_done:
-            raise TimeoutError(
+            raise WaitTimeout(
                 f"{len(not_done)} of {len(futures)} task runs have not ended within {timeout} seconds."
             )
         return [future.result(raise_on_failure=raise_on_failure) for future in futures]

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from dflow.attempts.clock import monotonic
 from dflow.attempts.context import current
+from dflow.attempts.stepping import async_generated, generated, hand_out
 from dflow.engine.scope import Scope, Status
-from dflow.errors import InternalError
+from dflow.engine.waiting import bell, inlet
+from dflow.errors import InternalError, WaitTimeout
 from dflow.states import State
 
 R = TypeVar("R")
@@ -63,14 +73,45 @@ class TaskFuture(Generic[R]):
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
         """Wait for the task run and return its value.
 
-        Raises TimeoutError after `timeout` seconds, and otherwise what the task raised;
-        with ``raise_on_failure=False`` that exception is returned instead.
+        Raises `dflow.errors.WaitTimeout` (a TimeoutError) after `timeout` seconds, and otherwise what the
+        task raised; with ``raise_on_failure=False`` that exception is returned instead.
         """
         self.wait(timeout)
-        if not self.done():
-            raise TimeoutError(f"'{self._name}' has not ended within {timeout} seconds.")
+        self._check_done(timeout)
         value: R = self.state.result(raise_on_failure=raise_on_failure)
         return value
+
+    async def aresult(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:  # noqa: ASYNC109  (as of `result`)
+        """Do what `result` does, without holding up the event loop."""
+        await self.until_final(timeout, native=True)
+        self._check_done(timeout)
+        state = self.state
+        if self._scope.status(self._task_run_id).at_hand:
+            value: R = state.result(raise_on_failure)
+        else:
+            value = await state.aresult(raise_on_failure)
+        return value
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Await the value of the task run."""
+        return self.aresult().__await__()
+
+    async def until_final(self, seconds: float | None = None, *, native: bool) -> None:
+        """Wait until the task run is final, on a loop (`native`) or blocking the thread."""
+        if self.done():
+            return
+        final = bell(native=native)
+        self._when_final(final.ring)
+        with slot_given_back():
+            await final.rung(seconds)
+
+    def _check_done(self, timeout: float | None) -> None:
+        if not self.done():
+            raise WaitTimeout(f"'{self._name}' has not ended within {timeout} seconds.")
+
+    def cancel(self) -> None:
+        """Ask the task run to end: one that waits at once; a body that runs is asked to, and may go on."""
+        self._scope.cancel(self._task_run_id)
 
     def add_done_callback(self, fn: Callable[[TaskFuture[R]], Any]) -> None:
         """Call ``fn(future)`` once the task run is final, from a thread of its own."""
@@ -127,36 +168,60 @@ def wait(
     return done, set(pending) - done
 
 
-def as_completed(
-    futures: Iterable[TaskFuture[R]], timeout: float | None = None
-) -> Iterator[TaskFuture[R]]:
-    """Yield the futures as they become final, the earliest first.
+class as_completed(Generic[R]):  # noqa: N801  (reads as a word in a loop)
+    """Yields futures as they become final, the earliest first; in a coroutine with ``async for``.
 
-    Raises TimeoutError when the next one is not final `timeout` seconds after the first was asked for.
+    Raises `dflow.errors.WaitTimeout` (a TimeoutError) when the next one is not final `timeout` seconds after
+    the first was asked for.
     """
-    pending: Sequence[TaskFuture[R]] = list(futures)
-    _check(pending)
-    finished: SimpleQueue[TaskFuture[R]] = SimpleQueue()
-    for future in pending:
-        future._when_final(lambda future=future: finished.put(future))  # type: ignore[misc]  # a default binds
-    deadline = None if timeout is None else monotonic() + timeout
-    for count in range(len(pending)):
-        try:
-            future = finished.get_nowait()
-        except Empty:
+
+    def __init__(self, futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> None:
+        self._futures: Sequence[TaskFuture[R]] = list(futures)
+        _check(self._futures)
+        self._timeout = timeout
+        self._items: Generator[TaskFuture[R], None, None] | None = None
+        self._async_items: AsyncGenerator[TaskFuture[R], None] | None = None
+
+    def __iter__(self) -> Iterator[TaskFuture[R]]:
+        """Return the iterator: itself."""
+        return self
+
+    def __next__(self) -> TaskFuture[R]:
+        """Wait for the next one."""
+        if self._items is None:
+            self._items = generated(self._hand_out(native=False))
+        return next(self._items)
+
+    def __aiter__(self) -> AsyncIterator[TaskFuture[R]]:
+        """Return the asynchronous iterator: itself."""
+        return self
+
+    async def __anext__(self) -> TaskFuture[R]:
+        """Wait for the next one, without holding up the event loop."""
+        if self._async_items is None:
+            self._async_items = async_generated(self._hand_out(native=True))
+        return await anext(self._async_items)
+
+    async def _hand_out(self, *, native: bool) -> None:
+        finished = inlet(native=native)
+        for each in self._futures:
+            each._when_final(partial(finished.put, each))
+        deadline = None if self._timeout is None else monotonic() + self._timeout
+        for count in range(len(self._futures)):
             left = None if deadline is None else max(0.0, deadline - monotonic())
-            try:
+            future = None if native else await finished.get(0.0)  # the slot is kept if one is there
+            if future is None:
                 with slot_given_back():
-                    future = finished.get(timeout=left)
-            except Empty:
-                raise TimeoutError(
-                    f"{len(pending) - count} of {len(pending)} task runs have not ended "
-                    f"within {timeout} seconds."
-                ) from None
-        if not future.done():
-            future.result(timeout=0.0)
-            raise InternalError(f"'{future.name}' was said to be final and is not.")
-        yield future
+                    future = await finished.get(left)
+            if future is None:
+                raise WaitTimeout(
+                    f"{len(self._futures) - count} of {len(self._futures)} task runs have not ended "
+                    f"within {self._timeout} seconds."
+                )
+            if not future.done():
+                future.result(timeout=0.0)
+                raise InternalError(f"'{future.name}' was said to be final and is not.")
+            await hand_out(future)
 
 
 class _Countdown:

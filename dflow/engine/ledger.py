@@ -21,6 +21,7 @@ from dflow.core.replay import Table
 from dflow.engine.chains import Chains
 from dflow.engine.gates import Gates
 from dflow.engine.needs import Needs
+from dflow.engine.notes import Notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Ledger:
         self.claims: dict[str, Claim] = {}
         self.with_runner: set[str] = set()
         self.closed_flows: set[str] = set()
+        self.notes = Notes()
+        self.judged: set[str] = set()
         self.counts: dict[tuple[str, str], Counter[str]] = {}
         self.unfinished: Counter[str] = Counter()
         self._graph = Graph()
@@ -150,7 +153,7 @@ class Ledger:
 
     def cancel_all(self, flow_run_id: str, at: float) -> None:
         """Cancel all that is unfinished under a flow run, and whatever is asked for there from now on."""
-        self.closed_flows |= self._family(flow_run_id)
+        self.closed_flows |= self.family(flow_run_id)
         self._cancel_left_flows(flow_run_id, at)
         for run in self.unfinished_under(flow_run_id):
             self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
@@ -185,11 +188,15 @@ class Ledger:
             )
 
     def _cancel_left_flows(self, flow_run_id: str, at: float) -> None:
-        for member in self._family(flow_run_id):
-            if self.table.flow_runs[member].stage is FlowStage.INTERRUPTED:
+        for member in self.family(flow_run_id) - {flow_run_id}:
+            run = self.table.flow_runs[member]
+            if not run.stage.final and run.stage is not FlowStage.INTERRUPTED:
+                message = "What ran it ended before it did."
+                self.apply(ev.FlowRunInterrupted(at=at, flow_run_id=member, message=message))
+            if not run.stage.final:
                 self.apply(ev.FlowCancelRequested(at=at, flow_run_id=member))
 
-    def _family(self, flow_run_id: str) -> set[str]:
+    def family(self, flow_run_id: str) -> set[str]:
         """Return a flow run and the subflows under it: called by it, by its tasks, by its subflows."""
         family = {flow_run_id}
         for run in self.table.flow_runs.values():
@@ -202,7 +209,7 @@ class Ledger:
         """Return the task runs that are not final, of a flow run and of the subflows under it."""
         if not self.unfinished.total():
             return []
-        family = self._family(flow_run_id)
+        family = self.family(flow_run_id)
         return [
             run
             for run in self.table.task_runs.values()
@@ -229,6 +236,13 @@ class Ledger:
                         message="Its driver ended before it did.",
                     )
                 )
+
+    # Failures that are judged first ---------------------------------------------------------------
+
+    def hold(self, task_run_id: str) -> None:
+        """Send nothing after a task run until it is decided what follows from its failed attempt."""
+        self.judged.add(task_run_id)
+        self._graph.mark(task_run_id, Progress.BLOCKED)
 
     # Events -------------------------------------------------------------------------------------------
 
@@ -276,6 +290,8 @@ class Ledger:
         if run.stage.final and run.stage is not Stage.COMPLETED:
             yield from self._take_along(run, event.at)
         self._count_consumers(run)
+        if self.notes.compare(before, run):
+            self._needs.take_handle(run.id)  # a hook that is told of the end may ask for the value
         if run.stage.final:
             self._release_if_unneeded(run.id)
 
@@ -323,7 +339,7 @@ class Ledger:
                 cause_id=cause.id,
                 message=f"'{cause.name}', whose value it needs, has ended as {cause.state_name}.",
             )
-        chain = self._chains.link(run, cause)
+        chain = self._chains.add(run, cause)
         return ev.UpstreamFailed(at=at, task_run_id=run.id, cause_id=cause.id, chain=chain)
 
     def _lost_upstream(self, run: TaskRun) -> TaskRun | None:
@@ -363,7 +379,8 @@ class Ledger:
         if run.stage.final:
             return Progress.FAILED
         claim = self.claims.get(run.id)
-        if run.stage in (Stage.DISPATCHED, Stage.RUNNING) and claim is not None and claim.follows:
+        away = run.stage in (Stage.DISPATCHED, Stage.RUNNING) and run.id not in self.judged
+        if away and claim is not None and claim.follows:
             return Progress.AWAY
         return Progress.BLOCKED
 

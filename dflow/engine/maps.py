@@ -24,6 +24,7 @@ from dflow.engine.future_lists import Expansion, TaskFutureList
 from dflow.engine.futures import TaskFuture
 from dflow.engine.map_arguments import Argument, Items, Later, Same, argument_of
 from dflow.engine.scope import Scope
+from dflow.engine.waiting import bell
 from dflow.errors import CancelledError, InternalError, ParameterError
 from dflow.messages import Ref
 from dflow.results.fingerprints import NoFingerprint, fingerprint
@@ -238,8 +239,16 @@ class _Expanding(Generic[R]):
             else:
                 source.scope.when_final(source.task_run_id, self._one_less)
 
-    def _expansion_is_over(self) -> None:
-        self._expansion.wait()
+    async def _expansion_is_over(self, failed: bool) -> None:
+        """Wait for the expansion, for the body that asked for it; one that has failed needs it no more."""
+        if self._run is None:
+            return
+        if failed:
+            self._run.notes["raised"] = True
+            return
+        over = bell(native=self._run.notes.get("native", False))
+        self._expansion.when_over(over.ring)
+        await over.rung()
 
     def _one_less(self) -> None:
         """Note that something is final; called in threads that must not be held up."""

@@ -6,6 +6,7 @@ Root flow runs come and go; work outside of flows belongs to one ambient session
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -22,7 +23,7 @@ from dflow.attempts.context import FlowInfo
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
-from dflow.engine import run_logs, runners, system
+from dflow.engine import remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
@@ -187,7 +188,15 @@ def session(root: RootRun) -> Iterator[Session]:
     try:
         journal = here.journal.write(run_id, epoch)
         table = _table_of(journal) if root.taken_up else None
-        opened = Session(root.flow, journal, here.settings, here.clock, here.ids, table)
+        opened = Session(
+            root.flow,
+            journal,
+            here.settings,
+            here.clock,
+            here.ids,
+            table,
+            answer=remote_flows.answer,
+        )
     except BaseException:
         catalog.release(run_id, epoch)
         raise
@@ -231,6 +240,7 @@ def _begin(opened: Session, root: RootRun) -> None:
                 flow_name=root.flow.flow_name,
                 name=root.flow.flow_run_name,
                 policy=root.policy,
+                tags=root.flow.tags,
             )
         )
         return
@@ -244,15 +254,21 @@ def ambient_scope() -> DriverScope:
     """Return the scope of work outside of flows. Raises `NoRunError` in a stray thread of a flow."""
     global _ambient  # noqa: PLW0603  (one per process, by its nature)
     process()
+    stray = threading.current_thread() is not threading.main_thread()
     with _lock:
-        if _roots:
+        if _roots and stray and not _in_loop():
             raise NoRunError(
-                "A task was called in a thread that does not know the flow it belongs to. Start the "
-                "thread with contextvars.copy_context().run(function), so that it does."
+                "A task was called in a thread that does not know the flow it belongs to. Give the thread "
+                "current_run().bind(function) to run, so that it does."
             )
         if _ambient is None:
             _ambient = _open_ambient()
         return _ambient[1]
+
+
+def _in_loop() -> bool:
+    """Tell whether an event loop runs in this thread: flows beside it are no reason to suspect a mistake."""
+    return asyncio._get_running_loop() is not None
 
 
 _ambient_exit = contextlib.ExitStack()

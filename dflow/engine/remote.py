@@ -7,29 +7,37 @@ attempt of it when the driver says go.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from queue import SimpleQueue
 from typing import Any
 
 from dflow.attempts import body, clock
 from dflow.attempts.calls import Call
 from dflow.attempts.context import RunContext
+from dflow.attempts.kinds import Kind
+from dflow.attempts.performing import Manner
 from dflow.attempts.pickling import loads
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
+from dflow.engine.callbacks import sent_up
 from dflow.engine.identity import Children
 from dflow.engine.needs import takes
 from dflow.engine.outcomes import received
-from dflow.engine.scope import PENDING, Scope, Status
+from dflow.engine.scope import PENDING, Called, Scope, Status
+from dflow.engine.waiting import Inlet, inlet
 from dflow.errors import CancelledError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
+    CancelAsked,
     ChildrenCreated,
     Down,
+    FlowAnswered,
+    FlowAsked,
     Go,
     HandleDropped,
     Settled,
@@ -45,19 +53,44 @@ class Desk:
         self._link = link
         self._lock = threading.Lock()
         self._settled: dict[str, Settled] = {}
-        self._orders: dict[str, SimpleQueue[Go | None]] = {}
+        self._orders: dict[str, Inlet] = {}
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._over = False
+        self._numbers = itertools.count()
+        self._answers: dict[int, Inlet] = {}
         self._thread = threading.Thread(target=self._read, name="dflow-desk", daemon=True)
         self._thread.start()
 
-    def orders(self, task_run_id: str) -> SimpleQueue[Go | None]:
-        """Return where the orders for a child that runs here arrive."""
+    def orders(self, task_run_id: str, inlet: Inlet) -> Inlet:
+        """Let the orders for a child that runs here arrive in an inlet, and return it."""
         with self._lock:
-            orders = self._orders.setdefault(task_run_id, SimpleQueue())
+            self._orders[task_run_id] = inlet
             if self._over:
-                orders.put(None)
-            return orders
+                inlet.put(None)
+            return inlet
+
+    async def ask(self, what: str, arguments: tuple[Any, ...], *, native: bool) -> Any:
+        """Ask the driver for something, and return its answer. Raises what it raised there."""
+        answer, number = inlet(native=native), next(self._numbers)
+        with self._lock:
+            self._answers[number] = answer
+            if self._over:
+                answer.put(None)
+        self._link.send(FlowAsked(self._link.address, number, what, arguments))
+        answered = await answer.get()
+        self._answers.pop(number, None)
+        if answered is None:
+            self.check()
+        elif answered.error is not None:
+            raise loads(answered.error)
+        return answered.value
+
+    def check(self) -> None:
+        """Raise `CancelledError` if the driver has let go of the attempt."""
+        if self._over:
+            raise CancelledError(
+                "The driver has let go of this attempt: nothing more comes from it."
+            )
 
     def forget(self, task_run_id: str) -> None:
         """Forget what is known of a child that is asked for (again)."""
@@ -67,10 +100,8 @@ class Desk:
     def settled(self, task_run_id: str) -> Settled | None:
         """Return what became of a child, if it is final. Raises `CancelledError` if nobody will say it."""
         settled = self._settled.get(task_run_id)
-        if settled is None and self._over:
-            raise CancelledError(
-                "The driver has let go of this attempt: nothing more comes from it."
-            )
+        if settled is None:
+            self.check()
         return settled
 
     def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
@@ -88,7 +119,7 @@ class Desk:
             self._over = True
             calls = [call for waiting in self._waiting.values() for call in waiting]
             self._waiting.clear()
-            for orders in self._orders.values():
+            for orders in (*self._orders.values(), *self._answers.values()):
                 orders.put(None)
         for call in calls:
             call()
@@ -97,12 +128,14 @@ class Desk:
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Go):
-            self.orders(message.task_run_id).put(message)
+            self._orders[message.task_run_id].put(message)
+        elif isinstance(message, FlowAnswered):
+            self._answers[message.number].put(message)
         elif isinstance(message, Settled):
             with self._lock:
                 self._settled[message.task_run_id] = message
                 calls = self._waiting.pop(message.task_run_id, [])
-                orders = self._orders.get(message.task_run_id)
+                orders = self._orders.pop(message.task_run_id, None)
             if orders is not None:
                 orders.put(None)
             for call in calls:
@@ -113,24 +146,37 @@ _desks: dict[Link, Desk] = {}
 _desks_lock = threading.Lock()
 
 
-def _desk_of(link: Link) -> Desk:
+def desk_of(link: Link) -> Desk:
+    """Return the desk of an attempt's link."""
     with _desks_lock:
         if link not in _desks:
             _desks[link] = Desk(link)
         return _desks[link]
 
 
+def _attempt_around(context: RunContext) -> AttemptInfo:
+    """Return the attempt that runs here, as it looks to what is called in this context."""
+    flow = context.info
+    if isinstance(flow, AttemptInfo):
+        return flow
+    attempt: AttemptInfo = context.notes["attempt"]
+    return replace(
+        attempt,
+        flow_run_id=flow.flow_run_id,
+        flow_run_name=flow.flow_run_name,
+        flow_name=flow.flow_name,
+    )
+
+
 class RemoteScope:
     """Asks the driver for task runs, on behalf of one execution of a body on a worker."""
 
     def __init__(self, context: RunContext) -> None:
-        if not isinstance(context.info, AttemptInfo):
-            raise InternalError("Only a task run can ask from a worker.")
         self._context = context
-        self._info = context.info
+        self._info = _attempt_around(context)
         self._link = context.link
-        self._desk = _desk_of(context.link)
-        self._children = Children(self._info.task_run_id)
+        self._desk = desk_of(context.link)
+        self._children = Children(context.run_id)
 
     @property
     def flow_run_id(self) -> str:
@@ -140,7 +186,7 @@ class RemoteScope:
     @property
     def parent_id(self) -> str:
         """The run whose body asks."""
-        return self._info.task_run_id
+        return self._context.run_id
 
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
@@ -167,27 +213,43 @@ class RemoteScope:
     def _send(
         self, event: TaskCreated | MapCreated, calls: tuple[Any, ...], options: CallOptions
     ) -> None:
+        if options.callbacks is not None:
+            options = replace(options, callbacks=sent_up(options.callbacks))
         self._link.send(ChildrenCreated(self._link.address, event, calls, options))
 
-    def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
-        """Send a task run up, run its body here whenever the driver says go, and return its value."""
+    async def call(
+        self, event: TaskCreated, call: Call, options: CallOptions, *, kind: Kind, whole: bool
+    ) -> Called:
+        """Send a task run up, and run its body here whenever the driver says go."""
         self._desk.forget(event.task_run_id)
-        orders = self._desk.orders(event.task_run_id)
+        orders = self._desk.orders(event.task_run_id, inlet(native=kind.native))
         self._send(event, (None,), options)
         value: Any = None
         ran = False
         waits_for_others = bool(event.upstreams)
-        while True:
-            with self._context.slot() if waits_for_others else nullcontext():
-                order = orders.get()
-            if order is None:
-                break
-            value, ran = self._run_body(order, event, call, options), True
+        with self._given_up(event.task_run_id):
+            while True:
+                with self._context.slot() if waits_for_others else nullcontext():
+                    order = await orders.get()
+                if order is None:
+                    break
+                value, ran = await self._run_body(order, event, call, options, whole), True
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
-            return value
-        return self.value(event.task_run_id)
+            return Called(value, ran)
+        return Called(self.value(event.task_run_id), ran)
 
-    def _run_body(self, go: Go, event: TaskCreated, call: Call, options: CallOptions) -> Any:
+    @contextmanager
+    def _given_up(self, task_run_id: str) -> Iterator[None]:
+        """Cancel a task run that was to run here, when its coroutine is cancelled."""
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancel(task_run_id)
+            raise
+
+    async def _run_body(
+        self, go: Go, event: TaskCreated, call: Call, options: CallOptions, whole: bool
+    ) -> Any:
         info = replace(
             self._info,
             task_run_id=event.task_run_id,
@@ -201,12 +263,18 @@ class RemoteScope:
             log_prints=options.log_prints,
             confirm_start=False,
         )
-        outcome, value = body.run(
-            info,
+        context = replace(self._context, info=info, notes={}, at_end=[])
+        manner = Manner(
+            in_place=True,
+            whole=whole,
+            timeout=info.timeout,
+            keep=info.small,
+            adopted=context.adopted,
+        )
+        outcome, value = await body.attempt(
+            context,
             lambda: (call, {up.task_run_id: received(self, up) for up in takes(event.upstreams)}),
-            self._link,
-            worker=self._context.worker,
-            slot=self._context.slot,
+            manner,
         )
         self._link.send(outcome)
         return value
@@ -216,7 +284,8 @@ class RemoteScope:
         settled = self._desk.settled(task_run_id)
         if settled is None:
             return PENDING
-        return Status(settled.state_name, settled.message, settled.at)
+        at_hand = settled.value is not None or settled.key is None
+        return Status(settled.state_name, settled.message, settled.at, at_hand)
 
     def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once a child is final."""
@@ -240,6 +309,10 @@ class RemoteScope:
         if settled.key is None:
             raise MissingResult("The child has completed, but its value is gone.")
         return self._link.fetch(settled.key)
+
+    def cancel(self, task_run_id: str) -> None:
+        """Ask for a child to end."""
+        self._link.send(CancelAsked((task_run_id,)))
 
     def drop(self, task_run_id: str) -> None:
         """Note that a future is gone."""

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dflow.attempts.calls import Call
+from dflow.attempts.kinds import Kind
 from dflow.core.events import MapCreated, TaskCreated
-from dflow.core.records import FlowRun, TaskRun
+from dflow.core.records import FlowRun, Held, TaskRun
 from dflow.messages import CallOptions
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, StateType
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of a run as it is shown."""
+    """The state of a run as it is shown, and whether its outcome can be had without waiting for it."""
 
     state_name: str
     message: str = ""
     at: float | None = None
+    at_hand: bool = False
 
     @property
     def type(self) -> StateType:
@@ -39,9 +41,20 @@ class Status:
 PENDING = Status("Pending")
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """How a direct call ended: its value, and whether the body ran now rather than in an earlier run."""
+
+    value: Any
+    ran: bool
+
+
 def status_of(run: TaskRun | FlowRun | None) -> Status:
     """Return the status of a record; a run that is not shown yet is pending."""
-    return PENDING if run is None else Status(run.state_name, run.message, run.changed_at)
+    if run is None:
+        return PENDING
+    at_hand = run.stage.final and (run.stage != "completed" or run.held is Held.JOURNAL)
+    return Status(run.state_name, run.message, run.changed_at, at_hand)
 
 
 class Scope(Protocol):
@@ -72,8 +85,14 @@ class Scope(Protocol):
     ) -> None:
         """Ask for task runs, one call each. Does not wait for them, unless the runner runs them here."""
 
-    def call(self, event: TaskCreated, call: Call, options: CallOptions) -> Any:
-        """Ask for one task run, run its body here, and return its value. Raises what it raised."""
+    async def call(
+        self, event: TaskCreated, call: Call, options: CallOptions, *, kind: Kind, whole: bool
+    ) -> Called:
+        """Ask for one task run, and run its body here. Raises what it raised.
+
+        A call of an async `kind` is awaited on a loop; any other waits for nothing but threads. With `whole`
+        a generator is collected instead of handed out.
+        """
 
     def status(self, task_run_id: str) -> Status:
         """Return the state that is shown of a task run."""
@@ -83,6 +102,9 @@ class Scope(Protocol):
 
     def value(self, task_run_id: str) -> Any:
         """Return the value of a completed task run. Raises what made it fail, or `MissingResult`."""
+
+    def cancel(self, task_run_id: str) -> None:
+        """Ask for a task run to end."""
 
     def drop(self, task_run_id: str) -> None:
         """Note that a future is gone."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from queue import SimpleQueue
+from functools import partial
 from typing import Any, TypeVar
 
 from dflow.attempts.context import FlowInfo
@@ -20,16 +20,22 @@ from dflow.core import events as ev
 from dflow.core.records import FlowRun, Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
+from dflow.engine.callbacks import Owners
+from dflow.engine.conditions import Conditions
 from dflow.engine.dispatcher import Asking, Dispatcher
+from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Claim, Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
+from dflow.engine.waiting import Inlet
 from dflow.errors import DflowError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
+    CancelAsked,
     ChildrenCreated,
-    Go,
+    Down,
+    FlowAsked,
     HandleDropped,
     Key,
     LogEntry,
@@ -56,6 +62,8 @@ class Session:
         clock: Clock,
         ids: Ids,
         table: Table | None = None,
+        *,
+        answer: Callable[[Session, FlowAsked], None],
     ) -> None:
         self.root = root
         self.settings = settings
@@ -65,11 +73,17 @@ class Session:
         self.ledger = Ledger(table)
         self.checkpoints = str(settings.home / "checkpoints" / root.root_id)
         self.errors: dict[str, BaseException] = {}
+        self.stops: dict[str, Callable[[], object]] = {}
+        self._answer = answer
+        self.flow_calls: dict[str, Any] = {}
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
+        self.owners = Owners()
+        self.hooks = Hooks(self)
+        self.conditions = Conditions(self)
         self.tracker = Tracker(
             self.ledger,
             journal,
@@ -77,6 +91,10 @@ class Session:
             act=self.dispatcher.act,
             echo=lambda entries: run_logs.echo(entries, self.name_of),
             changed=self._changed,
+            stop_grace=settings.stop_grace,
+            holds=self.conditions.holds,
+            tell=self.hooks.tell,
+            luck=ids.luck,
         )
         self.tracker.start()
 
@@ -86,6 +104,10 @@ class Session:
         """Let a flow run ask for task runs; `runner` gives its runner, when the first is submitted."""
         self._flows[flow.flow_run_id] = flow
         self._runners[flow.flow_run_id] = runner
+
+    def flow_info(self, flow_run_id: str) -> FlowInfo:
+        """Return what is known of a flow run."""
+        return self._flows[flow_run_id]
 
     def runner_of(self, flow_run_id: str) -> Callable[[], TaskRunner]:
         """Return what gives the runner of a flow run."""
@@ -108,7 +130,8 @@ class Session:
 
     def name_of(self, run_id: str) -> str:
         """Return the name of a run, for people."""
-        run = self.tracker.shown.get(run_id)
+        table = self.ledger.table
+        run = table.task_runs.get(run_id) or table.flow_runs.get(run_id)
         return run.name if run is not None else run_id[:8]
 
     # Asking -------------------------------------------------------------------------------------------
@@ -120,12 +143,12 @@ class Session:
         options: CallOptions,
         runner: OpenRunner | None,
         parent: Key | None = None,
-        orders: SimpleQueue[Go | None] | None = None,
-    ) -> None:
+        orders: Inlet | None = None,
+    ) -> list[Asking]:
         """Ask for task runs: `calls` are packed as `runner` takes them, one for each.
 
         Without a runner, or with one that runs bodies in the calling thread, the caller acts on `orders`: a
-        `Go` for each attempt, None for each task run that is final.
+        `Go` for each attempt, None for each task run that is final, or will never be heard of again.
         """
         flow = self._flows[event.flow_run_id]
         ids = ids_of(event)
@@ -140,11 +163,19 @@ class Session:
             shares_memory=runner is None or runner.shares_memory,
             max_in_flight=options.max_in_flight,
         )
+
+        def accept() -> None:
+            self.dispatcher.asked.update(askings)
+            if options.callbacks is not None:
+                self.ledger.notes.watch(ids)
+
         self.tracker.check()
         self.tracker.hide(ids)
-        self.tracker.post(
-            Asked(event, claim, not options.here, lambda: self.dispatcher.asked.update(askings))
-        )
+        self.tracker.post(Asked(event, claim, not options.here, accept))
+        if orders is not None:
+            for task_run_id in ids:
+                self.tracker.when_final(task_run_id, partial(orders.put, None))
+        return list(askings.values())
 
     # The host of open runners -------------------------------------------------------------------------
 
@@ -155,9 +186,14 @@ class Session:
         for message in messages:
             if isinstance(message, ChildrenCreated):
                 self._ask_for_attempt(message)
+            elif isinstance(message, FlowAsked):
+                self._answer(self, message)
+            elif isinstance(message, CancelAsked):
+                self.cancel(message.task_run_ids)
             elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
-                # A retry is timed by the driver's clock: that of a worker may be hours off.
-                self.tracker.post(replace(message, at=self.clock.now()))
+                # A retry is timed by the driver's clock and luck: a worker's clock may be hours off.
+                now, luck = self.clock.now(), self.ids.luck()
+                self.tracker.post(replace(message, at=now, luck=luck))
             else:
                 self.tracker.post(message)
 
@@ -182,8 +218,6 @@ class Session:
         if asked is None:
             return
         key = (run.id, run.dispatch)
-        if asked.orders is not None and run.stage.final:
-            asked.orders.put(None)
         if run.stage.final:
             self.dispatcher.asked[run.id] = replace(asked, call=None)
         if run.stage is Stage.COMPLETED:
@@ -219,15 +253,15 @@ class Session:
         if run.stage is not Stage.COMPLETED:
             root = self.task_run(self.ledger.root_failure(task_run_id))
             raise outcomes.failure(run, root, self.errors.get(root.id))
-        asked = self.dispatcher.asked.get(task_run_id)
-        if (
-            asked is not None
-            and asked.runner is not None
-            and task_run_id in self.ledger.with_runner
-        ):
-            return asked.runner.fetch((task_run_id, run.dispatch))
+        return self.value_of(run)
+
+    def value_of(self, run: TaskRun) -> Any:
+        """Return the value of a task run that has completed. Blocks while it is fetched."""
+        asked = self.dispatcher.asked.get(run.id)
+        if asked is not None and asked.runner is not None and run.id in self.ledger.with_runner:
+            return asked.runner.fetch((run.id, run.dispatch))
         if run.held is Held.JOURNAL:
-            return self.kept(task_run_id)
+            return self.kept(run.id)
         raise MissingResult(
             f"'{run.name}' has completed, but its value is gone: it was larger than "
             f"{self.settings.small_result} bytes, and it is not on the cluster any more. "
@@ -255,6 +289,31 @@ class Session:
             raise MissingResult(f"The journal has no value of '{self.name_of(run_id)}'.")
         return data
 
+    def tell(self, key: Key, message: Down) -> None:
+        """Send a message down to an attempt."""
+        asked = self.dispatcher.asked.get(key[0])
+        if asked is not None and asked.runner is not None:
+            asked.runner.tell(key, message)
+
+    def cancel_flow(self, flow_run_id: str) -> None:
+        """Ask a flow run to end: nothing new begins in it, and what waits is cancelled."""
+        now = self.clock.now()
+
+        def action(ledger: Ledger) -> None:
+            ledger.apply(ev.FlowCancelRequested(at=now, flow_run_id=flow_run_id))
+            ledger.cancel_all(flow_run_id, now)
+
+        self.in_tracker(action)
+        stop = self.stops.get(flow_run_id)
+        if stop is not None:
+            stop()
+
+    def cancel(self, task_run_ids: Sequence[str]) -> None:
+        """Ask for task runs to end: what has not started at once, what runs is asked to stop."""
+        now = self.clock.now()
+        for task_run_id in task_run_ids:
+            self.tracker.post(ev.CancelRequested(at=now, task_run_id=task_run_id))
+
     # The end ------------------------------------------------------------------------------------------------
 
     def drop(self, task_run_id: str) -> None:
@@ -276,7 +335,9 @@ class Session:
         """Let go of runners, tracker and journal. The runs stay as they were recorded."""
         with ExitStack() as stack:
             stack.callback(self.journal.close)
+            stack.callback(self.hooks.close)
             stack.callback(self.tracker.close)
             stack.callback(self.dispatcher.close)
             for opened in self._open.values():
                 stack.callback(opened.close)
+            stack.callback(self.hooks.drain)

@@ -24,6 +24,7 @@ from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine.ledger import Changes, Claim, Ledger
+from dflow.engine.notes import Noted
 from dflow.errors import (
     CancelledError,
     DflowError,
@@ -73,10 +74,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Set `rung` when the time has come that is `due` now, however the time of day is set meanwhile."""
+    """Call `then` when the time has come that is `due` now, however the time of day is set meanwhile."""
 
     due: float
-    rung: threading.Event = field(default_factory=threading.Event)
+    then: Callable[[], None]
 
 
 Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed | Alarm
@@ -93,7 +94,9 @@ class Tracker:
     """The thread that owns the ledger.
 
     `act` is called with the commands of each transaction after it is durable, `echo` with its log lines,
-    `changed` with each record that it changed.
+    `changed` with each record that it changed. What was asked to stop has `stop_grace` seconds for it.
+    `changed` with each record that it changed, `tell` with what was noted of watched task runs. An event
+    that `holds` takes is not applied; `luck` feeds the jitter of retries.
     """
 
     def __init__(
@@ -105,6 +108,10 @@ class Tracker:
         act: Callable[[Sequence[do.Command]], None],
         echo: Callable[[Sequence[LogEntry]], None],
         changed: Callable[[TaskRun | FlowRun], None],
+        stop_grace: float = 10.0,
+        holds: Callable[[ev.Event], bool],
+        tell: Callable[[Sequence[Noted]], None],
+        luck: Callable[[], float],
     ) -> None:
         self.shown: dict[str, TaskRun | FlowRun] = {
             **ledger.table.flow_runs,
@@ -119,6 +126,10 @@ class Tracker:
         self._act = act
         self._echo = echo
         self._changed = changed
+        self._stop_grace = stop_grace
+        self._holds = holds
+        self._tell = tell
+        self._luck = luck
         self._posts: SimpleQueue[Post | None] = SimpleQueue()
         self._timers: list[tuple[float, int, ev.Event | Alarm]] = []
         self._order = itertools.count()
@@ -171,12 +182,9 @@ class Tracker:
         if not mark.durable:
             self.check()
 
-    def sleep_until(self, due: float) -> None:
-        """Wait for a time, in seconds since 1970. Raises as `check` does."""
-        alarm = Alarm(due)
-        self.post(alarm)
-        while not alarm.rung.wait(1.0):
-            self.check()
+    def wake_at(self, due: float, then: Callable[[], None]) -> None:
+        """Call `then` at a time, in seconds since 1970, from the tracker's thread. Raises as `check` does."""
+        self.post(Alarm(due, then))
 
     def when_final(self, run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once the run is shown as final: now, or later in the tracker's thread."""
@@ -262,7 +270,7 @@ class Tracker:
     def _absorb(self, post: Post) -> None:
         match post:
             case ev.Event():
-                self._ledger.apply(post)
+                self._apply(post)
             case Asked():
                 post.accept()
                 self._ledger.ask(post.event, post.claim, post.handles)
@@ -277,6 +285,10 @@ class Tracker:
                 self._reached.append(post)
             case Alarm():
                 self._set_alarm(post.due, post)
+
+    def _apply(self, event: ev.Event) -> None:
+        if not self._holds(event):
+            self._ledger.apply(event)
 
     def _write(self, changes: Changes) -> None:
         """Write one transaction; while the journal cannot, say so and try again, and show nothing."""
@@ -317,6 +329,8 @@ class Tracker:
                 records.setdefault(run_id, self._ledger.table.task_runs[run_id])
         self._asked_for.clear()
         self.shown.update(records)
+        if noted := self._ledger.notes.take():
+            self._tell(noted)
         final = [run for run in records.values() if run.stage.final]
         calls: list[Callable[[], None]] = []
         with self._waiting_lock:
@@ -328,6 +342,12 @@ class Tracker:
             call()
 
     def _set_timer(self, order: do.Command) -> bool:
+        if (
+            isinstance(order, do.Stop | do.Withdraw)
+            and order.run_id not in self._ledger.table.flow_runs
+        ):
+            self._set_stop_deadline(order)
+            return False
         if isinstance(order, do.SetDeadline):
             self._set_deadline(order)
             return True
@@ -344,6 +364,11 @@ class Tracker:
         self._set_alarm(order.due, event)
         return True
 
+    def _set_stop_deadline(self, order: do.Stop | do.Withdraw) -> None:
+        due = self._clock.now() + self._stop_grace
+        event = ev.StopExpired(at=due, task_run_id=order.run_id, dispatch=order.dispatch)
+        self._set_alarm(due, event)
+
     def _set_deadline(self, order: do.SetDeadline) -> None:
         """See to it that an attempt times out, also when nothing is heard from where it runs."""
         now, seconds = self._clock.now(), order.seconds + PATIENCE
@@ -358,6 +383,7 @@ class Tracker:
             started_at=now,
             seconds=seconds,
             error=capture(error),
+            luck=self._luck(),
         )
         self._set_alarm(now + seconds, event)
 
@@ -369,6 +395,6 @@ class Tracker:
         while self._timers and self._timers[0][0] <= self._clock.monotonic():
             due = heapq.heappop(self._timers)[2]
             if isinstance(due, Alarm):
-                due.rung.set()
+                due.then()
             else:
-                self._ledger.apply(due)
+                self._apply(due)

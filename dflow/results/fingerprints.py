@@ -126,7 +126,7 @@ def _name(value: Any) -> bytes:
     found: Any = sys.modules.get(module or "")
     for part in qualname.split("."):
         found = getattr(found, part, None)
-    if value is not found and value is not getattr(found, "fn", None):
+    if value is not found and value is not getattr(found, "function", None):
         raise NoFingerprint(f"'{qualname or value!r}' has no name by which it is found again")
     return _text(f"{'__main__' if module == '__mp_main__' else module}:{qualname}")
 

@@ -219,16 +219,14 @@ def test_a_body_whose_driver_has_gone_is_told() -> None:
     assert [type(error) for error in told] == [CancelledError, CancelledError]
 
 
-def test_a_flow_cannot_be_called_far_away(far: FarRunner) -> None:
+def test_a_flow_with_its_own_runner_cannot_be_called_far_away(far: FarRunner) -> None:
     """The error names the flow, and says where to call it."""
 
     def body() -> None:
-        inner = flow(name="inner")(lambda: 1)
+        inner = flow(name="inner", task_runner="threads")(lambda: 1)
         inner()
 
-    with pytest.raises(
-        DefinitionError, match="Flow 'inner' is called in a task that runs in another"
-    ):
+    with pytest.raises(DefinitionError, match="Flow 'inner' names a task runner of its own"):
         run_in_task(far, body)
 
 

@@ -265,4 +265,4 @@ def test_a_stray_thread_of_a_flow_is_told() -> None:
         thread.join()
 
     main()
-    assert "contextvars.copy_context()" in str(errors[0])
+    assert "current_run().bind(function)" in str(errors[0])

@@ -1,0 +1,146 @@
+"""Coroutines without an event loop: how one piece of code serves plain and async callers alike.
+
+What dflow does around a body is written once, as coroutines. Around a plain function they never wait for
+anything but threads, which blocks, and so `finished` runs one to its end in a single step. Around a
+coroutine function they are awaited on the caller's loop. Around a generator they hand out each item:
+`generated` and `async_generated` give it to whoever iterates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from dflow.errors import InternalError
+
+T = TypeVar("T")
+Steps = Coroutine[Any, Any, T]
+"""A coroutine of ours, to be stepped through."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """Something to hand out: what awaiting it gives is what the one who iterates sends back."""
+
+    value: Any
+
+    def __await__(self) -> Generator[_Item, Any, Any]:
+        return (yield self)
+
+
+async def hand_out(value: Any) -> Any:
+    """Give a value to the one who iterates; return what they send. Raises what they throw."""
+    return await _Item(value)
+
+
+def finished(steps: Steps[T]) -> T:
+    """Run a coroutine that waits for nothing but threads, and return its value."""
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    steps.close()
+    raise InternalError("A plain function was treated as an async one. Please report this.")
+
+
+def generated(steps: Steps[Any]) -> Generator[Any, Any, Any]:
+    """Yield what a coroutine hands out, which waits for nothing but threads otherwise.
+
+    It runs in a context of its own: what it sets there is not seen by the one who iterates.
+    """
+    context = contextvars.copy_context()
+    step: Callable[[], Any] = partial(steps.send, None)
+    while True:
+        try:
+            item = context.run(step)
+        except StopIteration as end:
+            return end.value
+        try:
+            step = partial(steps.send, (yield item.value))
+        except BaseException as thrown:
+            step = partial(steps.throw, thrown)
+            if isinstance(thrown, GeneratorExit):
+                _close(partial(context.run, step))
+                return None
+
+
+def _close(step: Callable[[], Any]) -> None:
+    try:
+        step()
+    except (StopIteration, GeneratorExit):
+        return
+    raise RuntimeError("generator ignored GeneratorExit")
+
+
+async def async_generated(steps: Steps[Any]) -> AsyncGenerator[Any, Any]:
+    """Yield what a coroutine hands out, on the loop of the one who iterates; see `generated`."""
+    context = contextvars.copy_context()
+    step: Callable[[], Any] = partial(steps.send, None)
+    while True:
+        item = await _Segment(steps, context, step)
+        if item is None:
+            return
+        try:
+            step = partial(steps.send, (yield item.value))
+        except GeneratorExit as thrown:
+            await _Segment(steps, context, partial(steps.throw, thrown))
+            return
+        except BaseException as thrown:
+            step = partial(steps.throw, thrown)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """The part of a coroutine up to the next item: awaited, it gives the item, or None at the end.
+
+    What the coroutine awaits goes on to the loop, which sees no difference.
+    """
+
+    steps: Steps[Any]
+    context: contextvars.Context
+    first: Callable[[], Any]
+
+    def __await__(self) -> Generator[Any, Any, _Item | None]:
+        step = self.first
+        while True:
+            try:
+                awaited = self.context.run(step)
+            except StopIteration:
+                return None
+            if isinstance(awaited, _Item):
+                return awaited
+            try:
+                step = partial(self.steps.send, (yield awaited))
+            except BaseException as thrown:
+                step = partial(self.steps.throw, thrown)
+
+
+def run_to_end(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine on a loop of its own and return its value; where one runs already, in a thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(make())
+    ends: list[tuple[T | None, BaseException | None]] = []
+
+    def work() -> None:
+        try:
+            ends.append((asyncio.run(make()), None))
+        except BaseException as error:
+            ends.append((None, error))
+
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(work,), name="dflow-loop", daemon=True
+    )
+    thread.start()
+    thread.join()
+    value, error = ends[0]
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # without an error there is a value

@@ -1,0 +1,161 @@
+"""What tasks and flows have in common: a function of some kind, its name, and binding to instances."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+import weakref
+from collections.abc import Callable, Generator
+from functools import partial
+from types import MethodType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+
+from dflow.attempts.context import current
+from dflow.attempts.kinds import Kind, kind_of
+from dflow.attempts.pickling import MAIN_NAMES, main_attribute
+from dflow.attempts.stepping import async_generated, finished, generated
+from dflow.engine import calls, definitions, homes
+from dflow.engine.options import FlowOptions, TaskOptions, changed
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+Options = TypeVar("Options", TaskOptions, FlowOptions)
+
+
+class Defined(Generic[P, R_co, Options]):
+    """A function and how its runs are to be treated.
+
+    `fn` is the plain function; of a method that was looked up on an instance, it is bound to that. `function`
+    is what stands in the class, without the instance.
+    """
+
+    what = "task"
+    dashes = False
+
+    def __init__(self, fn: Callable[P, R_co], options: Options) -> None:
+        self._given: Any = fn
+        function: Any = fn.__func__ if isinstance(fn, staticmethod | classmethod) else fn
+        definitions.check_function(function, self.what)
+        definitions.check_texts(self.what, description=options.description, version=options.version)
+        functools.update_wrapper(cast(Any, self), function)
+        self.fn: Callable[P, R_co] = function
+        self.function: Callable[..., Any] = function
+        self.kind = kind_of(function)
+        self.name = definitions.name_of(function, options.name, self.what, dashes=self.dashes)
+        self.description = options.description or inspect.getdoc(function) or ""
+        self.version = options.version
+        self._options: Options = options
+        self._signature = inspect.signature(function)
+        self._bound: tuple[Any, ...] = ()
+
+    @property
+    def isasync(self) -> bool:
+        """Whether calling it gives something to await or to iterate over asynchronously."""
+        return self.kind.native
+
+    @property
+    def isgenerator(self) -> bool:
+        """Whether calling it gives its result item by item."""
+        return self.kind.hands_out
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self:
+        """Return this with `self` (or the class) filled in, when it is looked up on an instance."""
+        if isinstance(self._given, staticmethod):
+            return self
+        target = owner if isinstance(self._given, classmethod) else instance
+        return self if target is None else self._bound_to(target)
+
+    def _bound_to(self, target: Any) -> Self:
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound._bound = (target,)
+        method: Any = MethodType(self.function, target)
+        bound.fn = bound.__wrapped__ = method  # type: ignore[attr-defined]  # of functools.wraps
+        return bound
+
+    def with_options(self, **changes: Any) -> Self:
+        """Return the same function with other options; what is not named stays as it is.
+
+        None clears an option. Raises `DefinitionError` for an option that does not exist.
+        """
+        options = changed(self._options, changes, f"{self.what} '{self.name}'")
+        made = type(self)(self._given, options)
+        return made._bound_to(self._bound[0]) if self._bound else made
+
+    def _arguments(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a call, by name wherever possible. Raises `ParameterError`."""
+        return calls.bind(self.function, self._signature, (*self._bound, *args), kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} '{self.name}'>"
+
+    def __reduce__(self) -> Any:
+        """Travel by reference where the module has this function under its name, else by value.
+
+        By value it comes home as itself: see `dflow.engine.homes`.
+        """
+        if self._bound:
+            unbound = type(self)(self._given, self._options)
+            return _bind, (unbound, self._bound[0])
+        module, qualname = self.function.__module__, getattr(self.function, "__qualname__", "")
+        found = _find(module, qualname)
+        there = isinstance(found, type(self)) and found.function is self.function
+        if there and module != "__main__":
+            return _found, (module, qualname, None if found is self else self._options)
+        return homes.come, (homes.token_of(self), type(self), self._given, self._options)
+
+
+def _bind(unbound: Defined[..., Any, Any], target: Any) -> Defined[..., Any, Any]:
+    return unbound._bound_to(target)
+
+
+def _find(module: str, qualname: str) -> Any:
+    target: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        target = getattr(target, part, None)
+    return target
+
+
+def _found(module: str, qualname: str, options: Any) -> Defined[..., Any, Any]:
+    found: Defined[..., Any, Any]
+    if module in MAIN_NAMES:
+        found = main_attribute(qualname)
+    else:
+        importlib.import_module(module)
+        found = _find(module, qualname)
+    return found if options is None else type(found)(found._given, options)
+
+
+def as_called(kind: Kind, steps: Any, *, whole: bool = False) -> Any:
+    """Return what calling a function of some kind gives, from the coroutine that does the work.
+
+    With `whole` a generator gives all at its end, too.
+    """
+    if kind is Kind.COROUTINE or (kind is Kind.ASYNC_GENERATOR and whole):
+        return steps
+    if kind is Kind.PLAIN or whole:
+        return finished(steps)
+    items = generated(steps) if kind is Kind.GENERATOR else async_generated(steps)
+    _close_with_body(items)
+    return items
+
+
+def _close_with_body(items: Any) -> None:
+    """Let a generator that was not run to its end be closed when the body that called it ends."""
+    context = current()
+    if context is None:
+        return
+    if "generators" not in context.notes:
+        left = context.notes["generators"] = weakref.WeakSet()
+        context.at_end.append(partial(_close_all, left))
+    context.notes["generators"].add(items)
+
+
+async def _close_all(left: weakref.WeakSet[Any], _failed: bool) -> None:
+    for items in list(left):
+        if isinstance(items, Generator):
+            items.close()
+        else:
+            await items.aclose()

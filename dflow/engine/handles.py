@@ -1,0 +1,141 @@
+"""The handle of a flow run that goes on beside its caller: what ``flow.start()`` returns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from dflow.attempts.context import current
+from dflow.engine.flow_runs import Ended, outcome_of
+from dflow.engine.futures import slot_given_back, state_of
+from dflow.engine.scope import PENDING, Status, status_of
+from dflow.engine.session import Session
+from dflow.engine.waiting import bell
+from dflow.errors import WaitTimeout
+from dflow.states import State
+
+R = TypeVar("R")
+JOIN_FAILED = 10.0
+"""Seconds that a body which has failed waits for flow runs that it had started."""
+
+
+class FlowRunHandle(Generic[R]):
+    """A flow run that was started with ``flow.start()``, and in time its value."""
+
+    def __init__(self, run_id: str, name: str, flow_name: str) -> None:
+        self.id = run_id
+        self.name = name
+        self.flow_name = flow_name
+        self._ended: Future[Ended] = Future()
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._cancelled = False
+
+    # For those who hold it -----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The state of the flow run, as it is recorded."""
+        if not self.done():
+            session = self._session
+            shown = None if session is None else session.tracker.shown.get(self.id)
+            status = PENDING if shown is None else status_of(shown)
+            return state_of(Status("Running") if status.final else status, _nothing)
+        error = self._ended.exception()
+        if error is not None:
+            return state_of(Status("Crashed", str(error)), self._outcome)
+        ended = self._ended.result()
+        return state_of(Status(ended.state_name, ended.message), self._outcome)
+
+    def done(self) -> bool:
+        """Tell whether the flow run has ended."""
+        return self._ended.done()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the flow run has ended, or `timeout` seconds are over. Never raises."""
+        ended = threading.Event()
+        self._ended.add_done_callback(lambda _: ended.set())
+        with slot_given_back():
+            ended.wait(timeout)
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
+        """Wait for the flow run and return its value, or raise what it raised.
+
+        With ``raise_on_failure=False`` its exception is returned instead. Raises
+        `dflow.errors.WaitTimeout` (a TimeoutError) when it has not ended after `timeout` seconds.
+        """
+        self.wait(timeout)
+        if not self.done():
+            raise WaitTimeout(f"Flow run '{self.name}' has not ended within {timeout} seconds.")
+        value: R = self.state.result(raise_on_failure=raise_on_failure)
+        return value
+
+    async def aresult(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:  # noqa: ASYNC109  (as of `result`)
+        """Do what `result` does, without holding up the event loop."""
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wait([asyncio.wrap_future(self._ended)])
+        except TimeoutError:
+            pass  # said below
+        return self.result(0.0, raise_on_failure)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Await the value of the flow run."""
+        return self.aresult().__await__()
+
+    def cancel(self) -> None:
+        """Ask the flow run to end: nothing new begins, and what waits is cancelled.
+
+        A coroutine is cancelled at what it awaits. A plain function goes on to its next call of dflow, which
+        raises `dflow.errors.CancelledError` in it.
+        """
+        with self._lock:
+            self._cancelled = True
+            session = self._session
+        if session is not None:
+            session.cancel_flow(self.id)
+
+    def __repr__(self) -> str:
+        return f"<FlowRunHandle '{self.name}' {self.state.name}>"
+
+    # For those who run it ------------------------------------------------------------------------------
+
+    def run(self, work: Callable[[], Ended]) -> None:
+        """Do the work in a thread of its own, with what is set in this context."""
+
+        def body() -> None:
+            try:
+                self._ended.set_result(work())
+            except BaseException as error:
+                self._ended.set_exception(error)
+
+        context = contextvars.copy_context()
+        name = f"dflow-flow-{self.name}"
+        threading.Thread(target=context.run, args=(body,), name=name).start()
+
+    def is_cancelled(self, session: Session) -> bool:
+        """Note the session that records the flow run; tell whether it was cancelled before it began."""
+        with self._lock:
+            self._session = session
+            return self._cancelled
+
+    async def joined(self, failed: bool) -> None:
+        """Wait until the flow run has ended, for the body around it; if that has failed, cancel it first."""
+        context = current()
+        if failed:
+            self.cancel()
+        ended = bell(native=context is not None and context.notes.get("native", False))
+        self._ended.add_done_callback(lambda _: ended.ring())
+        with slot_given_back():
+            await ended.rung(JOIN_FAILED if failed else None)
+
+    def _outcome(self) -> Any:
+        return outcome_of(self.flow_name, self._ended.result())
+
+
+def _nothing() -> Any:
+    return None

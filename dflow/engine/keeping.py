@@ -1,0 +1,333 @@
+"""What the code that runs a flow's body has of the driver: it records, waits for work, and cancels it.
+
+The body of a flow runs in the driver's process, or in a task on a worker; there the same is asked through
+the Link (``remote_flows.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+from dflow.attempts.context import FlowInfo, RunContext, current
+from dflow.attempts.parameters import by_name
+from dflow.attempts.pickling import dumps, loads
+from dflow.core import events as ev
+from dflow.core.records import FlowRun, FlowStage, Held, Policy
+from dflow.engine import outcomes, run_logs
+from dflow.engine.driver_scope import DriverScope
+from dflow.engine.futures import slot_given_back
+from dflow.engine.ledger import Ledger
+from dflow.engine.links import LocalLink
+from dflow.engine.session import Session
+from dflow.engine.waiting import bell
+from dflow.errors import InternalError, MissingResult, SerializationError
+from dflow.messages import Callbacks
+from dflow.ports import TaskRunner
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A subflow that was asked for: its record, and its pickled value if it has completed before."""
+
+    run: FlowRun
+    value: bytes | None = None
+
+    def load(self) -> Any:
+        """Return the value."""
+        return None if self.value is None else loads(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """A flow run as its tasks see it; `call` is what it was called with, pickled when it came from afar."""
+
+    flow: FlowInfo
+    call: tuple[Callable[..., Any], Any, Any] | bytes | None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return its parameters by name. Raises what unpickling them raises."""
+        if self.call is None:
+            return {}
+        if isinstance(self.call, bytes):
+            parameters: dict[str, Any] = loads(self.call)
+            return parameters
+        return by_name(*self.call)
+
+    def packed(self) -> About:
+        """Return what can travel. Raises `SerializationError` for parameters that cannot."""
+        if self.call is None or isinstance(self.call, bytes):
+            return self
+        try:
+            return About(self.flow, dumps(self.parameters()))
+        except Exception as error:
+            raise SerializationError(
+                f"The parameters of flow run '{self.flow.flow_run_name}' cannot travel to a worker: {error}. "
+                "Pass the task what it needs as an argument."
+            ) from None
+
+
+class Keeper(Protocol):
+    """Keeps the record of flow runs, for the code that runs their bodies."""
+
+    @property
+    def small(self) -> int:
+        """Up to how many bytes a value is kept in the journal."""
+
+    def now(self) -> float:
+        """Return seconds since 1970 in UTC."""
+
+    def context(self, flow: FlowInfo) -> RunContext:
+        """Return the context in which the body of a flow runs."""
+
+    def family(self, flow_run_id: str) -> FlowInfo:
+        """Return what is known of the flow run in which a subflow is called."""
+
+    def open(
+        self,
+        flow: FlowInfo,
+        parent_id: str,
+        policy: Policy,
+        runner: Callable[[], TaskRunner] | None,
+        callbacks: Callbacks | None,
+    ) -> Opened:
+        """Record that a subflow is called, with its own runner or that of the flow run around it."""
+
+    def start(self, flow_run_id: str) -> int:
+        """Record that the body begins, and return the generation."""
+
+    def begun(self, flow_run_id: str, call: tuple[Callable[..., Any], Any, Any]) -> None:
+        """Note the function of a flow and its final arguments, for its tasks to see."""
+
+    def about(self, flow_run_id: str) -> About:
+        """Return what is known of a flow run."""
+
+    def commit(self, event: ev.FlowEvent, outcome: Callable[[], Any] | None = None) -> FlowRun:
+        """Record what became of a flow run, let its hooks hear of it, and return its record.
+
+        `outcome` returns the value of a final one, or raises what made it fail.
+        """
+
+    async def wait_for_all(self, flow_run_id: str, *, native: bool) -> None:
+        """Wait for whatever was submitted, by the flow or by its tasks; close what nobody asked for."""
+
+    async def cancel_all(self, flow_run_id: str, *, native: bool) -> None:
+        """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself."""
+
+    async def await_retry(self, flow_run_id: str, *, native: bool) -> FlowRun:
+        """Wait for the time of the next attempt, or the end of the flow run; return its record."""
+
+    def stoppable(
+        self, flow_run_id: str, stop: Callable[[], object]
+    ) -> AbstractContextManager[None]:
+        """Let `stop` be called from another thread, while inside, when the flow run is cancelled."""
+
+    def check(self) -> None:
+        """Raise what has made the journal or the driver fail."""
+
+
+class LocalKeeper:
+    """Keeps the record in the driver's own process."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def session(self) -> Session:
+        """The session that it speaks for."""
+        return self._session
+
+    @property
+    def small(self) -> int:
+        """Up to how many bytes a value is kept in the journal."""
+        return self._session.settings.small_result
+
+    def now(self) -> float:
+        """Return seconds since 1970 in UTC."""
+        return self._session.clock.now()
+
+    def check(self) -> None:
+        """Raise what has made the journal or the driver fail."""
+        if self._session.tracker.failure is not None:
+            raise self._session.tracker.failure
+
+    def context(self, flow: FlowInfo) -> RunContext:
+        """Return the context in which the body of a flow runs."""
+        session, run_id = self._session, flow.flow_run_id
+        around, link = current(), LocalLink(session, run_id)
+        if around is None:
+            context = RunContext(info=flow, link=link)
+        else:
+            context = replace(around, info=flow, link=link, notes={}, at_end=[])
+        context.notes["scope"] = DriverScope(
+            session, run_id, run_id, lambda: session.open_runner(run_id)
+        )
+        return context
+
+    @contextmanager
+    def stoppable(self, flow_run_id: str, stop: Callable[[], object]) -> Iterator[None]:
+        """Let `stop` be called from another thread, while inside, when the flow run is cancelled."""
+        self._session.stops[flow_run_id] = stop
+        try:
+            yield
+        finally:
+            self._session.stops.pop(flow_run_id, None)
+
+    # One flow run -------------------------------------------------------------------------------------
+
+    def family(self, flow_run_id: str) -> FlowInfo:
+        """Return what is known of the flow run in which a subflow is called."""
+        return self._session.flow_info(flow_run_id)
+
+    def open(
+        self,
+        flow: FlowInfo,
+        parent_id: str,
+        policy: Policy,
+        runner: Callable[[], TaskRunner] | None,
+        callbacks: Callbacks | None,
+    ) -> Opened:
+        """Record that a subflow is called. One that an attempt has left behind is taken up again."""
+        around = flow.parent_flow_run_id or flow.root_id
+        self._session.add_flow(flow, runner or self._session.runner_of(around))
+        self._session.hooks.add_flow(flow.flow_run_id, callbacks)
+        known = self._session.ledger.table.flow_runs.get(flow.flow_run_id)
+        if known is None:
+            return Opened(
+                self.commit(
+                    ev.FlowRunCreated(
+                        at=self.now(),
+                        flow_run_id=flow.flow_run_id,
+                        root_id=flow.root_id,
+                        parent_id=parent_id,
+                        flow_name=flow.flow_name,
+                        name=flow.flow_run_name,
+                        policy=policy,
+                        tags=flow.tags,
+                    )
+                )
+            )
+        if known.stage is FlowStage.COMPLETED and known.held is Held.JOURNAL:
+            return Opened(known, self._session.kept_bytes(known.id))
+        if known.stage in (FlowStage.RUNNING, FlowStage.CANCELLING, FlowStage.AWAITING_RETRY):
+            known = self.commit(
+                ev.FlowRunInterrupted(
+                    at=self.now(), flow_run_id=known.id, message="What ran it ended before it did."
+                )
+            )
+        return Opened(known)
+
+    def start(self, flow_run_id: str) -> int:
+        """Record that the body begins, and return the generation."""
+        generation = self._shown(flow_run_id).generation + 1
+        self._session.in_tracker(lambda ledger: ledger.closed_flows.discard(flow_run_id))
+        return self.commit(
+            ev.FlowRunStarted(at=self.now(), flow_run_id=flow_run_id, generation=generation)
+        ).generation
+
+    def begun(
+        self, flow_run_id: str, call: tuple[Callable[..., Any], Any, Any] | bytes | None
+    ) -> None:
+        """Note the function of a flow and its final arguments, for its tasks to see."""
+        self._session.flow_calls[flow_run_id] = call
+
+    def about(self, flow_run_id: str) -> About:
+        """Return what is known of a flow run."""
+        flow = self._session.flow_info(flow_run_id)
+        generation = self._shown(flow_run_id).generation
+        call = self._session.flow_calls.get(flow_run_id)
+        return About(replace(flow, generation=generation), call)
+
+    def commit(self, event: ev.FlowEvent, outcome: Callable[[], Any] | None = None) -> FlowRun:
+        """Record what became of a flow run, let its hooks hear of it, and return its record."""
+        if isinstance(event, ev.FlowRunReturned | ev.FlowRunRaised):
+            self._session.hooks.drain()
+        self._session.tracker.commit(event)
+        run = self._shown(event.flow_run_id)
+        self._session.hooks.tell_flow(
+            self._session.flow_info(run.id), outcome or partial(self._recorded, run)
+        )
+        return run
+
+    def _recorded(self, run: FlowRun) -> Any:
+        """Return the recorded value of a flow run, or raise what made it fail."""
+        if run.held is Held.JOURNAL:
+            return self._session.kept(run.id)
+        if run.stage is FlowStage.COMPLETED:
+            raise MissingResult(f"The value of '{run.name}' is not kept.")
+        raise outcomes.failure_of(run.name, run.state_name, run.message, run.error)
+
+    def _shown(self, flow_run_id: str) -> FlowRun:
+        run = self._session.tracker.shown[flow_run_id]
+        if not isinstance(run, FlowRun):
+            raise InternalError(f"'{run.name}' is not a flow run.")
+        return run
+
+    # Its work -----------------------------------------------------------------------------------------
+
+    async def wait_for_all(self, flow_run_id: str, *, native: bool) -> None:
+        """Wait for whatever was submitted, by the flow or by its tasks; close what nobody asked for."""
+        session = self._session
+        while ids := session.in_tracker(lambda ledger: _unfinished(ledger, flow_run_id)):
+            await self._until_final(ids, None, native=native)
+        now = self.now()
+        left = session.in_tracker(lambda ledger: ledger.cancel_unclaimed(flow_run_id, now))
+        if left:
+            shown = ", ".join(left[:10]) + (", …" if len(left) > 10 else "")
+            run_logs.show(
+                logging.WARNING,
+                f"WARNING {len(left)} unfinished task runs of the earlier run were not asked for again: "
+                f"{shown}",
+            )
+
+    async def cancel_all(self, flow_run_id: str, *, native: bool) -> None:
+        """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself."""
+        session, now = self._session, self.now()
+        session.in_tracker(lambda ledger: ledger.cancel_all(flow_run_id, now))
+        ids = session.in_tracker(lambda ledger: _unfinished(ledger, flow_run_id))
+        await self._until_final(ids, session.settings.stop_grace, native=native)
+        now = self.now()
+        session.in_tracker(lambda ledger: ledger.abandon_all(flow_run_id, now))
+
+    async def _until_final(
+        self, run_ids: Iterable[str], seconds: float | None, *, native: bool
+    ) -> None:
+        deadline = None if seconds is None else self._session.clock.monotonic() + seconds
+        with slot_given_back():
+            for run_id in run_ids:
+                final = bell(native=native)
+                self._session.tracker.when_final(run_id, final.ring)
+                left = None
+                if deadline is not None:
+                    left = max(0.0, deadline - self._session.clock.monotonic())
+                if not await final.rung(left):
+                    return
+        self.check()
+
+    async def await_retry(self, flow_run_id: str, *, native: bool) -> FlowRun:
+        """Wait for the time of the next attempt, or the end of the flow run; return its record."""
+        run = self._shown(flow_run_id)
+        due = run.due or 0.0
+        wait = max(0.0, due - self.now())
+        run_logs.show(
+            logging.WARNING,
+            f"RETRY   {run.name} | {run.message}; the flow runs again in {wait:.1f} s",
+        )
+        awake = bell(native=native)
+        self._session.tracker.when_final(flow_run_id, awake.ring)
+        self._session.tracker.wake_at(due, awake.ring)
+        with slot_given_back():
+            await awake.rung()
+        self._session.tracker.check()
+        if self._shown(flow_run_id).stage.final:
+            self._session.hooks.tell_flow(self._session.flow_info(flow_run_id))
+        return self._shown(flow_run_id)
+
+
+def _unfinished(ledger: Ledger, flow_run_id: str) -> list[str]:
+    """Return the task runs that somebody has asked for and works on."""
+    return [run.id for run in ledger.unfinished_under(flow_run_id) if run.id in ledger.claims]

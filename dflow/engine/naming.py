@@ -1,0 +1,65 @@
+"""Names of task runs and flow runs by a rule of the user's: a template or a callable."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dflow.attempts import names
+from dflow.attempts.calls import Call, swap
+from dflow.attempts.names import NameRule
+from dflow.attempts.parameters import by_name
+from dflow.messages import Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How the runs of one task or flow are named. `what` and `argument` say whose rule it is."""
+
+    what: str
+    argument: str
+    rule: NameRule
+    function: Callable[..., Any]
+
+    @classmethod
+    def of(
+        cls, what: str, argument: str, rule: NameRule | None, function: Callable[..., Any]
+    ) -> Naming | None:
+        """Return the naming by a rule; None without one. Raises `DefinitionError`."""
+        if rule is None:
+            return None
+        names.check_rule(what, argument, rule, parameters_of(function))
+        return cls(what, argument, rule, function)
+
+    def name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """Return the name of a run with these arguments. Raises what the rule raises."""
+        if names.is_fixed(self.rule):
+            return names.made(self.what, self.argument, self.rule, {})
+        parameters = by_name(self.function, args, kwargs)
+        return names.made(self.what, self.argument, self.rule, parameters)
+
+    def name_of_call(self, call: Call) -> tuple[str | None, Call]:
+        """Return the name of a task run, or None if it takes values that are not there yet.
+
+        Then the call that is returned with it makes the name when it runs.
+        """
+        kwargs = {**call.shared, **call.kwargs}
+        if call.has_refs and self._waits(call.args, kwargs):
+            return None, replace(call, named=(self.what, self.argument, self.rule))
+        return self.name(call.args, kwargs), call
+
+    def _waits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        used = names.used_by(self.rule)
+        found: list[Ref] = []
+        if used is None or args:
+            swap((args, kwargs), found.append, Ref)
+        else:
+            swap([kwargs[name] for name in used if name in kwargs], found.append, Ref)
+        return bool(found) and used != frozenset()
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a function's parameters."""
+    return tuple(inspect.signature(function).parameters)

@@ -1,0 +1,114 @@
+"""Waiting for what other threads do: plain code blocks its thread, a coroutine lets its loop go on.
+
+Both are asked in the same words, so that what waits is written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+
+class Inlet(Protocol):
+    """What other threads say arrives here, to be awaited one by one."""
+
+    def put(self, item: Any) -> None:
+        """Add an item. Does not block; any thread may call it."""
+
+    async def get(self, seconds: float | None = None) -> Any:
+        """Take the oldest item, waiting for one; None when there is none after so many seconds."""
+
+
+class BlockingInlet:
+    """An inlet for plain code: `get` blocks the thread."""
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[Any] = SimpleQueue()
+        self.put = self._items.put
+
+    async def get(self, seconds: float | None = None) -> Any:
+        """Take the oldest item."""
+        try:
+            return self._items.get(timeout=seconds)
+        except Empty:
+            return None
+
+
+class LoopInlet:
+    """An inlet for coroutines of the loop that runs in the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Any] = asyncio.Queue()
+
+    def put(self, item: Any) -> None:
+        """Add an item; one for a loop that has ended is dropped, as nobody awaits it."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+    async def get(self, seconds: float | None = None) -> Any:
+        """Take the oldest item."""
+        if not self._items.empty():
+            return self._items.get_nowait()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._items.get()
+        except TimeoutError:
+            return None
+
+
+def inlet(*, native: bool) -> Inlet:
+    """Return an inlet for a coroutine (`native`) or for plain code."""
+    return LoopInlet() if native else BlockingInlet()
+
+
+class Bell(Protocol):
+    """Rung once, from any thread."""
+
+    def ring(self) -> None:
+        """Let those who wait go."""
+
+    async def rung(self, seconds: float | None = None) -> bool:
+        """Wait until it is rung, or `seconds` are over; return whether it was."""
+
+
+class BlockingBell:
+    """A bell for plain code."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.ring = self._event.set
+
+    async def rung(self, seconds: float | None = None) -> bool:
+        """Wait, blocking the thread."""
+        return self._event.wait(seconds)
+
+
+class LoopBell:
+    """A bell for coroutines of the loop that runs in the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Let those who wait go; after the end of the loop nobody does."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def rung(self, seconds: float | None = None) -> bool:
+        """Wait while the loop goes on."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return self._event.is_set()
+        return True
+
+
+def bell(*, native: bool) -> Bell:
+    """Return a bell for a coroutine (`native`) or for plain code."""
+    return LoopBell() if native else BlockingBell()
