@@ -9,8 +9,6 @@ locks.
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import logging
 import os
 import threading
@@ -19,10 +17,10 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from dflow.attempts.capture import capture
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, TaskRun
+from dflow.engine.alarms import Alarms
 from dflow.engine.claims import Changes, Claim
 from dflow.engine.ledger import Ledger
 from dflow.engine.notes import Noted
@@ -31,7 +29,6 @@ from dflow.errors import (
     DflowError,
     InternalError,
     JournalUnavailable,
-    TimedOutError,
 )
 from dflow.messages import HandleDropped, LogEntry
 from dflow.ports import Batch, Clock, RunJournal
@@ -40,10 +37,6 @@ GROUP = 500
 """How many posts are taken together into one transaction."""
 RETRY_WRITE = 0.5
 """Seconds between two tries of a transaction that the journal could not write."""
-PATIENCE = 0.6
-"""Seconds after its deadline in which an attempt is expected to report that it timed out."""
-IDLE = 3600.0
-"""Seconds that the tracker sleeps at most when nothing is due."""
 
 _log = logging.getLogger("dflow.engine")
 
@@ -127,13 +120,10 @@ class Tracker:
         self._act = act
         self._echo = echo
         self._changed = changed
-        self._stop_grace = stop_grace
         self._holds = holds
         self._tell = tell
-        self._luck = luck
         self._posts: SimpleQueue[Post | None] = SimpleQueue()
-        self._timers: list[tuple[float, int, ev.Event | Alarm]] = []
-        self._order = itertools.count()
+        self._alarms = Alarms(clock, stop_grace, luck)
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._waiting_lock = threading.Lock()
         self._logs: list[LogEntry] = []
@@ -246,11 +236,12 @@ class Tracker:
                 goes_on = False
             else:
                 self._absorb(post)
-        self._fire_timers()
+        self._ring()
         changes = self._ledger.take()
         self._write(changes)
         self._show(changes)
-        self._act([order for order in changes.orders if not self._set_timer(order)])
+        flows = self._ledger.table.flow_runs
+        self._act([o for o in changes.orders if not self._alarms.take(o, o.run_id in flows)])
         for mark in self._reached:
             mark.durable = True
             mark.reached.set()
@@ -258,11 +249,9 @@ class Tracker:
         return goes_on
 
     def _gather(self) -> Iterable[Post | None]:
-        timeout = IDLE
-        if self._timers:
-            timeout = max(0.0, self._timers[0][0] - self._clock.monotonic())
+        timeout = self._alarms.seconds_left()
         try:
-            yield self._posts.get(timeout=min(timeout, IDLE))
+            yield self._posts.get(timeout=timeout)
             for _ in range(GROUP):
                 yield self._posts.get_nowait()
         except Empty:
@@ -285,7 +274,7 @@ class Tracker:
             case Committed():
                 self._reached.append(post)
             case Alarm():
-                self._set_alarm(post.due, post)
+                self._alarms.set(post.due, post.then)
 
     def _apply(self, event: ev.Event) -> None:
         if not self._holds(event):
@@ -342,60 +331,9 @@ class Tracker:
         for call in calls:
             call()
 
-    def _set_timer(self, order: do.Command) -> bool:
-        if (
-            isinstance(order, do.Stop | do.Withdraw)
-            and order.run_id not in self._ledger.table.flow_runs
-        ):
-            self._set_stop_deadline(order)
-            return False
-        if isinstance(order, do.SetDeadline):
-            self._set_deadline(order)
-            return True
-        if not isinstance(order, do.SetTimer):
-            return False
-        if order.run_id in self._ledger.table.flow_runs:
-            return True  # the thread that runs the flow's body waits itself
-        event = ev.RetryDue(
-            at=order.due,
-            task_run_id=order.run_id,
-            generation=order.generation,
-            attempt=order.attempt,
-        )
-        self._set_alarm(order.due, event)
-        return True
-
-    def _set_stop_deadline(self, order: do.Stop | do.Withdraw) -> None:
-        due = self._clock.now() + self._stop_grace
-        event = ev.StopExpired(at=due, task_run_id=order.run_id, dispatch=order.dispatch)
-        self._set_alarm(due, event)
-
-    def _set_deadline(self, order: do.SetDeadline) -> None:
-        """See to it that an attempt times out, also when nothing is heard from where it runs."""
-        now, seconds = self._clock.now(), order.seconds + PATIENCE
-        error = TimedOutError(
-            f"It took longer than {order.seconds:g} seconds, and where it runs does not answer: "
-            "its body may go on, and what becomes of it will not be recorded."
-        )
-        event = ev.AttemptTimedOut(
-            at=now + seconds,
-            task_run_id=order.run_id,
-            dispatch=order.dispatch,
-            started_at=now,
-            seconds=seconds,
-            error=capture(error),
-            luck=self._luck(),
-        )
-        self._set_alarm(now + seconds, event)
-
-    def _set_alarm(self, due: float, what: ev.Event | Alarm) -> None:
-        at = self._clock.monotonic() + max(0.0, due - self._clock.now())
-        heapq.heappush(self._timers, (at, next(self._order), what))
-
-    def _fire_timers(self) -> None:
-        while self._timers and self._timers[0][0] <= self._clock.monotonic():
-            due = heapq.heappop(self._timers)[2]
-            if isinstance(due, Alarm):
-                due.then()
+    def _ring(self) -> None:
+        for ripe in self._alarms.ripe():
+            if isinstance(ripe, ev.Event):
+                self._apply(ripe)
             else:
-                self._apply(due)
+                ripe()
