@@ -228,6 +228,10 @@ class Link(Protocol):
     def receive(self, timeout: float | None = None) -> Down | None:
         """Return the next message that came down, or None after `timeout` seconds or at the end."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will come down any more."""
+
     def fetch(self, key: Key) -> Any:
         """Return the value of a child that is held by the runner. Raises `MissingResult`."""
 

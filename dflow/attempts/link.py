@@ -141,6 +141,12 @@ class Mailbox:
             self._changed.wait_for(lambda: self._messages or self._closed, timeout)
             return self._messages.popleft() if self._messages else None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed and all was read."""
+        with self._changed:
+            return self._closed and not self._messages
+
     def wait_for_confirmation(self) -> bool:
         """Wait until the start is confirmed; return False if it never will be."""
         with self._changed:
@@ -206,6 +212,11 @@ class WorkerLink:
     def receive(self, timeout: float | None = None) -> Down | None:
         """Return the next message that came down, or None after `timeout` seconds or at the end."""
         return self._mailbox.get(timeout)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will come down any more."""
+        return self._mailbox.ended
 
     def fetch(self, key: Key) -> Any:
         """Return the value of a child that is held by the runner."""

@@ -29,6 +29,11 @@ class LocalLink:
         """Return None: nothing comes down here."""
         return None
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will come down any more: nothing ever does."""
+        return True
+
     def fetch(self, key: Key) -> Any:
         """Return the value of a child."""
         return self.session.value(key[0])

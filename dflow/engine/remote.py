@@ -11,8 +11,9 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from dflow.attempts import body, clock
@@ -45,6 +46,9 @@ from dflow.messages import (
 from dflow.ports import Link
 from dflow.states import StateType
 
+PAUSE = 0.5
+"""Seconds after which what was dropped is told to the driver, at the latest."""
+
 
 class Desk:
     """Takes what comes down the link of one attempt, and gives it to those who wait for it."""
@@ -58,6 +62,7 @@ class Desk:
         self._over = False
         self._numbers = itertools.count()
         self._answers: dict[int, Inlet] = {}
+        self._dropped: SimpleQueue[str] = SimpleQueue()
         self._thread = threading.Thread(target=self._read, name="dflow-desk", daemon=True)
         self._thread.start()
 
@@ -92,6 +97,10 @@ class Desk:
                 "The driver has let go of this attempt: nothing more comes from it."
             )
 
+    def drop(self, task_run_id: str) -> None:
+        """Note that a future is gone. Takes no lock and starts no thread: destructors call it, anywhere."""
+        self._dropped.put(task_run_id)
+
     def forget(self, task_run_id: str) -> None:
         """Forget what is known of a child that is asked for (again)."""
         with self._lock:
@@ -113,8 +122,11 @@ class Desk:
         then()
 
     def _read(self) -> None:
-        while (message := self._link.receive()) is not None:
-            self._take(message)
+        while not self._link.ended:
+            message = self._link.receive(PAUSE)
+            if message is not None:
+                self._take(message)
+            self._send_dropped()
         with self._lock:
             self._over = True
             calls = [call for waiting in self._waiting.values() for call in waiting]
@@ -125,6 +137,14 @@ class Desk:
             call()
         with _desks_lock:
             _desks.pop(self._link, None)
+
+    def _send_dropped(self) -> None:
+        ids = []
+        with suppress(Empty):
+            while True:
+                ids.append(self._dropped.get_nowait())
+        if ids:
+            self._link.send(HandleDropped(tuple(ids)))
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Go):
@@ -316,4 +336,4 @@ class RemoteScope:
 
     def drop(self, task_run_id: str) -> None:
         """Note that a future is gone."""
-        self._link.send(HandleDropped((task_run_id,)))
+        self._desk.drop(task_run_id)

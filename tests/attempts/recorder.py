@@ -65,6 +65,11 @@ class Recorder:
         """Return that nothing comes."""
         return None
 
+    @property
+    def ended(self) -> bool:
+        """Nothing comes down."""
+        return True
+
     def fetch(self, key: Key) -> Any:
         """Return nothing."""
         raise KeyError(key)
