@@ -35,6 +35,7 @@ from dflow.messages import (
     HandleDropped,
     Key,
     LogEntry,
+    Printed,
     Settled,
     StartConfirmed,
     Up,
@@ -84,6 +85,7 @@ class Session:
             act=self.dispatcher.act,
             echo=lambda entries: run_logs.echo(entries, self.name_of),
             changed=self._changed,
+            lost=lambda event: run_logs.announce_loss(self.task_run(event.task_run_id), event),
             stop_grace=settings.stop_grace,
         )
         self.tracker.start()
@@ -173,6 +175,8 @@ class Session:
                 self._ask_for_attempt(message)
             elif isinstance(message, FlowAsked):
                 self._answer(self, message)
+            elif isinstance(message, Printed):
+                run_logs.print_line(message.text)
             elif isinstance(message, CancelAsked):
                 self.cancel(message.task_run_ids)
             elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):

@@ -93,7 +93,8 @@ class Tracker:
     """The thread that owns the ledger.
 
     `act` is called with the commands of each transaction after it is durable, `echo` with its log lines,
-    `changed` with each record that it changed. What was asked to stop has `stop_grace` seconds for it.
+    `changed` with each record that it changed, `lost` with each loss of a worker that changed one. What was
+    asked to stop has `stop_grace` seconds for it.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Tracker:
         act: Callable[[Sequence[do.Command]], None],
         echo: Callable[[Sequence[LogEntry]], None],
         changed: Callable[[TaskRun | FlowRun], None],
+        lost: Callable[[ev.WorkerLost], None],
         stop_grace: float = 10.0,
     ) -> None:
         self.shown: dict[str, TaskRun | FlowRun] = {
@@ -120,6 +122,7 @@ class Tracker:
         self._act = act
         self._echo = echo
         self._changed = changed
+        self._lost = lost
         self._stop_grace = stop_grace
         self._posts: SimpleQueue[Post | None] = SimpleQueue()
         self._timers: list[tuple[float, int, ev.Event | Alarm]] = []
@@ -321,6 +324,9 @@ class Tracker:
         with self._waiting_lock:
             for run in final:
                 calls += self._waiting.pop(run.id, ())
+        for event in changes.events:
+            if isinstance(event, ev.WorkerLost):
+                self._lost(event)
         for record in records.values():
             self._changed(record)
         for call in calls:
