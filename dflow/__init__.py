@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dflow.attempts.logs import get_run_logger
     from dflow.attempts.tagging import tags
-    from dflow.engine.calls import unmapped
+    from dflow.engine.annotations import allow_failure, opaque, quote, unmapped
     from dflow.engine.definitions import exponential_backoff
-    from dflow.engine.futures import TaskFuture, TaskFutureList, as_completed, wait
+    from dflow.engine.future_lists import TaskFutureList
+    from dflow.engine.futures import TaskFuture, as_completed, wait
     from dflow.engine.process import shutdown
     from dflow.flows import Flow, flow
     from dflow.runs import resume
@@ -32,12 +33,15 @@ __all__ = [
     "Task",
     "TaskFuture",
     "TaskFutureList",
+    "allow_failure",
     "as_completed",
     "current_run",
     "exponential_backoff",
     "flow",
     "get_run_context",
     "get_run_logger",
+    "opaque",
+    "quote",
     "resume",
     "shutdown",
     "tags",
@@ -52,18 +56,21 @@ _HOMES = {
     "StateType": "dflow.states",
     "Task": "dflow.tasks",
     "TaskFuture": "dflow.engine.futures",
-    "TaskFutureList": "dflow.engine.futures",
+    "TaskFutureList": "dflow.engine.future_lists",
+    "allow_failure": "dflow.engine.annotations",
     "as_completed": "dflow.engine.futures",
     "current_run": "dflow.runtime",
     "exponential_backoff": "dflow.engine.definitions",
     "flow": "dflow.flows",
     "get_run_context": "dflow.runtime",
     "get_run_logger": "dflow.attempts.logs",
+    "opaque": "dflow.engine.annotations",
+    "quote": "dflow.engine.annotations",
     "resume": "dflow.runs",
     "shutdown": "dflow.engine.process",
     "tags": "dflow.attempts.tagging",
     "task": "dflow.tasks",
-    "unmapped": "dflow.engine.calls",
+    "unmapped": "dflow.engine.annotations",
     "wait": "dflow.engine.futures",
 }
 

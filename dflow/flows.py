@@ -16,7 +16,8 @@ from dflow.attempts.context import FlowInfo, current
 from dflow.attempts.scripts import being_imported_by_a_worker
 from dflow.attempts.stepping import finished, hand_out, run_to_end
 from dflow.attempts.tagging import around
-from dflow.engine import calls, definitions, details, flow_runs, process, run_logs
+from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
+from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_keeper, current_scope
 from dflow.engine.defined import Defined, P, R_co, as_called
 from dflow.engine.flow_runs import Arguments, Body, Ended
@@ -63,6 +64,8 @@ class Flow(Defined[P, R_co, FlowOptions]):
     def __init__(self, fn: Callable[P, R_co], options: FlowOptions) -> None:
         super().__init__(fn, options)
         what = f"flow '{self.name}'"
+        self._options = callbacks.checked(options, what)
+        self.callbacks = callbacks.callbacks_of(self, self._options)
         self._policy = definitions.policy(
             what,
             options.retries,
@@ -84,6 +87,12 @@ class Flow(Defined[P, R_co, FlowOptions]):
         called = self._called(args, dict(kwargs))
         steps = self._run(called)
         return cast(R_co, as_called(self.kind, steps, whole=called.return_state))
+
+    on_running = AddsHook()
+    on_completion = AddsHook()
+    on_failure = AddsHook()
+    on_cancellation = AddsHook()
+    on_crashed = AddsHook()
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> FlowRunHandle[Any]:
         """Begin to run the flow in a thread of its own, and return at once with the handle of the run.
@@ -137,7 +146,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
             return called(flow=self._root_info(ids.run_id(), ids.run_name(), arguments))
         scope = current_scope()
         keeper = current_keeper()
-        sent = calls.referred(scope, arguments)[0]
+        sent = calls.referred(scope, arguments).sent
         run_id, number = scope.identify(self.name, ("flow", *sent))
         info = replace(
             keeper.family(scope.flow_run_id),
@@ -221,6 +230,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
             taken_up=entry is not None,
         )
         with noting_interrupts(native=native) as stop, process.session(root) as session:
+            session.hooks.add_flow(info.flow_run_id, self.callbacks)
             if entry is not None:
                 _check_unfinished(session, entry)
             body = replace(
@@ -239,7 +249,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
     def _open(self, keeper: Keeper, called: _Called) -> Opened:
         chosen = self._options.task_runner
         runner = None if chosen is None else lambda: process.use(chosen)
-        return keeper.open(called.flow, called.parent_id, self._policy, runner)
+        return keeper.open(called.flow, called.parent_id, self._policy, runner, self.callbacks)
 
     def _body(self, called: _Called) -> Body:
         async def prepare(arguments: Arguments) -> Arguments:
@@ -264,6 +274,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         handle = called.handle
         if isinstance(keeper, LocalKeeper) and handle and handle.is_cancelled(keeper.session):
             keeper.session.cancel_flow(called.flow.flow_run_id)
+            keeper.session.hooks.tell_flow(called.flow)
             return Ended("Cancelled", "It was cancelled before it began.")
         return await flow_runs.execute(keeper, called.flow, body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from dflow.engine.futures import TaskFuture, TaskFutureList, as_completed, wait
+from dflow.engine.future_lists import TaskFutureList
+from dflow.engine.futures import TaskFuture, as_completed, wait
 
 __all__ = ["TaskFuture", "TaskFutureList", "as_completed", "wait"]

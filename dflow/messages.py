@@ -54,9 +54,10 @@ class AttemptInfo:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Stands in the arguments of a call for the value of a task run."""
+    """Stands in the arguments of a call for the value of a task run; if it `may_fail`, or its exception."""
 
     task_run_id: str
+    may_fail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +139,25 @@ class Printed:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the driver calls for task runs: the hooks and the retry condition of their task.
+
+    `task` is the task itself, or its pickle where it comes from an attempt in another process; `kinds` are
+    the names of those of its options that say whom to call.
+    """
+
+    task: Any
+    kinds: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
     """How the task runs of one submission are to be run, apart from what decides their life.
 
     With `here` the body runs where the call was made: a direct call. `around` are the tags that hold for
     whatever is called inside, `max_in_flight` is how many of them may be under way at once.
+    `callbacks` are None where the driver has nobody to call.
     """
 
     log_prints: bool = False
@@ -151,6 +165,7 @@ class CallOptions:
     around: tuple[str, ...] = ()
     placement: Placement = ANYWHERE
     max_in_flight: int | None = None
+    callbacks: Callbacks | None = None
 
 
 @dataclass(frozen=True, slots=True)

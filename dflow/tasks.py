@@ -12,6 +12,8 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
+    Mapping,
+    Sequence,
 )
 from dataclasses import replace
 from functools import partial
@@ -21,12 +23,15 @@ from dflow.attempts.context import current
 from dflow.attempts.stepping import hand_out
 from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
-from dflow.engine import calls, definitions
+from dflow.core.records import Upstream
+from dflow.engine import callbacks, calls, definitions, maps
+from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
 from dflow.engine.defined import Defined, P, R_co, as_called
-from dflow.engine.futures import TaskFuture, TaskFutureList, state_of
+from dflow.engine.future_lists import TaskFutureList
+from dflow.engine.futures import TaskFuture, state_of
 from dflow.engine.naming import Naming
-from dflow.engine.options import TaskOptions, changed
+from dflow.engine.options import Hooks, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
@@ -42,7 +47,13 @@ class Task(Defined[P, R_co, TaskOptions]):
         super().__init__(fn, options)
         what = f"task '{self.name}'"
         self.tags = definitions.tags(what, options.tags)
-        self._options = replace(options, tags=self.tags)
+        self._placement = definitions.placement(
+            what, options.resources, options.priority, options.workers
+        )
+        workers = self._placement.workers or None
+        options = replace(options, tags=self.tags, workers=workers)
+        self._options = callbacks.checked(options, what)
+        self.callbacks = callbacks.callbacks_of(self, self._options)
         self._policy = definitions.policy(
             what,
             options.retries,
@@ -137,16 +148,40 @@ class Task(Defined[P, R_co, TaskOptions]):
         """Ask for a task run for each item of the arguments that are lists; return their futures at once.
 
         Every iterable argument is mapped, but for strings, bytes, dicts, data frames and models; what is the
-        same for every item is wrapped in `unmapped`. The lengths must agree. A future of a list is waited
-        for, to learn its length. With ``return_state=True`` the final states are returned.
+        same for every item is wrapped in `unmapped`. The lengths must agree. Over the future of a list the
+        map is made once that list is there: what is returned at once waits for it when it is looked at (see
+        `TaskFutureList`). ``max_in_flight=n`` lets at most n of the task runs be under way at once. With
+        ``return_state=True`` the final states are returned.
         """
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
+        limit = calls.limit_of(kwargs.pop("max_in_flight", None))
         scope = current_scope()
-        bound = self._arguments(args, kwargs)
-        prepared, common = calls.prepare_map(scope, self.function, *bound, wait_for)
+        options = replace(self._call_options(), max_in_flight=limit)
+        futures: TaskFutureList[Any] = maps.start(
+            scope,
+            self.function,
+            self.name,
+            self._arguments(args, kwargs),
+            wait_for,
+            partial(self._ask_for, scope, options),
+        )
+        if not return_state:
+            return futures
+        futures.wait()
+        return futures.states
+
+    def _ask_for(
+        self,
+        scope: Scope,
+        options: CallOptions,
+        prepared: Sequence[calls.Prepared],
+        common: tuple[Upstream, ...],
+        apart: bool,
+    ) -> list[TaskFuture[Any]]:
+        """Ask for the task runs of a map."""
         items, sent = [], []
         for item in prepared:
-            task_run_id, number = scope.identify(self.name, item.inputs)
+            task_run_id, number = scope.identify(self.name, item.inputs, apart=apart)
             name, call = self._named(item.call, number)
             items.append(MapItem(task_run_id, name, item.upstreams))
             sent.append(call)
@@ -161,12 +196,12 @@ class Task(Defined[P, R_co, TaskOptions]):
             tags=self._tags_here(),
         )
         if items:
-            scope.submit(event, sent, self._call_options())
-        futures = TaskFutureList(TaskFuture[Any](scope, i.task_run_id, i.name) for i in items)
-        if not return_state:
-            return futures
-        futures.wait()
-        return futures.states
+            scope.submit(event, sent, options)
+        return [TaskFuture[Any](scope, item.task_run_id, item.name) for item in items]
+
+    on_running = AddsHook()
+    on_completion = AddsHook()
+    on_failure = AddsHook()
 
     def _created(
         self, scope: Scope, args: Any, kwargs: Any, wait_for: Any
@@ -206,7 +241,13 @@ class Task(Defined[P, R_co, TaskOptions]):
         if log_prints is None:
             context = current()
             log_prints = context is not None and context.info.log_prints
-        return CallOptions(log_prints=log_prints, here=here, around=around())
+        return CallOptions(
+            log_prints=log_prints,
+            here=here,
+            around=around(),
+            placement=self._placement,
+            callbacks=self.callbacks,
+        )
 
 
 def _raise(error: BaseException) -> Any:
@@ -225,7 +266,14 @@ def task(
     retries: int = 0,
     retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0,
     retry_jitter_factor: float | None = None,
+    retry_condition_fn: Callable[..., Any] | None = None,
     log_prints: bool | None = None,
+    resources: Mapping[str, float] | None = None,
+    priority: int = 0,
+    workers: str | Iterable[str] | None = None,
+    on_running: Hooks = None,
+    on_completion: Hooks = None,
+    on_failure: Hooks = None,
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -244,6 +292,13 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         The share (0 to 1) by which a delay may grow or shrink, at random.
     log_prints
         Whether prints become log lines; left open, as in the flow.
+    resources
+        What a worker must have, and have free, to run it: ``{"GPU": 1}``. A body that waits for others keeps
+        it. On Dask, for runs that are submitted or mapped, as the next two; other runners take no notice.
+    priority
+        Of the runs that wait for a worker, those with a higher number go first (0 if not said; may be less).
+    workers
+        The name or the address of the worker that must run it, or several of which one must.
     max_worker_losses
         How many dying workers a run survives; not charged to `retries`.
 

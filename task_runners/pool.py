@@ -10,9 +10,11 @@ import contextvars
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+from dflow.attempts.slots import Slot
 
 LINGER = 0.5
 """Seconds that a thread waits for a job before it ends."""
@@ -23,20 +25,28 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """Something to run, told apart from others by being itself."""
+    """Something to run, told apart from others by being itself. It is given its slot."""
 
-    run: Callable[[], None]
+    run: Callable[[Slot], None]
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """What a job has of its pool's bound; once it is `over`, never anything again."""
+
+    taken: bool = True
+    over: bool = False
 
 
 class Pool:
-    """At most `bound` jobs run at once. Those that wait in `slot` do not count, and so come beside them."""
+    """At most `bound` jobs run at once. Those that wait in their slot do not count: they come beside them."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._changed = threading.Condition()
         self._jobs: dict[Job, None] = {}
         self._running = 0
-        self._returning = 0
+        self._asking: dict[Seat, threading.Event] = {}
         self._idle = 0
         self._closed = False
 
@@ -52,22 +62,6 @@ class Pool:
             for job in jobs:
                 self._jobs.pop(job, None)
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Leave room for another job inside; come back when there is room again, before any new job."""
-        with self._changed:
-            self._running -= 1
-            self._go_on()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._returning += 1
-                self._changed.wait_for(lambda: self._running < self._bound)
-                self._returning -= 1
-                self._running += 1
-                self._go_on()
-
     def close(self) -> None:
         """Let threads that are idle end at once, and the others after their job."""
         with self._changed:
@@ -75,10 +69,16 @@ class Pool:
             self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        return self._running + self._returning < self._bound
+        return self._running < self._bound
 
     def _go_on(self) -> None:
-        """See to it that somebody takes the next job, if there is room for one."""
+        """Seat those who ask; if there is room left, see to it that somebody takes the next job."""
+        while self._asking and self._has_room():
+            seat = next(iter(self._asking))
+            there = self._asking.pop(seat)
+            self._running += 1
+            seat.taken = True
+            there.set()
         self._changed.notify_all()
         if self._jobs and self._has_room() and not self._idle:
             name = f"dflow-thread-{next(_numbers)}"
@@ -87,17 +87,19 @@ class Pool:
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
+            seat = Seat()
+            slot = Slot(partial(self._leave, seat), partial(self._come_back, seat))
             try:
                 # A context of its own: what the submitting thread has set is not the body's.
-                contextvars.Context().run(job.run)
+                contextvars.Context().run(job.run, slot)
             except Exception:
                 _log.exception("A job failed outside of its body.")
             finally:
                 with self._changed:
-                    self._running -= 1
                     self._idle += 1
-                    self._go_on()
-            del job
+                    seat.over = True
+                    self._leave(seat)
+            del job, slot
 
     def _next(self) -> Job | None:
         """Wait for a job and take it; None when it is time to end."""
@@ -116,3 +118,27 @@ class Pool:
                 if self._closed or not self._jobs:
                     self._idle -= 1
                     return None
+
+    # Seats, for any thread of a job --------------------------------------------------------------------
+
+    def _leave(self, seat: Seat) -> None:
+        """Make room for others, or do not ask for a seat any more."""
+        with self._changed:
+            there = self._asking.pop(seat, None)
+            if there is not None:
+                there.set()
+            elif seat.taken:
+                seat.taken = False
+                self._running -= 1
+            self._go_on()
+
+    def _come_back(self, seat: Seat) -> Callable[[], object]:
+        """Ask for a seat; return what waits until it is there, or not asked for any more."""
+        there = threading.Event()
+        with self._changed:
+            if seat.over or seat.taken:
+                there.set()
+            else:
+                self._asking[seat] = there
+                self._go_on()
+        return there.wait

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from dflow.attempts import body, clock
+from dflow.attempts.slots import Slot
 from dflow.core.events import AttemptSucceeded, DispatchVoided
 from dflow.core.records import Cause
 from dflow.errors import DefinitionError
@@ -81,7 +82,7 @@ class OpenThreads:
                 self._waiting[work.info.key] = job
             self._pool.submit(job)
 
-    def _run(self, work: Work) -> None:
+    def _run(self, work: Work, slot: Slot) -> None:
         key = work.info.key
         with self._lock:
             if self._waiting.pop(key, None) is None:  # withdrawn, or all is over
@@ -91,7 +92,7 @@ class OpenThreads:
             lambda: (work.call, self._values.of(work)),
             self._host.link(work.info),
             worker=threading.current_thread().name,
-            slot=self._pool.slot,
+            slot=slot,
         )
         with self._lock:
             if self._closed:

@@ -33,8 +33,9 @@ class FlowInfo:
 class RunContext:
     """A flow run or an attempt of a task run, and its link to the driver.
 
-    `worker` names where it runs; `slot` gives the worker's slot back while the body waits for something;
-    `adopted` makes another thread one that belongs to the body, for the cluster that runs it.
+    `worker` names where it runs; `slot` gives the worker's slot back while something of the body waits, in
+    any of its threads; `adopted`, entered in another thread, makes that one a thread of the body for the
+    cluster that runs it.
     `notes` is a place where the rooms above keep what belongs to this execution of the body, `at_end` what
     they want done once the body has ended.
     """
@@ -76,6 +77,25 @@ _current: ContextVar[RunContext | None] = ContextVar("dflow_run", default=None)
 def current() -> RunContext | None:
     """Return the run that this thread or coroutine works for, or None."""
     return _current.get()
+
+
+_spoken_for: ContextVar[RunContext | None] = ContextVar("dflow_spoken_for", default=None)
+
+
+def spoken_for() -> RunContext | None:
+    """Return the run to which log lines belong: the current one, or that of which a hook is told."""
+    return _current.get() or _spoken_for.get()
+
+
+@contextmanager
+def beside(context: RunContext) -> Iterator[None]:
+    """Belong to no run, and let log lines be those of `context`: for code that is told of a run."""
+    current_token, spoken_token = _current.set(None), _spoken_for.set(context)
+    try:
+        yield
+    finally:
+        _spoken_for.reset(spoken_token)
+        _current.reset(current_token)
 
 
 @contextmanager

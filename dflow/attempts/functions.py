@@ -133,4 +133,4 @@ def _plain(found: Any) -> Any:
     """Return the plain function behind a task or a flow; the name in the module is that of the task."""
     if isinstance(found, FunctionType | type):
         return found
-    return getattr(found, "fn", found)
+    return getattr(found, "function", found)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from dflow.attempts import clock
-from dflow.attempts.context import RunContext, current
+from dflow.attempts.context import RunContext, spoken_for
 from dflow.attempts.prints import captured, uncaptured
 from dflow.errors import NoRunError
 from dflow.messages import AttemptInfo, LogEntry, Printed
@@ -66,12 +66,12 @@ _logger.addHandler(_ToRun())
 
 
 def get_run_logger() -> RunLogger:
-    """Return the logger of the current flow run or task run.
+    """Return the logger of the current flow run or task run, in a hook that of the run it is told of.
 
     Its lines go to the journal, with the run, the attempt and the worker, and to the driver's log.
     Raises `NoRunError` outside of a run.
     """
-    context = current()
+    context = spoken_for()
     if context is None:
         raise NoRunError(
             "There is no current run to log for. Call get_run_logger() inside a flow or a task; "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import ModuleType
 from typing import Any
 
-from dflow.attempts.calls import Call
+from dflow.attempts.calls import Call, Quoted
 from dflow.attempts.functions import FunctionRef, refer, resolve
 from dflow.attempts.pickling import dumps, loads
 from dflow.errors import SerializationError
@@ -110,6 +110,8 @@ class Packer:
 
 
 def _inside(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Quoted):
+        return [("", value.value)]
     if isinstance(value, dict):
         return [(f"[{key!r}]", item) for key, item in value.items()]
     if isinstance(value, list | tuple):

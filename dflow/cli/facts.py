@@ -65,6 +65,7 @@ class FlowRunFacts(TypedDict):
     created_at: str
     changed_at: str
     generation: int
+    tags: list[str]
     error: ErrorFacts | None
 
 
@@ -105,6 +106,7 @@ class TaskRunFacts(TypedDict):
     changed_at: str
     seconds: float | None
     generation: int
+    tags: list[str]
     attempts: list[AttemptFacts]
 
 
@@ -220,6 +222,7 @@ def _flow_run(run: FlowRun, alive: bool) -> FlowRunFacts:
         created_at=text.iso(run.created_at),
         changed_at=text.iso(run.changed_at),
         generation=run.generation,
+        tags=list(run.tags),
         error=_error(run.error),
     )
 
@@ -238,6 +241,7 @@ def _task_run(run: TaskRun, alive: bool) -> TaskRunFacts:
         changed_at=text.iso(run.changed_at),
         seconds=attempts[-1]["seconds"] if attempts else None,
         generation=run.generation,
+        tags=list(run.tags),
         attempts=attempts,
     )
 

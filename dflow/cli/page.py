@@ -73,6 +73,8 @@ class Page:
         if run["driver"]:
             driver = run["driver"]
             yield "driver", text.line(f"process {driver['pid']} on {driver['host']}")
+        root = recorded["flow_runs"][0] if recorded["flow_runs"] else None
+        yield "tags", text.line(", ".join(root["tags"])) if root else ""
         yield "message", text.line(run["message"])
         parameters = [
             f"{text.name(k)}={text.line(v, 100)}" for k, v in recorded["parameters"].items()
@@ -89,10 +91,12 @@ class Page:
         root, *below = self._recorded["flow_runs"]
         trees = {root["id"]: Tree(_flow_line(root))}
         for run in below:
-            parent = run["parent_id"] or ""
+            parent, caller = run["parent_id"] or "", None
             while parent in tasks:
+                caller = caller or tasks[parent]
                 parent = tasks[parent]["parent_id"]
-            trees[run["id"]] = trees.get(parent, trees[root["id"]]).add(_flow_line(run))
+            around = trees.get(parent, trees[root["id"]])
+            trees[run["id"]] = around.add(_flow_line(run, caller))
         self._console.print(Padding.indent(trees[root["id"]], 2))
 
     # Its task runs ----------------------------------------------------------------------------------------
@@ -120,11 +124,14 @@ class Page:
             count += not _bad(run)
             if self._every or _bad(run) or count <= FIRST:
                 listed.append(run)
-        table = streams.table("task run", "state", ">attempts", ">took", "worker")
+        flows = {run["id"]: run["name"] for run in self._recorded["flow_runs"]}
+        column = ["flow run"] if len(flows) > 1 else []
+        table = streams.table("task run", *column, "state", ">attempts", ">took", "worker")
         for run in listed:
             last = run["attempts"][-1] if run["attempts"] else None
             table.add_row(
                 Text(text.name(run["name"])),
+                *([Text(text.name(flows.get(run["flow_run_id"], "")))] if column else []),
                 streams.state(run["state"]),
                 str(len(run["attempts"]) or ""),
                 Text(text.took(run["seconds"])),
@@ -186,9 +193,12 @@ class Page:
             self._console.print(Padding.indent(Text(shown), 4))
 
 
-def _flow_line(run: FlowRunFacts) -> Text:
-    name = text.name(run["name"])
-    return Text.assemble(name, f" ({text.name(run['flow'])})  ", streams.state(run["state"]))
+def _flow_line(run: FlowRunFacts, caller: TaskRunFacts | None = None) -> Text:
+    """Return the line of a flow run in the tree; `caller` is the task run that called it, if one did."""
+    what = f" ({text.name(run['flow'])})"
+    if caller is not None:
+        what += f" in {text.name(caller['name'])}"
+    return Text.assemble(text.name(run["name"]), f"{what}  ", streams.state(run["state"]))
 
 
 def _bad(run: TaskRunFacts) -> bool:

@@ -58,7 +58,12 @@ def plain(value: Any) -> Fields:
     return data
 
 
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+
+
 def _plain(value: Any) -> Any:
+    if type(value) in _ATOMS:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple):

@@ -7,9 +7,10 @@ since 1970 in UTC, durations are seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
-from dflow.states import FINAL_TYPES, TYPE_OF_NAME, StateType
+from dflow.states import FINAL_TYPES, TYPE_OF_NAME, State, StateType
 
 
 class Stage(StrEnum):
@@ -198,6 +199,16 @@ class TaskRun:
         return TYPE_OF_NAME[self.state_name]
 
     @property
+    def state(self) -> State:
+        """The state that users see; it gives no result."""
+        return _state(self)
+
+    @property
+    def run_count(self) -> int:
+        """How often the body has begun, in all generations."""
+        return len(self.attempts)
+
+    @property
     def open_attempt(self) -> Attempt | None:
         """The attempt that has started and not ended, if there is one."""
         if self.attempts and self.attempts[-1].ending is Ending.OPEN:
@@ -236,6 +247,21 @@ class FlowRun:
     def state_type(self) -> StateType:
         """The type of the state that users see."""
         return TYPE_OF_NAME[self.state_name]
+
+    @property
+    def state(self) -> State:
+        """The state that users see; it gives no result."""
+        return _state(self)
+
+    @property
+    def run_count(self) -> int:
+        """How often the body has begun."""
+        return self.generation
+
+
+def _state(run: TaskRun | FlowRun) -> State:
+    at = datetime.fromtimestamp(run.changed_at, UTC)
+    return State(run.state_type, run.state_name, run.message, at)
 
 
 def is_final(run: TaskRun | FlowRun) -> bool:

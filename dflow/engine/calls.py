@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from dflow.attempts.calls import Call, swap
+from dflow.attempts.calls import ATOMS, Call, Quoted, swap
+from dflow.attempts.failures import Failure
 from dflow.core.records import Need, Upstream
+from dflow.engine.annotations import Annotation, allow_failure, opaque, quote
+from dflow.engine.future_lists import TaskFutureList
 from dflow.engine.futures import TaskFuture
 from dflow.engine.scope import Scope
-from dflow.errors import ParameterError
+from dflow.errors import MissingResult, ParameterError
 from dflow.messages import Ref
-from dflow.results.fingerprints import NoFingerprint, fingerprint
+from dflow.states import State
 
 T = TypeVar("T")
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-
-class unmapped(Generic[T]):  # noqa: N801  (reads as a word in a call)
-    """Marks an argument of ``map`` that is the same for every item.
-
-    >>> unmapped([1, 2]).value
-    [1, 2]
-    """
-
-    def __init__(self, value: T) -> None:
-        self.value = value
+_LEAVES = (TaskFuture, State, Annotation, TaskFutureList)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,151 +61,218 @@ def prepare(
     wait_for: Any,
 ) -> Prepared:
     """Return a call with references in the place of futures."""
-    sent, upstreams = referred(scope, (args, dict(kwargs)))
-    call = Call(function, sent[0], sent[1], has_refs=bool(upstreams))
-    return Prepared(call, (*upstreams, *waits(scope, wait_for)), sent)
+    found = referred_call(scope, args, kwargs)
+    sent_args, sent_kwargs = found.sent
+    call = Call(function, sent_args, sent_kwargs, has_refs=found.has_refs)
+    needs = found.upstreams if wait_for is None else (*found.upstreams, *waits(scope, wait_for))
+    return Prepared(call, needs, found.sent)
 
 
-def referred(scope: Scope, value: T) -> tuple[T, tuple[Upstream, ...]]:
+def limit_of(given: Any) -> int | None:
+    """Return how many task runs of a map may be under way at once. Raises `ParameterError`."""
+    if given is None or (type(given) is int and given >= 1):
+        return given
+    raise ParameterError(f"max_in_flight= must be a whole number, 1 or more, not {given!r}.")
+
+
+# Values -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Referred:
+    """Arguments as they are sent, whom they refer to, and whether anything in them stands for another."""
+
+    sent: Any
+    upstreams: tuple[Upstream, ...]
+    has_refs: bool
+
+
+def referred(scope: Scope, value: Any) -> Referred:
     """Return `value` with references in the place of futures, and whom they refer to.
 
-    The future of another session (of another flow run) is waited for, and its value put in its place.
+    The future of another session (of another flow run) is waited for, and its value put in its place, as is
+    that of a state. Raises what made those fail, unless they may.
     """
-    found: dict[str, Upstream] = {}
+    search = _Search(scope)
+    sent = search.of(value)
+    return Referred(sent, search.upstreams(), search.has_refs)
 
-    def refer(future: TaskFuture[Any]) -> Any:
-        if not scope.owns(future.scope):
-            return future.result()
-        found[future.task_run_id] = Upstream(future.task_run_id)
-        return Ref(future.task_run_id)
 
-    try:
-        sent: T = swap(value, refer, TaskFuture)
-    except RecursionError:
-        raise ParameterError(
-            "An argument contains itself, or is nested too deep to look for futures in it. "
-            "Pass it in pieces."
-        ) from None
-    return sent, tuple(found.values())
+def referred_call(scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Referred:
+    """Return the arguments of a call with references in the place of futures, and whom they refer to."""
+    if _plain(args) and _plain(kwargs.values()):
+        return Referred((args, kwargs), (), has_refs=False)
+    return referred(scope, (args, dict(kwargs)))
+
+
+def _plain(values: Iterable[Any]) -> bool:
+    return all(type(value) in ATOMS for value in values)
 
 
 def values_of(value: T) -> T:
-    """Return `value` with the values of futures in their places, waiting for them."""
-    sent: T = swap(value, lambda future: future.result(), TaskFuture)
-    return sent
+    """Return `value` with the values of futures and states in their places, waiting for them."""
+    found: T = _Search(None).of(value)
+    return found
+
+
+class _Search:
+    """A search for futures, states and annotations in arguments.
+
+    With a scope, what it owns is referred to, and what may not be searched again is wrapped; without one
+    there are only values in the end.
+    """
+
+    def __init__(self, scope: Scope | None) -> None:
+        self._scope = scope
+        self._found: dict[str, Need] = {}
+        self.has_refs = False
+
+    def of(self, value: Any) -> Any:
+        """Return a value with something in the place of all that was looked for. Raises `ParameterError`."""
+        try:
+            return swap(value, self._needed, _LEAVES)
+        except RecursionError:
+            raise ParameterError(
+                "An argument contains itself, or is nested too deep to look for futures in it. "
+                "Pass it in pieces, or as quote(…) if there are no futures in it."
+            ) from None
+
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """Return what was referred to, in order."""
+        return tuple(Upstream(task_run_id, need) for task_run_id, need in self._found.items())
+
+    def _needed(self, leaf: Any) -> Any:
+        if isinstance(leaf, TaskFuture):
+            return self._refer(leaf, Need.DATA) if self._owns(leaf) else leaf.result()
+        if isinstance(leaf, State):
+            return leaf.result()
+        if isinstance(leaf, TaskFutureList):
+            return [self._needed(future) for future in leaf]
+        return self._annotated(leaf, self._needed)
+
+    def _allowed(self, leaf: Any) -> Any:
+        if isinstance(leaf, TaskFuture):
+            if self._owns(leaf):
+                return self._refer(leaf, Need.ALLOW)
+            leaf.wait()
+            return self._value_or_failure(leaf.state, leaf.name)
+        if isinstance(leaf, State):
+            return self._value_or_failure(leaf, "a task run")
+        if isinstance(leaf, TaskFutureList):
+            if (problem := leaf.problem()) is not None:
+                return self._failure(problem, "a map")
+            return [self._allowed(future) for future in leaf]
+        return self._annotated(leaf, self._allowed)
+
+    def _annotated(self, leaf: Annotation[Any], change: Callable[[Any], Any]) -> Any:
+        value = leaf.value
+        if isinstance(leaf, quote):
+            while isinstance(value, Annotation):
+                value = value.value
+            return self._quoted(value)
+        if isinstance(leaf, opaque) and not isinstance(value, _LEAVES):
+            return self._quoted(value)
+        return swap(value, self._allowed if isinstance(leaf, allow_failure) else change, _LEAVES)
+
+    def _owns(self, future: TaskFuture[Any]) -> bool:
+        return self._scope is not None and self._scope.owns(future.scope)
+
+    def _refer(self, future: TaskFuture[Any], need: Need) -> Ref:
+        self.has_refs = True
+        if self._found.get(future.task_run_id) is not Need.DATA:
+            self._found[future.task_run_id] = need
+        return Ref(future.task_run_id, may_fail=need is Need.ALLOW)
+
+    def _quoted(self, value: Any) -> Any:
+        if self._scope is None:
+            return value
+        self.has_refs = True
+        return Quoted(value)
+
+    def _value_or_failure(self, state: State, name: str) -> Any:
+        try:
+            found = state.result(raise_on_failure=False)
+        except MissingResult as lost:
+            return self._failure(lost, name)
+        failed = isinstance(found, BaseException) and not state.is_completed()
+        return self._failure(found, name) if failed else found
+
+    def _failure(self, error: BaseException, name: str) -> Any:
+        if self._scope is None:
+            return error
+        self.has_refs = True
+        return Failure(name, live=error)
+
+
+# wait_for ---------------------------------------------------------------------------------------------
 
 
 async def until_final(value: Any, *, native: bool) -> None:
     """Wait until all futures in a value are final, however they end."""
     found: list[TaskFuture[Any]] = []
-    swap(value, found.append, TaskFuture)
+
+    def note(leaf: Any) -> None:
+        if isinstance(leaf, TaskFuture):
+            found.append(leaf)
+        elif isinstance(leaf, TaskFutureList):
+            found.extend([] if leaf.problem() is not None else leaf)
+        elif isinstance(leaf, Annotation) and not isinstance(leaf, quote):
+            swap([leaf.value], note, _LEAVES)
+
+    swap(value, note, _LEAVES)
     for future in found:
         await future.until_final(native=native)
 
 
 def await_all(wait_for: Any) -> None:
     """Wait for futures that must have completed. Raises what they raised."""
-    swap([wait_for], lambda future: future.result(), TaskFuture)
+    for future, need in _awaited(wait_for):
+        _wait(future, need)
 
 
 def waits(scope: Scope, wait_for: Any) -> tuple[Upstream, ...]:
-    """Return the upstreams that ``wait_for=`` names. Raises `ParameterError`."""
+    """Return the upstreams that ``wait_for=`` names. Raises `ParameterError`, and what made a state fail."""
     if wait_for is None:
         return ()
-    futures: list[TaskFuture[Any]] = []
-    swap([wait_for], futures.append, TaskFuture)
-    if not futures and wait_for:
+    upstreams = []
+    for future, need in _awaited(wait_for):
+        if scope.owns(future.scope):
+            upstreams.append(Upstream(future.task_run_id, need))
+        else:
+            _wait(future, need)
+    return tuple(upstreams)
+
+
+def _wait(future: TaskFuture[Any], need: Need) -> None:
+    future.wait()
+    if need is not Need.ALLOW and not future.state.is_completed():
+        future.result()
+
+
+def _awaited(wait_for: Any) -> list[tuple[TaskFuture[Any], Need]]:
+    """Return the futures that ``wait_for=`` names, and what is needed of each. Raises `ParameterError`."""
+    found: list[tuple[TaskFuture[Any], Need]] = []
+    other: list[Any] = []
+
+    def noting(need: Need) -> Callable[[Any], None]:
+        def note(leaf: Any) -> None:
+            if isinstance(leaf, TaskFuture):
+                found.append((leaf, need))
+                return
+            other.append(leaf)
+            if isinstance(leaf, State):
+                if need is not Need.ALLOW and not leaf.is_completed():
+                    leaf.result()
+            elif isinstance(leaf, TaskFutureList):
+                if need is not Need.ALLOW or leaf.problem() is None:
+                    found.extend((future, need) for future in leaf)
+            elif isinstance(leaf, Annotation):
+                inner = Need.ALLOW if isinstance(leaf, allow_failure) else need
+                swap([leaf.value], noting(inner), _LEAVES)
+
+        return note
+
+    swap([wait_for], noting(Need.WAIT), _LEAVES)
+    if wait_for and not found and not other:
         raise ParameterError(f"wait_for= takes futures from .submit() or .map(), not {wait_for!r}.")
-    for future in futures:
-        if not scope.owns(future.scope):
-            future.result()
-    return tuple(
-        Upstream(future.task_run_id, Need.WAIT) for future in futures if scope.owns(future.scope)
-    )
-
-
-def prepare_map(
-    scope: Scope,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    wait_for: Any,
-) -> tuple[list[Prepared], tuple[Upstream, ...]]:
-    """Return a call for each item of a map, and the upstreams that all of them have.
-
-    Raises `ParameterError` when nothing is mapped or the lengths differ.
-    """
-    columns = {name: _column(value) for name, value in [*enumerate(args), *kwargs.items()]}
-    lengths = {name: len(items) for name, items in columns.items() if items is not None}
-    _check_lengths(function, lengths)
-    constants = {
-        name: value.value if isinstance(value, unmapped) else value
-        for name, value in kwargs.items()
-        if columns[name] is None
-    }
-    shared, common = referred(scope, constants)
-    shared_key = _key(shared)
-    prepared = []
-    for index in range(next(iter(lengths.values()))):
-        item_args = tuple(_pick(columns[i], index, value) for i, value in enumerate(args))
-        item_kwargs = {
-            name: items[index] for name, items in columns.items() if items and isinstance(name, str)
-        }
-        sent, own = referred(scope, (item_args, item_kwargs))
-        call = Call(function, sent[0], sent[1], shared, has_refs=bool(own or common))
-        prepared.append(Prepared(call, own, (shared_key, *sent)))
-    return prepared, (*common, *waits(scope, wait_for))
-
-
-def _pick(items: Sequence[Any] | None, index: int, value: Any) -> Any:
-    if items is not None:
-        return items[index]
-    return value.value if isinstance(value, unmapped) else value
-
-
-def _key(shared: Mapping[str, Any]) -> Any:
-    """Return what stands for the shared arguments in the identity of each item; made only once."""
-    try:
-        return fingerprint(shared)
-    except NoFingerprint:
-        return object()
-
-
-def _check_lengths(function: Callable[..., Any], lengths: Mapping[Any, int]) -> None:
-    if not lengths:
-        raise ParameterError(
-            f"'{called(function)}.map' got nothing to map over: give at least one argument that is "
-            "a list or another iterable, or use .submit()."
-        )
-    if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"'{name}' has {length}" for name, length in lengths.items())
-        raise ParameterError(
-            f"'{called(function)}.map' got lists of different lengths: {shown}. "
-            "Wrap what is the same for every item in unmapped(...)."
-        )
-
-
-def _column(value: Any) -> Sequence[Any] | None:
-    """Return the items of an argument that is mapped, or None for one that is the same for all."""
-    if isinstance(value, TaskFuture):
-        value = value.result()
-    if isinstance(value, unmapped | str | bytes | bytearray | Mapping) or _is_whole(value):
-        return None
-    if isinstance(value, list | tuple | range):
-        return value
-    if not isinstance(value, Iterable) or getattr(value, "ndim", None) == 0:
-        return None  # an array without dimensions says that it is iterable, and is not
-    return list(value)
-
-
-def _is_whole(value: Any) -> bool:
-    """Tell whether a value is iterable, but one thing to its users: a data frame, a model."""
-    for module, name in (
-        ("pandas", "DataFrame"),
-        ("polars", "DataFrame"),
-        ("pydantic", "BaseModel"),
-    ):
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is not None and isinstance(value, kind):
-            return True
-    return False
+    return found

@@ -14,8 +14,9 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from dflow.attempts.context import current
 from dflow.attempts.kinds import Kind, kind_of
+from dflow.attempts.pickling import MAIN_NAMES, main_attribute
 from dflow.attempts.stepping import async_generated, finished, generated
-from dflow.engine import calls, definitions
+from dflow.engine import calls, definitions, homes
 from dflow.engine.options import FlowOptions, TaskOptions, changed
 
 P = ParamSpec("P")
@@ -91,7 +92,10 @@ class Defined(Generic[P, R_co, Options]):
         return f"<{type(self).__name__} '{self.name}'>"
 
     def __reduce__(self) -> Any:
-        """Travel by reference where the module has this function under its name, else by value."""
+        """Travel by reference where the module has this function under its name, else by value.
+
+        By value it comes home as itself: see `dflow.engine.homes`.
+        """
         if self._bound:
             unbound = type(self)(self._given, self._options)
             return _bind, (unbound, self._bound[0])
@@ -99,8 +103,8 @@ class Defined(Generic[P, R_co, Options]):
         found = _find(module, qualname)
         there = isinstance(found, type(self)) and found.function is self.function
         if there and module != "__main__":
-            return _found, (module, qualname, self._options)
-        return type(self), (self._given, self._options)
+            return _found, (module, qualname, None if found is self else self._options)
+        return homes.come, (homes.token_of(self), type(self), self._given, self._options)
 
 
 def _bind(unbound: Defined[..., Any, Any], target: Any) -> Defined[..., Any, Any]:
@@ -115,9 +119,13 @@ def _find(module: str, qualname: str) -> Any:
 
 
 def _found(module: str, qualname: str, options: Any) -> Defined[..., Any, Any]:
-    importlib.import_module(module)
-    found: Defined[..., Any, Any] = _find(module, qualname)
-    return type(found)(found._given, options)
+    found: Defined[..., Any, Any]
+    if module in MAIN_NAMES:
+        found = main_attribute(qualname)
+    else:
+        importlib.import_module(module)
+        found = _find(module, qualname)
+    return found if options is None else type(found)(found._given, options)
 
 
 def as_called(kind: Kind, steps: Any, *, whole: bool = False) -> Any:

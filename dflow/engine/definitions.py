@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,9 +13,15 @@ from dflow.core.records import Policy
 from dflow.core.retry import exponential_delays
 from dflow.engine.calls import called
 from dflow.errors import DefinitionError
+from dflow.messages import Placement
 
-RESERVED = ("return_state", "wait_for")
-"""Names that a flow's or a task's own parameters may not have: calls use them."""
+MAX_PRIORITY = 1_000_000
+"""How far from 0 a priority may be."""
+RESERVED = {
+    "flow": ("return_state", "wait_for"),
+    "task": ("return_state", "wait_for", "max_in_flight"),
+}
+"""Names that the parameters of flows and tasks may not have: calls use them."""
 
 
 def check_function(function: Any, kind: str) -> None:
@@ -29,7 +35,7 @@ def check_function(function: Any, kind: str) -> None:
         raise DefinitionError(
             f"'{name}' does not tell its parameters. Call it in a function of your own."
         ) from None
-    for reserved in RESERVED:
+    for reserved in RESERVED[kind]:
         if reserved in parameters:
             raise DefinitionError(
                 f"'{name}' has a parameter '{reserved}', which dflow uses in calls. Rename it."
@@ -101,6 +107,35 @@ def _timeout(kind: str, given: Any) -> float | None:
     return float(given)
 
 
+def hooks(kind: str, argument: str, given: Any, takes: str) -> tuple[Callable[..., Any], ...]:
+    """Return hooks, of which one or several were given; `takes` names the arguments they get."""
+    if given is None:
+        return ()
+    several = isinstance(given, Iterable) and not (callable(given) or isinstance(given, str))
+    found = tuple(given) if several else (given,)
+    for hook in found:
+        check_callback(kind, argument, hook, takes)
+    return found
+
+
+def check_callback(kind: str, argument: str, given: Any, takes: str) -> None:
+    """Raise `DefinitionError` unless `given` can be called with as many arguments as `takes` names."""
+    wanted = f"{kind}: {argument}= must be a function that takes ({takes}), "
+    if not callable(given):
+        raise DefinitionError(f"{wanted}not {given!r:.100}.")
+    name = getattr(given, "__qualname__", f"{given!r:.100}")
+    if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
+        raise DefinitionError(f"{wanted}but '{name}' is a generator, which would not run.")
+    try:
+        signature = inspect.signature(given)
+    except (TypeError, ValueError):
+        return  # it does not tell
+    try:
+        signature.bind(*takes.split(","))
+    except TypeError:
+        raise DefinitionError(f"{wanted}but '{name}' takes {signature}.") from None
+
+
 def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
     """Return the delays ``backoff_factor × 2^r`` seconds, to be given as ``retry_delay_seconds``.
 
@@ -138,3 +173,47 @@ def tags(kind: str, given: Any) -> tuple[str, ...]:
     if not all(isinstance(tag, str) for tag in tags):
         raise DefinitionError(f"{kind}: tags= must be several texts, not {given!r}.")
     return tuple(sorted(set(tags)))
+
+
+def placement(kind: str, resources: Any, priority: Any, workers: Any) -> Placement:
+    """Return where and when the runs of a task may go."""
+    whole = isinstance(priority, int) and not isinstance(priority, bool)
+    if not whole or abs(priority) > MAX_PRIORITY:
+        raise DefinitionError(
+            f"{kind}: priority= must be a whole number from {-MAX_PRIORITY:,} to {MAX_PRIORITY:,}, "
+            f"not {priority!r}: of what waits the higher goes first."
+        )
+    return Placement(
+        resources=_resources(kind, resources), priority=priority, workers=_workers(kind, workers)
+    )
+
+
+def _resources(kind: str, given: Any) -> tuple[tuple[str, float], ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise DefinitionError(
+            f"{kind}: resources= must be names with amounts, such as {{'GPU': 1}}, not {given!r:.100}."
+        )
+    for name, amount in given.items():
+        if not isinstance(name, str) or not name.strip():
+            raise DefinitionError(f"{kind}: resources= has {name!r:.100} where a name must be.")
+        if not _is_number(amount) or amount <= 0:
+            raise DefinitionError(
+                f"{kind}: resources= asks for {amount!r:.100} of '{name}', which is not an amount: "
+                "give a number greater than 0."
+            )
+    return tuple(sorted((name, float(amount)) for name, amount in given.items()))
+
+
+def _workers(kind: str, given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    workers: list[Any] = list(given) if several else [given]
+    if not workers or not all(isinstance(one, str) and one.strip() for one in workers):
+        raise DefinitionError(
+            f"{kind}: workers= must be the name or the address of a worker, or several of them, "
+            f"not {workers if several else given!r:.100}."
+        )
+    return tuple(dict.fromkeys(workers))

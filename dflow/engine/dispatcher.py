@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from dflow.attempts.capture import capture
 from dflow.attempts.context import FlowInfo
+from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.records import Held, Need, Stage, TaskRun
+from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
 from dflow.engine.ledger import Release
+from dflow.engine.needs import takes
 from dflow.engine.waiting import Inlet
-from dflow.errors import InternalError
+from dflow.errors import InternalError, MissingResult
 from dflow.messages import AtRunner, AttemptInfo, Blob, CallOptions, Go, Here, Input, Key, Work
 from dflow.ports import OpenRunner
 
@@ -87,7 +89,7 @@ class Dispatcher:
             return
         if order.confirm_start:
             self.confirming.add((order.run_id, order.dispatch))
-        if all(self._is_near(source, asked) for source in self.sources(order.run_id)):
+        if all(self._is_near(source.task_run_id, asked) for source in self.sources(order.run_id)):
             _, works = groups.setdefault(id(asked.runner), (asked.runner, []))
             works.append(self.work(go, confirm_start=order.confirm_start))
             return
@@ -130,17 +132,14 @@ class Dispatcher:
     def work(self, go: Go, *, confirm_start: bool = False) -> Work:
         """Return the dispatch of a task run as a runner takes it."""
         asked = self.asked[go.task_run_id]
-        inputs = {source: self._input(source, asked) for source in self.sources(go.task_run_id)}
+        sources = self.sources(go.task_run_id)
+        inputs = {source.task_run_id: self._input(source, asked) for source in sources}
         info = self.info(go, confirm_start=confirm_start)
         return Work(info, asked.call, inputs, asked.options.placement)
 
-    def sources(self, task_run_id: str) -> list[str]:
-        """Return the upstreams whose values a task run takes."""
-        return [
-            up.task_run_id
-            for up in self._session.task_run(task_run_id).upstreams
-            if up.need is Need.DATA
-        ]
+    def sources(self, task_run_id: str) -> list[Upstream]:
+        """Return the upstreams whose values a task run takes, or their exceptions if they may fail."""
+        return takes(self._session.task_run(task_run_id).upstreams)
 
     def info(self, go: Go, *, confirm_start: bool = False) -> AttemptInfo:
         """Return what an attempt knows of itself."""
@@ -183,17 +182,25 @@ class Dispatcher:
             or (source is not None and source.runner is asked.runner)
         )
 
-    def _input(self, upstream_id: str, asked: Asking) -> Input:
-        source = self.asked.get(upstream_id)
-        run = self._session.task_run(upstream_id)
+    def _input(self, upstream: Upstream, asked: Asking) -> Input:
+        source = self.asked.get(upstream.task_run_id)
+        run = self._session.task_run(upstream.task_run_id)
         same = source is not None and source.runner is asked.runner
+        may_fail = upstream.need is Need.ALLOW
+        if may_fail and run.stage is not Stage.COMPLETED:
+            return Here(self._session.stand_in(run.id))
         if same and (
-            run.stage is not Stage.COMPLETED or upstream_id in self._session.ledger.with_runner
+            run.stage is not Stage.COMPLETED or run.id in self._session.ledger.with_runner
         ):
-            return AtRunner((upstream_id, run.dispatch))
+            return AtRunner((run.id, run.dispatch))
         if run.held is Held.JOURNAL:
-            return Blob(self._session.kept_bytes(upstream_id))
-        return Here(self._session.value(upstream_id))
+            return Blob(self._session.kept_bytes(run.id))
+        try:
+            return Here(self._session.value(run.id))
+        except MissingResult as lost:
+            if not may_fail:
+                raise
+            return Here(Failure(run.name, live=lost))
 
 
 def _instruct(runner: OpenRunner, kind: type[do.Command], keys: Sequence[Key]) -> None:

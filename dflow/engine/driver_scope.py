@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from dflow.attempts import body
 from dflow.attempts.calls import Call
-from dflow.attempts.context import RunContext
+from dflow.attempts.context import RunContext, current
 from dflow.attempts.kinds import Kind
 from dflow.attempts.performing import Manner
 from dflow.attempts.stepping import finished
@@ -17,6 +18,7 @@ from dflow.core.events import MapCreated, TaskCreated
 from dflow.core.machine import create
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
+from dflow.engine.outcomes import received
 from dflow.engine.scope import Called, Scope, Status, status_of
 from dflow.engine.session import Session
 from dflow.engine.tracker import ids_of
@@ -57,9 +59,9 @@ class DriverScope:
         """Return seconds since 1970 in UTC."""
         return self.session.clock.now()
 
-    def identify(self, task_name: str, inputs: Any) -> tuple[str, str]:
+    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
         """Return the id and the name of the next call of a task with these inputs."""
-        return self._children.identify(task_name, inputs)
+        return self._children.identify(task_name, inputs, apart=apart)
 
     def owns(self, other: Scope) -> bool:
         """Tell whether a future of `other` may be an upstream here: one of the same session."""
@@ -103,18 +105,19 @@ class DriverScope:
         orders = inlet(native=kind.native)
         at_once = self._may_go_at_once(event)
         asked = self.session.ask(event, [call], options, None, orders=orders)
+        run_body = partial(self._run_body, call, options, whole)
         ran = at_once
         value: Any = None
         with self._given_up([event.task_run_id]):
             if at_once:
                 run, go = create(event)[0], Go(event.task_run_id, 1, 1)
                 info = self.session.dispatcher.info_of(run, asked[0], go)
-                value = await self._run_body(info, call, {}, whole)
+                value = await run_body(info, {})
             with slot_given_back() if event.upstreams else nullcontext():
                 order = await orders.get()
             while order is not None:
                 if not at_once:
-                    value, ran = await self._carry_out(order, call, whole), True
+                    value, ran = await run_body(*self._given_to(order)), True
                 at_once = False
                 order = await orders.get()
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
@@ -144,19 +147,31 @@ class DriverScope:
                 self.session.in_tracker(lambda ledger: ledger.give_up(task_run_ids, now))
             raise
 
-    async def _carry_out(self, go: Go, call: Call, whole: bool) -> Any:
+    def _given_to(self, go: Go) -> tuple[AttemptInfo, dict[str, Any]]:
+        """Return what an attempt knows of itself, and the values that it takes."""
         sources = self.session.dispatcher.sources(go.task_run_id)
-        values = {source: self.session.value(source) for source in sources}
-        return await self._run_body(self.session.dispatcher.info(go), call, values, whole)
+        values = {up.task_run_id: received(self, up) for up in sources}
+        return self.session.dispatcher.info(go), values
 
     async def _run_body(
-        self, info: AttemptInfo, call: Call, values: Mapping[str, Any], whole: bool
+        self,
+        call: Call,
+        options: CallOptions,
+        whole: bool,
+        info: AttemptInfo,
+        values: Mapping[str, Any],
     ) -> Any:
-        context = RunContext(info=info, link=self.session.link(info))
-        manner = Manner(in_place=True, whole=whole, timeout=info.timeout, keep=info.small)
+        outer = current()  # what waits in here waits in the slot of the body around it
+        slot, adopted = (nullcontext, nullcontext) if outer is None else (outer.slot, outer.adopted)
+        context = RunContext(info=info, link=self.session.link(info), slot=slot, adopted=adopted)
+        manner = Manner(
+            in_place=True, whole=whole, timeout=info.timeout, keep=info.small, adopted=adopted
+        )
         outcome, value = await body.attempt(
             context, lambda: (call, values), manner, interrupts=True
         )
+        if options.callbacks is not None:
+            self.session.hooks.keep(info.task_run_id, value)
         self.session.news([outcome])
         return value
 

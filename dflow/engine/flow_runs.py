@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from dflow.attempts import pickling
@@ -81,8 +82,8 @@ class _Execution:
     async def run(self) -> Ended:
         run_id, native = self.flow.flow_run_id, self.body.native
         while True:
-            generation = self.keeper.start(run_id)
             try:
+                generation = self.keeper.start(run_id)
                 with self._stoppable():
                     ended = await self._once(replace(self.flow, generation=generation))
             except KeyboardInterrupt:
@@ -184,7 +185,8 @@ class _Execution:
                 held=Held.NOWHERE if blob is None else Held.JOURNAL,
                 value=blob,
                 error=None if ended.error is None else capture(ended.error),
-            )
+            ),
+            lambda: outcome_of(self.flow.flow_name, ended),
         )
         if run.state_name == ended.state_name:
             return ended
@@ -205,7 +207,8 @@ class _Execution:
                 state_name=name,
                 retriable=name != "Cancelled" and not isinstance(error, DefinitionError),
                 luck=luck(),
-            )
+            ),
+            partial(_raise, error),
         )
         if cancelled and not self.stopped:
             raise error
@@ -220,6 +223,10 @@ class _Execution:
                 at=self.keeper.now(), flow_run_id=self.flow.flow_run_id, message=message
             )
         )
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _state_of(error: BaseException) -> str:

@@ -140,41 +140,6 @@ class TaskFuture(Generic[R]):
             self._scope.drop(self._task_run_id)
 
 
-class TaskFutureList(list[TaskFuture[R]]):
-    """The futures of a map, in the order of its items."""
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until all are final, or `timeout` seconds are over. Never raises."""
-        wait(self, timeout)
-
-    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[R]:
-        """Wait for all and return their values, in their order.
-
-        Raises `dflow.errors.WaitTimeout` (a TimeoutError) after `timeout` seconds, and otherwise the first
-        failure in their order.
-        """
-        _, not_done = wait(self, timeout)
-        if not_done:
-            raise WaitTimeout(
-                f"{len(not_done)} of {len(self)} task runs have not ended within {timeout} seconds."
-            )
-        return [future.result(raise_on_failure=raise_on_failure) for future in self]
-
-    @property
-    def states(self) -> list[State]:
-        """The states, as they are recorded."""
-        return [future.state for future in self]
-
-    def __copy__(self) -> list[TaskFuture[R]]:
-        """Return a plain list: what stands in the place of futures, in calls, are no futures."""
-        return list(self)
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """Return one future, or for a slice the list of some."""
-        found = super().__getitem__(index)
-        return TaskFutureList(found) if isinstance(index, slice) else found
-
-
 def state_of(status: Status, outcome: Callable[[], Any]) -> State:
     """Return the state that users see; only that of a final run can give a result."""
     at = None if status.at is None else datetime.fromtimestamp(status.at, UTC)

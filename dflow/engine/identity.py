@@ -26,10 +26,11 @@ class Children:
         self._order = b""
         self._lock = threading.Lock()
 
-    def identify(self, task_name: str, inputs: Any) -> tuple[str, str]:
+    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
         """Return the id and the name of the next call of `task_name` with `inputs`.
 
-        The id is 32 hexadecimal digits; the name is the task's with the number of its call, from 0.
+        The id is 32 hexadecimal digits; the name is the task's with the number of its call, from 0. What is
+        asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """
         try:
             content = fingerprint(inputs)
@@ -43,7 +44,8 @@ class Children:
             repeat = self._calls[what]
             self._calls[what] += 1
             made = _digest(what, b"%d" % repeat)
-            self._order = _digest(self._order, made)
+            if not apart:
+                self._order = _digest(self._order, made)
             number = self._names[task_name]
             self._names[task_name] += 1
         return made.hex(), f"{task_name}-{number}"

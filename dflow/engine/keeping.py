@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from dflow.attempts.context import FlowInfo, RunContext, current
@@ -17,14 +18,15 @@ from dflow.attempts.parameters import by_name
 from dflow.attempts.pickling import dumps, loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, FlowStage, Held, Policy
-from dflow.engine import run_logs
+from dflow.engine import outcomes, run_logs
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.futures import slot_given_back
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
-from dflow.errors import InternalError, SerializationError
+from dflow.errors import InternalError, MissingResult, SerializationError
+from dflow.messages import Callbacks
 from dflow.ports import TaskRunner
 
 
@@ -91,6 +93,7 @@ class Keeper(Protocol):
         parent_id: str,
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
+        callbacks: Callbacks | None,
     ) -> Opened:
         """Record that a subflow is called, with its own runner or that of the flow run around it."""
 
@@ -103,8 +106,11 @@ class Keeper(Protocol):
     def about(self, flow_run_id: str) -> About:
         """Return what is known of a flow run."""
 
-    def commit(self, event: ev.FlowEvent) -> FlowRun:
-        """Record what became of a flow run, and return its record."""
+    def commit(self, event: ev.FlowEvent, outcome: Callable[[], Any] | None = None) -> FlowRun:
+        """Record what became of a flow run, let its hooks hear of it, and return its record.
+
+        `outcome` returns the value of a final one, or raises what made it fail.
+        """
 
     async def wait_for_all(self, flow_run_id: str, *, native: bool) -> None:
         """Wait for whatever was submitted, by the flow or by its tasks; close what nobody asked for."""
@@ -183,10 +189,12 @@ class LocalKeeper:
         parent_id: str,
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
+        callbacks: Callbacks | None,
     ) -> Opened:
         """Record that a subflow is called. One that an attempt has left behind is taken up again."""
         around = flow.parent_flow_run_id or flow.root_id
         self._session.add_flow(flow, runner or self._session.runner_of(around))
+        self._session.hooks.add_flow(flow.flow_run_id, callbacks)
         known = self._session.ledger.table.flow_runs.get(flow.flow_run_id)
         if known is None:
             return Opened(
@@ -234,10 +242,24 @@ class LocalKeeper:
         call = self._session.flow_calls.get(flow_run_id)
         return About(replace(flow, generation=generation), call)
 
-    def commit(self, event: ev.FlowEvent) -> FlowRun:
-        """Record what became of a flow run, and return its record."""
+    def commit(self, event: ev.FlowEvent, outcome: Callable[[], Any] | None = None) -> FlowRun:
+        """Record what became of a flow run, let its hooks hear of it, and return its record."""
+        if isinstance(event, ev.FlowRunReturned | ev.FlowRunRaised):
+            self._session.hooks.drain()
         self._session.tracker.commit(event)
-        return self._shown(event.flow_run_id)
+        run = self._shown(event.flow_run_id)
+        self._session.hooks.tell_flow(
+            self._session.flow_info(run.id), outcome or partial(self._recorded, run)
+        )
+        return run
+
+    def _recorded(self, run: FlowRun) -> Any:
+        """Return the recorded value of a flow run, or raise what made it fail."""
+        if run.held is Held.JOURNAL:
+            return self._session.kept(run.id)
+        if run.stage is FlowStage.COMPLETED:
+            raise MissingResult(f"The value of '{run.name}' is not kept.")
+        raise outcomes.failure_of(run.name, run.state_name, run.message, run.error)
 
     def _shown(self, flow_run_id: str) -> FlowRun:
         run = self._session.tracker.shown[flow_run_id]
@@ -301,6 +323,8 @@ class LocalKeeper:
         with slot_given_back():
             await awake.rung()
         self._session.tracker.check()
+        if self._shown(flow_run_id).stage.final:
+            self._session.hooks.tell_flow(self._session.flow_info(flow_run_id))
         return self._shown(flow_run_id)
 
 

@@ -7,6 +7,7 @@ and then acts.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,10 +18,10 @@ from dflow.core import machine
 from dflow.core.graph import Graph, Progress
 from dflow.core.records import Cause, FlowRun, FlowStage, Held, Need, Stage, TaskRun, Upstream
 from dflow.core.replay import Table
+from dflow.engine.chains import Chains
+from dflow.engine.gates import Gates
 from dflow.engine.needs import Needs
-
-CHAIN_NAMES = 8
-"""How many names a chain of upstream failures shows, from the last to the root."""
+from dflow.engine.notes import Notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,15 @@ class Claim:
     """Somebody in this process asked for a task run: it may be dispatched, to a runner or to its caller.
 
     `runner` tells runners apart. `follows` says that it takes a task run while its upstreams are still
-    under way with it, `shares_memory` that a value costs nothing to leave there.
+    under way with it, `shares_memory` that a value costs nothing to leave there. Of all that are asked for
+    together at most `max_in_flight` are out at once.
     """
 
     runner: int
     here: bool = False
     follows: bool = False
     shares_memory: bool = True
+    max_in_flight: int | None = None
 
 
 @dataclass(slots=True)
@@ -59,12 +62,14 @@ class Ledger:
         self.claims: dict[str, Claim] = {}
         self.with_runner: set[str] = set()
         self.closed_flows: set[str] = set()
+        self.notes = Notes()
+        self.judged: set[str] = set()
         self.counts: dict[tuple[str, str], Counter[str]] = {}
         self.unfinished: Counter[str] = Counter()
         self._graph = Graph()
         self._needs = Needs()
-        self._cause: dict[str, str] = {}
-        self._chains: dict[str, tuple[str, ...]] = {}
+        self._gates = Gates()
+        self._chains = Chains()
         self._changes = Changes([], {}, [])
         for run in self.table.task_runs.values():
             self._graph.add(run.id, ())
@@ -78,9 +83,7 @@ class Ledger:
 
     def root_failure(self, task_run_id: str) -> str:
         """Return the task run at whose failure a chain of upstream failures began."""
-        while task_run_id in self._cause:
-            task_run_id = self._cause[task_run_id]
-        return task_run_id
+        return self._chains.root(task_run_id)
 
     def obtainable(self, run: TaskRun) -> bool:
         """Tell whether the value of a completed task run can be had."""
@@ -98,8 +101,10 @@ class Ledger:
         for item in items:
             if handles:
                 self._needs.take_handle(item.task_run_id)
-        again = [item for item in items if item.task_run_id in self.table.task_runs]
-        self.claims.update(dict.fromkeys((item.task_run_id for item in new), claim))
+        again = [item for item in items if self._runs_again(item.task_run_id)]
+        wanted = [item.task_run_id for item in (*new, *again)]
+        self.claims.update(dict.fromkeys(wanted, claim))
+        self._gates.put(wanted, claim.max_in_flight)
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
@@ -107,22 +112,21 @@ class Ledger:
         elif new:
             self.apply(event)
         for item in again:
-            self._ask_again(item, claim)
+            self._open_again(item)
 
-    def _ask_again(self, event: ev.TaskCreated, claim: Claim) -> None:
-        run = self.table.task_runs[event.task_run_id]
-        if run.stage is Stage.COMPLETED and self.obtainable(run):
-            return
-        if not run.stage.final and run.id in self.claims:
-            return
-        self.claims[run.id] = claim
-        self._cause.pop(run.id, None)
-        self._chains.pop(run.id, None)
+    def _runs_again(self, task_run_id: str) -> bool:
+        run = self.table.task_runs.get(task_run_id)
+        if run is None or (run.stage is Stage.COMPLETED and self.obtainable(run)):
+            return False
+        return run.stage.final or run.id not in self.claims
+
+    def _open_again(self, event: ev.TaskCreated) -> None:
+        self._chains.forget(event.task_run_id)
         self.apply(
             ev.Reopened(
                 at=event.at,
-                task_run_id=run.id,
-                generation=run.generation + 1,
+                task_run_id=event.task_run_id,
+                generation=self.table.task_runs[event.task_run_id].generation + 1,
                 upstreams=event.upstreams,
                 policy=event.policy,
             )
@@ -233,13 +237,21 @@ class Ledger:
                     )
                 )
 
+    # Failures that are judged first ---------------------------------------------------------------
+
+    def hold(self, task_run_id: str) -> None:
+        """Send nothing after a task run until it is decided what follows from its failed attempt."""
+        self.judged.add(task_run_id)
+        self._graph.mark(task_run_id, Progress.BLOCKED)
+
     # Events -------------------------------------------------------------------------------------------
 
     def apply(self, event: ev.Event) -> None:
         """Apply an event, and all that follows from it before anything outside has to happen."""
+        ends: deque[ev.Event] = deque()  # before others: who hangs on them must not go any more
         queue = deque([event])
-        while queue:
-            event = queue.popleft()
+        while ends or queue:
+            event = (ends or queue).popleft()
             before = None
             if isinstance(event, ev.TaskEvent):
                 before = self.table.task_runs.get(event.task_run_id)
@@ -249,7 +261,8 @@ class Ledger:
             for run, orders in changed:
                 self._changes.records[run.id] = run
                 if isinstance(run, TaskRun):
-                    queue.extend(self._follow(before, run, orders, event))
+                    for follower in self._follow(before, run, orders, event):
+                        (queue if isinstance(follower, ev.UpstreamsMet) else ends).append(follower)
                 else:
                     self._changes.orders.extend(orders)
 
@@ -266,16 +279,19 @@ class Ledger:
         if before is None or isinstance(event, ev.Reopened):
             self._graph.add(run.id, self._edges(run))
         freed = self._graph.mark(run.id, self._progress(run))
+        places = self._gates.settle(run.id, run.stage)
         for order in orders:
             if isinstance(order, do.Consider):
                 yield from self._consider(run.id, event.at)
             else:
                 self._changes.orders.append(order)
-        for dependent in freed:
-            yield from self._consider(dependent, event.at)
+        for other in itertools.chain(freed, places):
+            yield from self._consider(other, event.at)
         if run.stage.final and run.stage is not Stage.COMPLETED:
             yield from self._take_along(run, event.at)
         self._count_consumers(run)
+        if self.notes.compare(before, run):
+            self._needs.take_handle(run.id)  # a hook that is told of the end may ask for the value
         if run.stage.final:
             self._release_if_unneeded(run.id)
 
@@ -293,7 +309,8 @@ class Ledger:
         elif self._graph.may_go(task_run_id):
             lost = self._lost_upstream(run)
             if lost is None:
-                yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
+                if self._gates.let_through(task_run_id):
+                    yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
             else:
                 yield ev.UpstreamLost(
                     at=at,
@@ -322,14 +339,8 @@ class Ledger:
                 cause_id=cause.id,
                 message=f"'{cause.name}', whose value it needs, has ended as {cause.state_name}.",
             )
-        self._cause[run.id] = cause.id
-        names = (run.name, *self._chains.get(cause.id, (cause.name,)))
-        if len(names) > CHAIN_NAMES:
-            names = (*names[: CHAIN_NAMES - 2], "…", names[-1])
-        self._chains[run.id] = names
-        return ev.UpstreamFailed(
-            at=at, task_run_id=run.id, cause_id=cause.id, chain=" ← ".join(names)
-        )
+        chain = self._chains.add(run, cause)
+        return ev.UpstreamFailed(at=at, task_run_id=run.id, cause_id=cause.id, chain=chain)
 
     def _lost_upstream(self, run: TaskRun) -> TaskRun | None:
         for upstream in run.upstreams:
@@ -353,7 +364,8 @@ class Ledger:
         )
 
     def _passes_on(self, upstream_id: str, claim: Claim) -> bool:
-        source = self.claims.get(upstream_id)
+        # One of a bounded map that waited at its runner would take the place of one that runs.
+        source = self.claims.get(upstream_id) if claim.max_in_flight is None else None
         return (
             source is not None
             and claim.follows
@@ -367,7 +379,8 @@ class Ledger:
         if run.stage.final:
             return Progress.FAILED
         claim = self.claims.get(run.id)
-        if run.stage in (Stage.DISPATCHED, Stage.RUNNING) and claim is not None and claim.follows:
+        away = run.stage in (Stage.DISPATCHED, Stage.RUNNING) and run.id not in self.judged
+        if away and claim is not None and claim.follows:
             return Progress.AWAY
         return Progress.BLOCKED
 

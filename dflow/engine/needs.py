@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from dflow.core.records import Upstream
+from dflow.core.records import Need, Upstream
+
+
+def takes(upstreams: Sequence[Upstream]) -> list[Upstream]:
+    """Return the upstreams whose values are taken, or their exceptions if they may fail."""
+    return [upstream for upstream in upstreams if upstream.need is not Need.WAIT]
 
 
 class Needs:

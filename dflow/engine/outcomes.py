@@ -1,58 +1,49 @@
-"""Failures as exceptions: what a user catches when a run did not complete."""
+"""What became of a task run, as whoever takes it has it: its value, or its exception."""
 
 from __future__ import annotations
 
-from dflow.attempts.capture import rebuild
-from dflow.core.records import ErrorInfo, TaskRun
-from dflow.errors import (
-    CancelledError,
-    CrashedError,
-    DflowError,
-    UpstreamFailedError,
-    UpstreamLostError,
-)
+from typing import Any
+
+from dflow.attempts.failures import Failure, failure_of
+from dflow.core.records import Need, TaskRun, Upstream
+from dflow.engine.scope import Scope
+from dflow.errors import MissingResult
+from dflow.states import StateType
+
+__all__ = ["failure", "failure_of", "received", "stand_in"]
 
 
-def failure(run: TaskRun, root: TaskRun, live: BaseException | None) -> BaseException:
-    """Return what to raise for a task run that ended without a value.
+def stand_in(run: TaskRun, root: TaskRun, live: BaseException | None) -> Failure:
+    """Return what stands for the exception of a task run that ended without a value.
 
     `root` is the task run with which a chain of upstream failures began (or `run` itself), `live` the
     exception object where it was raised in this process.
     """
+    return Failure(
+        run.name, run.state_name, run.message, root.error, live, root.state_name, root.name
+    )
+
+
+def failure(run: TaskRun, root: TaskRun, live: BaseException | None) -> BaseException:
+    """Return what to raise for a task run that ended without a value. Arguments as of `stand_in`."""
     return failure_of(
         run.name, run.state_name, run.message, root.error, live, root.state_name, root.name
     )
 
 
-def failure_of(
-    name: str,
-    state_name: str,
-    message: str,
-    error: ErrorInfo | None,
-    live: BaseException | None = None,
-    root_state_name: str | None = None,
-    root_name: str | None = None,
-) -> BaseException:
-    """Return what to raise for a run in a final state, in words or as the exception that its code raised.
+def received(scope: Scope, upstream: Upstream) -> Any:
+    """Return what a call gets of an upstream: its value, or if it may fail what stands for its exception.
 
-    For a task run that never ran it is the exception of the task at whose failure the chain began, with a
-    note that names the chain.
+    Raises what made an upstream fail that may not, and `MissingResult` if its value is gone.
     """
-    raised = (root_state_name or state_name) in ("Failed", "TimedOut")
-    if state_name in ("Failed", "TimedOut", "UpstreamFailed") and raised and error is not None:
-        original = live if isinstance(live, Exception) else rebuild(error, f"'{root_name or name}'")
-        if state_name == "UpstreamFailed":
-            _note(original, f"'{name}' did not run. {message}")
-        return original
-    kind: type[DflowError] = {
-        "UpstreamFailed": UpstreamFailedError,
-        "UpstreamLost": UpstreamLostError,
-        "Crashed": CrashedError,
-        "Cancelled": CancelledError,
-    }.get(state_name, CrashedError)
-    return kind(f"'{name}' has ended as {state_name}. {message}".strip())
-
-
-def _note(error: BaseException, note: str) -> None:
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    if upstream.need is not Need.ALLOW:
+        return scope.value(upstream.task_run_id)
+    completed = scope.status(upstream.task_run_id).type is StateType.COMPLETED
+    try:
+        return scope.value(upstream.task_run_id)
+    except MissingResult as lost:
+        return Failure(upstream.task_run_id, live=lost)
+    except Exception as error:
+        if completed:
+            raise
+        return Failure(upstream.task_run_id, live=error)

@@ -23,7 +23,10 @@ from dflow.attempts.performing import Manner
 from dflow.attempts.pickling import loads
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
+from dflow.engine.callbacks import sent_up
 from dflow.engine.identity import Children
+from dflow.engine.needs import takes
+from dflow.engine.outcomes import received
 from dflow.engine.scope import PENDING, Called, Scope, Status
 from dflow.engine.waiting import Inlet, inlet
 from dflow.errors import CancelledError, InternalError, MissingResult
@@ -189,9 +192,9 @@ class RemoteScope:
         """Return seconds since 1970 in UTC."""
         return clock.now()
 
-    def identify(self, task_name: str, inputs: Any) -> tuple[str, str]:
+    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
         """Return the id and the name of the next call of a task with these inputs."""
-        return self._children.identify(task_name, inputs)
+        return self._children.identify(task_name, inputs, apart=apart)
 
     def owns(self, other: Scope) -> bool:
         """Tell whether a future of `other` may be an upstream here: one of the same attempt."""
@@ -210,6 +213,8 @@ class RemoteScope:
     def _send(
         self, event: TaskCreated | MapCreated, calls: tuple[Any, ...], options: CallOptions
     ) -> None:
+        if options.callbacks is not None:
+            options = replace(options, callbacks=sent_up(options.callbacks))
         self._link.send(ChildrenCreated(self._link.address, event, calls, options))
 
     async def call(
@@ -259,10 +264,16 @@ class RemoteScope:
             confirm_start=False,
         )
         context = replace(self._context, info=info, notes={}, at_end=[])
-        manner = Manner(in_place=True, whole=whole, timeout=info.timeout, keep=info.small)
+        manner = Manner(
+            in_place=True,
+            whole=whole,
+            timeout=info.timeout,
+            keep=info.small,
+            adopted=context.adopted,
+        )
         outcome, value = await body.attempt(
             context,
-            lambda: (call, {up.task_run_id: self.value(up.task_run_id) for up in event.upstreams}),
+            lambda: (call, {up.task_run_id: received(self, up) for up in takes(event.upstreams)}),
             manner,
         )
         self._link.send(outcome)

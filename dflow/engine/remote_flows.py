@@ -14,11 +14,12 @@ from dflow.attempts.parameters import by_name
 from dflow.attempts.stepping import finished
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, Policy
+from dflow.engine.callbacks import sent_up
 from dflow.engine.keeping import About, LocalKeeper, Opened
 from dflow.engine.remote import desk_of
 from dflow.engine.session import Session
 from dflow.errors import DefinitionError, DflowError, InternalError
-from dflow.messages import AttemptInfo, FlowAnswered, FlowAsked
+from dflow.messages import AttemptInfo, Callbacks, FlowAnswered, FlowAsked
 from dflow.ports import TaskRunner
 
 
@@ -68,6 +69,7 @@ class RemoteKeeper:
         parent_id: str,
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
+        callbacks: Callbacks | None,
     ) -> Opened:
         """Record that a subflow is called."""
         if runner is not None:
@@ -76,7 +78,7 @@ class RemoteKeeper:
                 "in another process: there its tasks go where those of the flow around it go. Leave out "
                 "task_runner=, or call it in the flow."
             )
-        opened: Opened = self._ask("open", flow, parent_id, policy, None)
+        opened: Opened = self._ask("open", flow, parent_id, policy, None, sent_up(callbacks))
         return opened
 
     def start(self, flow_run_id: str) -> int:
@@ -94,8 +96,12 @@ class RemoteKeeper:
         about: About = self._ask("about", flow_run_id)
         return about
 
-    def commit(self, event: ev.FlowEvent) -> FlowRun:
-        """Record what became of a flow run, and return its record."""
+    def commit(
+        self,
+        event: ev.FlowEvent,
+        outcome: Callable[[], Any] | None = None,  # noqa: ARG002  (the driver has it from the event)
+    ) -> FlowRun:
+        """Record what became of a flow run, let its hooks hear of it, and return its record."""
         run: FlowRun = self._ask("commit", event)
         return run
 

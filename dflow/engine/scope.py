@@ -63,8 +63,11 @@ class Scope(Protocol):
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
 
-    def identify(self, task_name: str, inputs: Any) -> tuple[str, str]:
-        """Return the id and the name of the next call of a task with these inputs."""
+    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
+        """Return the id and the name of the next call of a task with these inputs.
+
+        What is asked for `apart`, at a time that luck decides, does not move the position of other calls.
+        """
 
     @property
     def flow_run_id(self) -> str:

@@ -14,12 +14,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dflow.attempts.context import FlowInfo
+from dflow.attempts.failures import Failure
 from dflow.attempts.pickling import loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
+from dflow.engine.callbacks import Owners
+from dflow.engine.conditions import Conditions
 from dflow.engine.dispatcher import Asking, Dispatcher
+from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Claim, Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
@@ -78,15 +82,20 @@ class Session:
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
+        self.owners = Owners()
+        self.hooks = Hooks(self)
+        self.conditions = Conditions(self)
         self.tracker = Tracker(
             self.ledger,
             journal,
             clock,
             act=self.dispatcher.act,
-            echo=lambda entries: run_logs.echo(entries, self.name_of),
+            echo=self._echo,
             changed=self._changed,
-            lost=lambda event: run_logs.announce_loss(self.task_run(event.task_run_id), event),
             stop_grace=settings.stop_grace,
+            holds=self.conditions.holds,
+            tell=self.hooks.tell,
+            luck=ids.luck,
         )
         self.tracker.start()
 
@@ -153,12 +162,17 @@ class Session:
             here=options.here,
             follows=runner is not None and runner.follows,
             shares_memory=runner is None or runner.shares_memory,
+            max_in_flight=options.max_in_flight,
         )
+
+        def accept() -> None:
+            self.dispatcher.asked.update(askings)
+            if options.callbacks is not None:
+                self.ledger.notes.watch(ids)
+
         self.tracker.check()
         self.tracker.hide(ids)
-        self.tracker.post(
-            Asked(event, claim, not options.here, lambda: self.dispatcher.asked.update(askings))
-        )
+        self.tracker.post(Asked(event, claim, not options.here, accept))
         if orders is not None:
             for task_run_id in ids:
                 self.tracker.when_final(task_run_id, partial(orders.put, None))
@@ -180,8 +194,9 @@ class Session:
             elif isinstance(message, CancelAsked):
                 self.cancel(message.task_run_ids)
             elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
-                # A retry is timed by the driver's clock: that of a worker may be hours off.
-                self.tracker.post(replace(message, at=self.clock.now()))
+                # A retry is timed by the driver's clock and luck: a worker's clock may be hours off.
+                now, luck = self.clock.now(), self.ids.luck()
+                self.tracker.post(replace(message, at=now, luck=luck))
             else:
                 self.tracker.post(message)
 
@@ -196,6 +211,13 @@ class Session:
         self.ask(message.event, message.calls, message.options, parent.runner, message.parent)
 
     # What was shown ---------------------------------------------------------------------------------------
+
+    def _echo(self, entries: Sequence[LogEntry], events: Sequence[ev.Event]) -> None:
+        """Show what runs said, and what workers that are gone have cost them."""
+        run_logs.echo(entries, self.name_of)
+        for event in events:
+            if isinstance(event, ev.WorkerLost):
+                run_logs.announce_loss(self.task_run(event.task_run_id), event)
 
     def _changed(self, run: TaskRun | FlowRun) -> None:
         """Tell those outside the tracker what became of a run."""
@@ -241,20 +263,26 @@ class Session:
         if run.stage is not Stage.COMPLETED:
             root = self.task_run(self.ledger.root_failure(task_run_id))
             raise outcomes.failure(run, root, self.errors.get(root.id))
-        asked = self.dispatcher.asked.get(task_run_id)
-        if (
-            asked is not None
-            and asked.runner is not None
-            and task_run_id in self.ledger.with_runner
-        ):
-            return asked.runner.fetch((task_run_id, run.dispatch))
+        return self.value_of(run)
+
+    def value_of(self, run: TaskRun) -> Any:
+        """Return the value of a task run that has completed. Blocks while it is fetched."""
+        asked = self.dispatcher.asked.get(run.id)
+        if asked is not None and asked.runner is not None and run.id in self.ledger.with_runner:
+            return asked.runner.fetch((run.id, run.dispatch))
         if run.held is Held.JOURNAL:
-            return self.kept(task_run_id)
+            return self.kept(run.id)
         raise MissingResult(
             f"'{run.name}' has completed, but its value is gone: it was larger than "
             f"{self.settings.small_result} bytes, and it is not on the cluster any more. "
             "Keep its future as long as you need the value, or run the task again."
         )
+
+    def stand_in(self, task_run_id: str) -> Failure:
+        """Return what stands for the exception of a task run that ended without a value."""
+        root = self.task_run(self.ledger.root_failure(task_run_id))
+        live = self.errors.get(root.id)
+        return outcomes.stand_in(self.task_run(task_run_id), root, live)
 
     def kept(self, run_id: str) -> Any:
         """Return the value of a run that the journal keeps."""
@@ -317,7 +345,9 @@ class Session:
         """Let go of runners, tracker and journal. The runs stay as they were recorded."""
         with ExitStack() as stack:
             stack.callback(self.journal.close)
+            stack.callback(self.hooks.close)
             stack.callback(self.tracker.close)
             stack.callback(self.dispatcher.close)
             for opened in self._open.values():
                 stack.callback(opened.close)
+            stack.callback(self.hooks.drain)

@@ -24,6 +24,7 @@ from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine.ledger import Changes, Claim, Ledger
+from dflow.engine.notes import Noted
 from dflow.errors import (
     CancelledError,
     DflowError,
@@ -92,9 +93,10 @@ def ids_of(event: ev.TaskCreated | ev.MapCreated) -> list[str]:
 class Tracker:
     """The thread that owns the ledger.
 
-    `act` is called with the commands of each transaction after it is durable, `echo` with its log lines,
-    `changed` with each record that it changed, `lost` with each loss of a worker that changed one. What was
-    asked to stop has `stop_grace` seconds for it.
+    `act` is called with the commands of each transaction after it is durable, `echo` with its log lines and
+    events, `changed` with each record that it changed, `tell` with what was noted of watched task runs. An
+    event that `holds` takes is not applied; `luck` feeds the jitter of retries. What was asked to stop has
+    `stop_grace` seconds for it.
     """
 
     def __init__(
@@ -104,10 +106,12 @@ class Tracker:
         clock: Clock,
         *,
         act: Callable[[Sequence[do.Command]], None],
-        echo: Callable[[Sequence[LogEntry]], None],
+        echo: Callable[[Sequence[LogEntry], Sequence[ev.Event]], None],
         changed: Callable[[TaskRun | FlowRun], None],
-        lost: Callable[[ev.WorkerLost], None],
         stop_grace: float = 10.0,
+        holds: Callable[[ev.Event], bool],
+        tell: Callable[[Sequence[Noted]], None],
+        luck: Callable[[], float],
     ) -> None:
         self.shown: dict[str, TaskRun | FlowRun] = {
             **ledger.table.flow_runs,
@@ -122,8 +126,10 @@ class Tracker:
         self._act = act
         self._echo = echo
         self._changed = changed
-        self._lost = lost
         self._stop_grace = stop_grace
+        self._holds = holds
+        self._tell = tell
+        self._luck = luck
         self._posts: SimpleQueue[Post | None] = SimpleQueue()
         self._timers: list[tuple[float, int, ev.Event | Alarm]] = []
         self._order = itertools.count()
@@ -264,7 +270,7 @@ class Tracker:
     def _absorb(self, post: Post) -> None:
         match post:
             case ev.Event():
-                self._ledger.apply(post)
+                self._apply(post)
             case Asked():
                 post.accept()
                 self._ledger.ask(post.event, post.claim, post.handles)
@@ -279,6 +285,10 @@ class Tracker:
                 self._reached.append(post)
             case Alarm():
                 self._set_alarm(post.due, post)
+
+    def _apply(self, event: ev.Event) -> None:
+        if not self._holds(event):
+            self._ledger.apply(event)
 
     def _write(self, changes: Changes) -> None:
         """Write one transaction; while the journal cannot, say so and try again, and show nothing."""
@@ -304,8 +314,7 @@ class Tracker:
         if self._unsaved_since is not None:
             self._unsaved_since = None
             _log.warning("The journal can be written again; the run goes on.")
-        if logs:
-            self._echo(logs)
+        self._echo(logs, changes.events)
 
     def _say_unsaved(self, error: JournalUnavailable) -> None:
         if self._unsaved_since is None:
@@ -319,14 +328,13 @@ class Tracker:
                 records.setdefault(run_id, self._ledger.table.task_runs[run_id])
         self._asked_for.clear()
         self.shown.update(records)
+        if noted := self._ledger.notes.take():
+            self._tell(noted)
         final = [run for run in records.values() if run.stage.final]
         calls: list[Callable[[], None]] = []
         with self._waiting_lock:
             for run in final:
                 calls += self._waiting.pop(run.id, ())
-        for event in changes.events:
-            if isinstance(event, ev.WorkerLost):
-                self._lost(event)
         for record in records.values():
             self._changed(record)
         for call in calls:
@@ -374,6 +382,7 @@ class Tracker:
             started_at=now,
             seconds=seconds,
             error=capture(error),
+            luck=self._luck(),
         )
         self._set_alarm(now + seconds, event)
 
@@ -387,4 +396,4 @@ class Tracker:
             if isinstance(due, Alarm):
                 due.then()
             else:
-                self._ledger.apply(due)
+                self._apply(due)

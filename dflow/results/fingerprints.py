@@ -126,7 +126,7 @@ def _name(value: Any) -> bytes:
     found: Any = sys.modules.get(module or "")
     for part in qualname.split("."):
         found = getattr(found, part, None)
-    if value is not found and value is not getattr(found, "fn", None):
+    if value is not found and value is not getattr(found, "function", None):
         raise NoFingerprint(f"'{qualname or value!r}' has no name by which it is found again")
     return _text(f"{'__main__' if module == '__mp_main__' else module}:{qualname}")
 
@@ -201,5 +201,7 @@ _FEEDS: dict[type, Callable[[_Hash, Any, int], None]] = {
     timedelta: lambda to, value, depth: to.put(b"e", repr(value).encode()),
     Decimal: lambda to, value, depth: to.put(b"m", str(value).encode()),
     UUID: lambda to, value, depth: to.put(b"u", value.bytes),
-    Ref: lambda to, value, depth: to.put(b"R", value.task_run_id.encode()),
+    Ref: lambda to, value, depth: to.put(
+        b"W" if value.may_fail else b"R", value.task_run_id.encode()
+    ),
 }

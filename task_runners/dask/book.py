@@ -26,7 +26,7 @@ from dflow.core.events import (
 )
 from dflow.core.records import Cause
 from dflow.errors import SerializationError
-from dflow.messages import Key, Up
+from dflow.messages import ANYWHERE, Key, Placement, Up
 
 RECOVERY = 1.0
 """Seconds after which an outcome that Dask knows of and nobody told is asked for."""
@@ -43,6 +43,8 @@ class Entry:
     depth: int
     upstreams: tuple[Entry, ...] = ()
     dask_key: tuple[str, int] = ("", 0)
+    name: str = ""
+    placement: Placement = ANYWHERE
     future: Any = None
     started: bool = False
     worker: str = ""

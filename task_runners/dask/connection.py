@@ -16,11 +16,13 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dask.base import annotate
 from distributed import Client, Future, as_completed
 
 from dflow.attempts.link import open_batch
+from dflow.errors import ClusterError
 from dflow.messages import Down, Key
-from task_runners.dask import internals, station
+from task_runners.dask import internals, placements, station
 from task_runners.dask.carried import outcome_of
 from task_runners.dask.clusters import Cluster
 from task_runners.dask.graph import DaskKey, Draft
@@ -50,6 +52,7 @@ class Connection:
         self._delivering = False
         self._client: Client = cluster.connect()
         self._local = cluster.own is not None and not cluster.own.processes
+        self._places = f"{station.topic_of(self.run)}-places"
         self._topics = {} if self._local else self._subscribe()
 
     def _subscribe(self) -> dict[str, Callable[[Any], None]]:
@@ -71,20 +74,31 @@ class Connection:
 
     # Out --------------------------------------------------------------------------------------------
 
-    def submit(self, draft: Draft, priority: int) -> Mapping[DaskKey, Future]:
+    def submit(self, draft: Draft) -> Mapping[DaskKey, Future]:
         """Hand a graph to Dask, and begin to watch its dispatches; return all its futures."""
         keys = list(draft.graph)
-        futures = dict(
-            zip(
-                keys,
-                self._client.get(draft.graph, keys, sync=False, priority=priority),
-                strict=True,
-            )
-        )
+        if any(entry.placement.resources or entry.placement.workers for entry in draft.entries):
+            self._watch_places()
+        with annotate(**placements.on_graph(draft.entries, self._places)):
+            found = self._client.get(draft.graph, keys, sync=False)
+        futures = dict(zip(keys, found, strict=True))
         for entry in draft.entries:
             entry.future = futures[entry.dask_key]
         self._in_loop(self._watch, [entry.future for entry in draft.entries])
         return futures
+
+    def _watch_places(self) -> None:
+        """See to it that the scheduler finds workers that are named, and tells what nobody can take."""
+        if self._places in self._topics:
+            return
+        try:
+            self._client.register_plugin(placements.Places())
+        except Exception as error:
+            raise ClusterError(
+                f"The Dask scheduler does not take a plugin, which resources= and workers= need: {error!r}."
+            ) from error
+        self._client.subscribe_topic(self._places, self._on_nowhere)
+        self._topics[self._places] = self._on_nowhere
 
     def gather(self, future: Future) -> Any:
         """Return what a key holds. Raises whatever Dask raises."""
@@ -117,7 +131,8 @@ class Connection:
         for topic in self._topics:
             self._client.unsubscribe_topic(topic)
         await self._client.run(station.close, self.run, on_error="ignore")
-        await self._client.run_on_scheduler(internals.forget_topic, station.topic_of(self.run))
+        for topic in (station.topic_of(self.run), self._places):
+            await self._client.run_on_scheduler(internals.forget_topic, topic)
 
     def _in_loop(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a coroutine function in the client's thread."""
@@ -158,7 +173,7 @@ class Connection:
     async def _ask_outcome(self, ticket: int, future: Future) -> None:
         data: bytes | None = None
         with contextlib.suppress(Exception):
-            asked = self._client.submit(outcome_of, future, pure=False, priority=100)
+            asked = self._client.submit(outcome_of, future, pure=False, priority=placements.FIRST)
             data = await asked
         self._post(lambda: self._reader.recovered(ticket, data))
 
@@ -198,6 +213,10 @@ class Connection:
         _, notice = event
         how = f"was stopped because it used too much memory ({notice['rss'] / 2**20:,.0f} MiB)"
         self._post(lambda: self._reader.died(notice["worker"], how))
+
+    def _on_nowhere(self, event: tuple[float, dict[str, Any]]) -> None:
+        _, news = event
+        self._post(lambda: self._reader.nowhere(news["ticket"], news["cluster"]))
 
     def _on_scheduler_event(self, event: tuple[float, Any]) -> None:
         _, news = event

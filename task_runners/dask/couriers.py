@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from dask.task_spec import TaskRef
@@ -20,6 +19,7 @@ from task_runners.dask.book import Entry
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.connection import Connection
 from task_runners.dask.graph import DaskKey, Draft, Encoder, Parts
+from task_runners.dask.places import Place
 
 
 class Courier(Protocol):
@@ -121,12 +121,12 @@ class InMemory:
         refs, along = _sources(work, entry)
         names, ticket = tuple(refs), entry.ticket
 
-        def job(slot: execution.Slot, given: tuple[Any, ...]) -> Carried:
+        def job(place: Place, given: tuple[Any, ...]) -> Carried:
             with self._lock:
                 if ticket not in self._waiting:
                     raise TakenBack
                 self._waiting.discard(ticket)
-            return self._run(work, along, dict(zip(names, given, strict=True)), slot)
+            return self._run(work, along, dict(zip(names, given, strict=True)), place)
 
         with self._lock:
             self._waiting.add(ticket)
@@ -139,7 +139,7 @@ class InMemory:
         work: Work,
         along: Mapping[str, Blob | Here],
         brought: Mapping[str, Carried],
-        slot: Callable[[], AbstractContextManager[Any]],
+        place: Place,
     ) -> Carried:
         def load() -> tuple[Any, dict[str, Any]]:
             values = {name: carried.value for name, carried in brought.items()}
@@ -153,7 +153,8 @@ class InMemory:
             load,
             self._host.link(work.info),
             worker=threading.current_thread().name,
-            slot=slot,
+            slot=place.slot,
+            adopted=place.adopted,
         )
         self._told(key, outcome)
         if not isinstance(outcome, AttemptSucceeded):

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from distributed import get_worker, rejoin, secede
+from distributed import get_worker
 
 from dflow.attempts import body, prints
 from dflow.attempts.calls import Call
@@ -19,6 +17,7 @@ from dflow.core.events import AttemptSucceeded
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.internals import hide_noise
 from task_runners.dask.payload import Payload, call_of, decode
+from task_runners.dask.places import Place, taken
 from task_runners.dask.station import station
 
 
@@ -37,14 +36,16 @@ def execute(data: bytes, *given: Any) -> Carried:
     key = payload.info.key
     link = here.link(key, payload.script_there)
     try:
-        outcome, value = body.run(
-            payload.info,
-            lambda: _load(payload, given),
-            link,
-            worker=worker.address,
-            must_travel=True,
-            slot=slots(),
-        )
+        with taken() as place:
+            outcome, value = body.run(
+                payload.info,
+                lambda: _load(payload, given),
+                link,
+                worker=worker.address,
+                must_travel=True,
+                slot=place.slot,
+                adopted=place.adopted,
+            )
         link.finish(outcome)
     finally:
         here.unlink(key)
@@ -67,35 +68,9 @@ def beside(data: bytes) -> bytes:
     return data
 
 
-def slots() -> Callable[[], AbstractContextManager[None]]:
-    """Return what gives the thread of the present task back to its worker, and gets one again.
-
-    Only the task's own thread has one to give, and only once at a time; elsewhere it does nothing.
-    """
-    owner = threading.get_ident()
-    away = False
-
-    @contextmanager
-    def slot() -> Iterator[None]:
-        nonlocal away
-        if away or threading.get_ident() != owner:
-            yield
-            return
-        secede()
-        away = True
-        try:
-            yield
-        finally:
-            away = False
-            rejoin()
-
-    return slot
-
-
 # In the driver's own process ------------------------------------------------------------------------
 
-Slot = Callable[[], AbstractContextManager[None]]
-Job = Callable[[Slot, tuple[Any, ...]], Carried]
+Job = Callable[[Place, tuple[Any, ...]], Carried]
 _jobs: dict[int, Job] = {}
 
 
@@ -115,4 +90,5 @@ def execute_here(ticket: int, *given: Any) -> Carried:
     job = _jobs.get(ticket)
     if job is None:
         raise TakenBack
-    return job(slots(), given)
+    with taken() as place:
+        return job(place, given)

@@ -1,7 +1,8 @@
 """What we use of distributed that is not public, each with the reason. Nothing else may.
 
 Each piece does without: when distributed no longer has what it relies on, a message is less exact or a topic
-is kept a little longer, or, for `pull`, the error names what is missing.
+is kept a little longer, or, for `pull`, the error names what is missing. The places of tasks on their workers
+are in `places`.
 """
 
 # distributed has types in places only.

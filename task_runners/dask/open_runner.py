@@ -90,7 +90,7 @@ class OpenDask:
         for work in works:
             self._draft(draft, work, connection)
         if draft.entries:
-            futures = connection.submit(draft, min(entry.depth for entry in draft.entries))
+            futures = connection.submit(draft)
             self._courier.submitted(futures, draft)
 
     def _draft(self, draft: Draft, work: Work, connection: Connection) -> None:
@@ -105,6 +105,8 @@ class OpenDask:
             depth=max((up.depth + 1 for up in ups), default=0),
             upstreams=ups,
             dask_key=dask_key(work, connection.run, ticket),
+            name=work.info.task_run_name,
+            placement=work.placement,
         )
         self._book.enter(entry)
         lost = [up for up in ups if up.dead and up.copy is None]

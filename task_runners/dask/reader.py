@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from distributed.scheduler import KilledWorker
 from dflow.attempts.link import Letter
 from task_runners.dask.book import Book, Entry
 from task_runners.dask.carried import BodyFailed, TakenBack
+from task_runners.dask.placements import described
+
+_log = logging.getLogger("dflow.runners")
 
 
 class Reader:
@@ -75,6 +79,18 @@ class Reader:
     def died(self, worker: str, how: str) -> None:
         """A worker process has ended."""
         self._book.death(worker, how)
+
+    def nowhere(self, ticket: int, cluster: str) -> None:
+        """No worker of the cluster can take a dispatch now."""
+        entry = self._book.numbered(ticket)
+        if entry is not None and not entry.ended:
+            _log.warning(
+                "No worker can take task run '%s' now: it needs %s. %s It waits for one that can, and so "
+                "does what else of its task needs the same.",
+                entry.name,
+                described(entry.placement),
+                cluster,
+            )
 
     def removed(self, worker: str, keys: Sequence[Any], expected: bool) -> None:
         """The scheduler has lost a worker that had these keys to work on."""

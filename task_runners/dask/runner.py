@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ class OwnCluster:
     processes: bool = True
     memory_limit: str | int | float | None = None
     dashboard: bool = False
+    resources: Any = ()
+    """What each worker has: names with amounts, kept as pairs."""
 
     def __post_init__(self) -> None:
         for name in ("n_workers", "threads_per_worker"):
@@ -33,6 +36,7 @@ class OwnCluster:
         for name in ("processes", "dashboard"):
             if type(getattr(self, name)) is not bool:
                 raise DefinitionError(f"cluster_kwargs: {name} is True or False.")
+        object.__setattr__(self, "resources", _pairs(self.resources))
         if self.memory_limit is not None and type(self.memory_limit) not in (str, int, float):
             raise DefinitionError(
                 f"cluster_kwargs: memory_limit={self.memory_limit!r} is not a size: "
@@ -52,7 +56,8 @@ class DaskTaskRunner:
     `address` is that of a scheduler that runs already. Without one a cluster of worker processes is started
     on this machine when a flow first submits something, and shared by equal runners. `cluster_kwargs` says
     how it is to be: `n_workers`, `threads_per_worker`, `processes` (False: threads of this process),
-    `memory_limit` per worker, `dashboard` (needs bokeh).
+    `memory_limit` per worker, `dashboard` (needs bokeh), `resources` that each worker has, such as
+    ``{"GPU": 1}``.
 
     Example:
         >>> DaskTaskRunner(cluster_kwargs={"n_workers": 2}).describe()["n_workers"]
@@ -100,6 +105,7 @@ class DaskTaskRunner:
             "processes": self.own.processes,
             "memory_limit": self.own.memory_limit,
             "dashboard": self.own.dashboard,
+            "resources": dict(self.own.resources),
         }
 
 
@@ -112,3 +118,17 @@ def _own(given: dict[str, Any]) -> OwnCluster:
             f"Known are: {', '.join(known)}."
         )
     return OwnCluster(**given)
+
+
+def _pairs(given: Any) -> tuple[tuple[str, float], ...]:
+    """Return resources as sorted pairs, which can be compared and hashed."""
+    try:
+        amounts = {name: float(amount) for name, amount in dict(given or ()).items()}
+    except (TypeError, ValueError):
+        amounts = {"": 0.0}
+    if not all(isinstance(name, str) and name and 0 < n < math.inf for name, n in amounts.items()):
+        raise DefinitionError(
+            f"cluster_kwargs: resources={given!r} are not names with amounts: "
+            "give something like {'GPU': 1}."
+        )
+    return tuple(sorted(amounts.items()))

@@ -83,6 +83,7 @@ def worker(own: OwnCluster) -> dict[str, Any]:
     """Return the options of a worker."""
     workers, threads = size(own)
     options = {**_common(own), "nthreads": threads, "dashboard": False}
+    options["resources"] = dict(own.resources)
     if not own.processes:
         # Values are never spilled: that would make copies of them, and some cannot be copied.
         return {**options, "memory_limit": 0}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +15,24 @@ class Pair(NamedTuple):
 
     left: Any
     right: Any
+
+
+class Named(Pair):
+    """A named tuple of a class of its own."""
+
+
+class Numbered(tuple[Any, ...]):
+    """A tuple that is made from something else than its items, and has something of its own."""
+
+    label = ""
+
+    def __new__(cls, first: Any, *others: Any) -> Numbered:
+        """Make it from its items, one by one."""
+        return super().__new__(cls, (first, *others))
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Return what a copy is made from."""
+        return tuple(self)
 
 
 class Bag(list[Any]):
@@ -77,6 +95,20 @@ class Model(pydantic.BaseModel):
     note: str = ""
 
 
+class Guarded(pydantic.BaseModel):
+    """A model that keeps something to itself."""
+
+    name: str = "guarded"
+    _secret: Any = pydantic.PrivateAttr(None)
+
+    @classmethod
+    def of(cls, secret: Any) -> Guarded:
+        """Make one with a secret."""
+        made = cls()
+        made._secret = secret
+        return made
+
+
 class Rows(pydantic.RootModel[list[Any]]):
     """A model that is iterated over as its rows, as pydantic's manual recommends."""
 
@@ -95,6 +127,9 @@ def containers(item: Any) -> dict[str, Any]:
         "list": [1, item],
         "tuple": (item, 2),
         "named tuple": Pair(item, 2),
+        "named tuple of a class": Named(item, 2),
+        "tuple of a class": Numbered(item, 2),
+        "deque": deque([1, item], maxlen=3),
         "set": {item, 5},
         "frozenset": frozenset({item, 5}),
         "dict value": {"a": item, "b": 1},
@@ -111,6 +146,8 @@ def containers(item: Any) -> dict[str, Any]:
         "checked dataclass": CheckedBox(item, "sesame"),
         "model": Model(content=item, note="x"),
         "model with more": Model.model_validate({"content": 0, "more": item}),
+        "model in a model": Model(content=Model(content=[item])),
+        "model with a secret": Guarded.of(item),
         "root model": Rows([item]),
         "deep": {"a": [({"b": Box([item])},)]},
     }

@@ -56,7 +56,7 @@ class Play:
     def make(self, number: int) -> ev.TaskCreated:
         """Return a new task run with upstreams among those that were asked for before."""
         candidates = self.luck.sample(self.asked, min(len(self.asked), self.luck.randint(0, 3)))
-        needs = (Need.DATA, Need.DATA, Need.WAIT)
+        needs = (Need.DATA, Need.DATA, Need.WAIT, Need.ALLOW)
         return ev.TaskCreated(
             at=self.now,
             task_run_id=f"t{number}",
@@ -79,6 +79,24 @@ class Play:
         if event not in self.asked:
             self.asked.append(event)
         self.ledger.ask(replace(event, at=self.now), claim, handles)
+        self.act()
+
+    def ask_map(self, items: list[ev.TaskCreated], limit: int | None) -> None:
+        """Ask for task runs together, at most `limit` of them out at once."""
+        claim = Claim(
+            1, follows=self.follows, shares_memory=self.shares_memory, max_in_flight=limit
+        )
+        self.asked += [item for item in items if item not in self.asked]
+        self.handles.update(item.task_run_id for item in items)
+        event = ev.MapCreated(
+            at=self.now,
+            flow_run_id=FLOW,
+            parent_id=FLOW,
+            task_name="m",
+            items=tuple(ev.MapItem(i.task_run_id, i.name, i.upstreams) for i in items),
+            policy=items[0].policy,
+        )
+        self.ledger.ask(event, claim, handles=True)
         self.act()
 
     def drop(self, task_run_id: str) -> None:
@@ -147,7 +165,9 @@ class Play:
         """Tell whether a dispatch has what it needs; None if it never will."""
         for upstream in self.runs[key[0]].upstreams:
             source = self.runs[upstream.task_run_id]
-            if upstream.need is Need.WAIT:
+            if upstream.need is Need.ALLOW:
+                assert source.stage.final, f"{key} did not wait for the end of {source.id}"
+            elif upstream.need is Need.WAIT:
                 assert source.stage is Stage.COMPLETED, f"{key} did not wait for {source.id}"
             elif source.stage is not Stage.COMPLETED:
                 return False if source.stage in (Stage.DISPATCHED, Stage.RUNNING) else None

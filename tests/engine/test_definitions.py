@@ -12,6 +12,7 @@ import pytest
 from dflow import Flow, Task, exponential_backoff, flow, task
 from dflow.core.records import Policy
 from dflow.errors import DefinitionError
+from dflow.messages import Placement
 from tests.engine.world import World
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -37,6 +38,10 @@ WRONG: list[tuple[str, Any]] = [
 OF_TASKS: list[tuple[str, Any]] = [
     ("tags", "abc"), ("tags", 5), ("tags", ["a", 1]), ("max_worker_losses", -1),
     ("max_worker_losses", None.__class__), ("retry_jitter_factor", 2), ("retry_jitter_factor", "x"),
+    ("resources", "GPU"), ("resources", {"": 1}), ("resources", {1: 1}), ("resources", {"GPU": 0}),
+    ("resources", {"GPU": float("inf")}), ("resources", {"GPU": True}), ("resources", {"GPU": "1"}),
+    ("priority", 1.5), ("priority", True), ("priority", "high"), ("priority", 1_000_001),
+    ("workers", []), ("workers", ""), ("workers", 5), ("workers", ["a", 5]), ("workers", {"a": 1}),
 ]  # fmt: skip
 
 
@@ -53,11 +58,85 @@ def test_a_wrong_option_is_named(decorator: Any, argument: str, value: Any) -> N
             define()
 
 
+def test_placements_are_kept_and_cleared() -> None:
+    """What a task says of places goes with its runs; ``with_options`` keeps it, changes it and clears it."""
+    names = iter(["b", "a", "b"])
+    made = task(resources={"GPU": 1, "CPU": 0.5}, priority=-1, workers=names)(body)
+    placement = made._call_options().placement
+    assert placement == Placement(
+        resources=(("CPU", 0.5), ("GPU", 1.0)), priority=-1, workers=("b", "a")
+    )
+    assert made.with_options(retries=1)._call_options().placement == placement
+    changed = made.with_options(workers="c", resources=None, priority=None)
+    assert changed._call_options().placement == Placement(workers=("c",))
+
+
 @pytest.mark.parametrize(("argument", "value"), OF_TASKS)
 def test_a_wrong_option_of_a_task_is_named(argument: str, value: Any) -> None:
     """So it is for what only tasks have."""
     with pytest.raises(DefinitionError, match=f"{argument}="):
         task(**{argument: value})(body)
+
+
+def two(run: Any, state: Any) -> None:
+    """Take too little."""
+
+
+def four(owner: Any, run: Any, state: Any, more: Any) -> None:
+    """Take too much."""
+
+
+def yields(*told: Any) -> Iterator[Any]:
+    """Be a generator, which does nothing when it is called."""
+    yield from told
+
+
+NO_HOOKS: list[tuple[Any, str]] = [
+    (5, "not 5"), ("name", "not"), ([body, "x"], "not"), ([None], "not None"), (two, "'two' takes"),
+    (four, r"'four' takes \(owner"), (yields, "'yields' is a generator"), ([print, two], "'two'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("decorator", BOTH)
+@pytest.mark.parametrize("argument", ["on_running", "on_completion", "on_failure"])
+@pytest.mark.parametrize(("value", "said"), NO_HOOKS)
+def test_a_wrong_hook_is_named(decorator: Any, argument: str, value: Any, said: str) -> None:
+    """What cannot be called, with three arguments, is refused in options and by decorators."""
+    made, kind = decorator(body), decorator.__name__
+    wanted = rf"{kind} 'body': {argument}= .*\({kind}, {kind}_run, state\).*"
+    for define in (
+        lambda: decorator(**{argument: value})(body),
+        lambda: made.with_options(**{argument: value}),
+    ):
+        with pytest.raises(DefinitionError, match=wanted):
+            define()
+    with pytest.raises(DefinitionError, match=wanted):
+        getattr(made, argument)(value)
+    assert made.callbacks is None
+    if not isinstance(value, str | list):
+        with pytest.raises(DefinitionError, match=said):
+            getattr(made, argument)(value)
+
+
+@pytest.mark.parametrize("argument", ["on_cancellation", "on_crashed"])
+def test_hooks_of_flows_are_not_those_of_tasks(argument: str) -> None:
+    """A flow may have them, a task says that it does not know them."""
+    assert flow(body).with_options(**{argument: print}).callbacks is not None
+    with pytest.raises(DefinitionError, match=f"no option '{argument}'"):
+        task(body).with_options(**{argument: print})
+
+
+@pytest.mark.parametrize("value", [5, "name", two, four, yields, [four]])
+def test_a_wrong_condition_is_named(value: Any) -> None:
+    """It is one function of three arguments."""
+    with pytest.raises(DefinitionError, match="retry_condition_fn="):
+        task(retry_condition_fn=value)(body)
+
+
+def test_hooks_that_do_not_tell_what_they_take_are_taken() -> None:
+    """Some built-in functions have no signature; whether they fit is seen when they are called."""
+    hooks: list[Any] = [max, print, lambda *_: None, lambda a, b, c=1, d=2: None]
+    assert task(on_completion=hooks)(body)._options.on_completion == tuple(hooks)
 
 
 def test_a_wrong_name_of_runs_is_named() -> None:
@@ -146,6 +225,10 @@ FULL: dict[str, Any] = {
     "tags": ["t"],
     "log_prints": True,
     "max_worker_losses": 1,
+    "on_running": print,
+    "on_completion": [print],
+    "on_failure": [print, print],
+    "retry_condition_fn": print,
 }
 
 
@@ -168,6 +251,7 @@ def test_with_options_clears_with_none() -> None:
     assert (cleared.name, cleared.tags, cleared.version) == (plain.name, plain.tags, plain.version)
     assert (cleared.description, cleared._policy) == (plain.description, plain._policy)
     assert cleared._options == plain._options
+    assert cleared.callbacks is plain.callbacks is None
 
 
 def test_tags_from_a_generator_are_kept() -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from dflow.core import events as ev
 from dflow.core import invariants
-from dflow.core.records import FlowStage, Held, Need, Stage, Upstream
+from dflow.core.records import Cause, FlowStage, Held, Need, Stage, Upstream
 from dflow.core.replay import Table
 from dflow.engine.ledger import Claim, Ledger
-from tests.engine.playing import FLOW, Play
+from tests.engine.playing import ERROR, FLOW, Play
 
 plays = st.builds(
     Play, st.builds(random.Random, st.integers(0, 2**32)), st.booleans(), st.booleans()
@@ -275,3 +275,30 @@ def test_a_map_of_old_and_new_makes_only_the_new() -> None:
     assert [[item.name for item in event.items] for event in made] == [["a", "b"], ["c"]]
     assert [run.generation for run in play.runs.values()] == [1, 1, 1]
     assert set(play.out) == {("b", 1), ("c", 1)}
+
+
+def test_what_is_doomed_does_not_go_because_of_what_is_freed() -> None:
+    """A failure that lets one upstream go, and takes the other with it, takes their consumer too."""
+    play = quiet(follows=True)
+    play.ask(task("x"))
+    play.ask(task("doomed", Upstream("x")))
+    play.ask(task("freed", Upstream("x", Need.ALLOW)))
+    play.ask(task("both", Upstream("doomed"), Upstream("freed")))
+    play.report(("x", 1), ev.AttemptRaised, started_at=1.0, seconds=0.0, error=ERROR)
+    assert play.runs["both"].state_name == "UpstreamFailed"
+    assert play.runs["both"].dispatch == 0
+    assert ("freed", 1) in play.out
+    assert_sound(play)
+
+
+def test_what_may_fail_is_waited_for() -> None:
+    """``allow_failure`` waits for the end, also at a runner that follows, and does not mind a lost value."""
+    play = quiet(follows=True)
+    play.ask(task("a"))
+    play.ask(task("b", Upstream("a", Need.ALLOW)))
+    assert list(play.out) == [("a", 1)]
+    succeed(play, "a")
+    assert list(play.out) == [("b", 1)]
+    play.report(("a", 1), ev.ResultLost)
+    play.report(("b", 1), ev.DispatchVoided, cause=Cause.UPSTREAM)
+    assert list(play.out) == [("b", 2)]

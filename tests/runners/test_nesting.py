@@ -12,6 +12,7 @@ import pytest
 from dflow.core.events import AttemptSucceeded, TaskCreated
 from dflow.messages import AttemptInfo, ChildrenCreated, Down, Key, Settled, Up, Work
 from task_runners import DaskTaskRunner, ThreadPoolTaskRunner
+from task_runners.dask import places
 from tests.runners import bodies
 from tests.runners.conftest import ONE_PROCESS
 from tests.runners.hosts import FakeHost, HostLink, work
@@ -88,9 +89,8 @@ class Driver(FakeHost):
         self.opened.tell(parent, settled)
 
 
-@pytest.mark.parametrize("kind", list(ONE_SLOT))
-def test_waiting_never_deadlocks(kind: str) -> None:
-    """Fifty task runs that wait for one another all come to their end on a single slot."""
+def descend(kind: str) -> None:
+    """Let fifty task runs wait for one another."""
     driver = Driver()
     driver.opened = ONE_SLOT[kind].open(driver)
     one = work(driver.opened, bodies.descend, DEPTH)
@@ -100,3 +100,15 @@ def test_waiting_never_deadlocks(kind: str) -> None:
     driver.opened.close()
     if ONE_SLOT[kind] is not ONE_PROCESS:
         ONE_SLOT[kind].shutdown()
+
+
+@pytest.mark.parametrize("kind", list(ONE_SLOT))
+def test_waiting_never_deadlocks(kind: str) -> None:
+    """Fifty task runs that wait for one another all come to their end on a single slot."""
+    descend(kind)
+
+
+def test_waiting_without_what_is_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where distributed has changed, the thread of a task still gives its own slot back."""
+    monkeypatch.setattr(places, "can_stand_in", lambda: False)
+    descend("dask-in-process")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dflow.attempts.link import FLUSH, Mailbox, Sender, WorkerLink, open_batch
+from dflow.attempts.slots import Slot
 from dflow.core.events import (
     AttemptRaised,
     AttemptStarted,
@@ -45,7 +46,15 @@ def test_equal_runners_are_one() -> None:
     assert hash(DaskTaskRunner()) == hash(DaskTaskRunner(cluster_kwargs={}))
     assert in_process() == in_process() != DaskTaskRunner()
     assert DaskTaskRunner(address="tcp://a:1") != DaskTaskRunner(address="tcp://a:2")
-    for runner in (DaskTaskRunner(), in_process(), ThreadPoolTaskRunner(2), InlineTaskRunner()):
+    gpus = [DaskTaskRunner(cluster_kwargs={"resources": {"GPU": n}}) for n in (1, 1.0, 2)]
+    assert gpus[0] == gpus[1] != gpus[2]
+    for runner in (
+        DaskTaskRunner(),
+        gpus[0],
+        in_process(),
+        ThreadPoolTaskRunner(2),
+        InlineTaskRunner(),
+    ):
         assert pickle.loads(pickle.dumps(runner)) == runner
 
 
@@ -58,6 +67,8 @@ def test_equal_runners_are_one() -> None:
         (lambda: DaskTaskRunner(cluster_kwargs={"n_workers": 0}), "n_workers"),
         (lambda: DaskTaskRunner(cluster_kwargs={"processes": 1}), "processes"),
         (lambda: DaskTaskRunner(cluster_kwargs={"memory_limit": []}), "memory_limit"),
+        (lambda: DaskTaskRunner(cluster_kwargs={"resources": {"GPU": 0}}), "resources"),
+        (lambda: DaskTaskRunner(cluster_kwargs={"resources": "GPU"}), "resources"),
         (lambda: DaskTaskRunner(""), "address"),
         (lambda: DaskTaskRunner("tcp://a:1", {"n_workers": 1}), "address and cluster_kwargs"),
         (
@@ -76,6 +87,8 @@ def test_descriptions_can_be_recorded() -> None:
     """A description is plain data."""
     assert ThreadPoolTaskRunner(3).describe() == {"kind": "threads", "max_workers": 3}
     assert in_process().describe()["processes"] is False
+    gpus = DaskTaskRunner(cluster_kwargs={"resources": {"GPU": 2}})
+    assert gpus.describe()["resources"] == {"GPU": 2.0}
     assert DaskTaskRunner("tcp://a:1").describe() == {"kind": "dask", "address": "tcp://a:1"}
 
 
@@ -424,7 +437,7 @@ def test_a_pool_keeps_its_bound() -> None:
     lock = threading.Lock()
     running, most, done = 0, 0, threading.Semaphore(0)
 
-    def job() -> None:
+    def job(slot: Slot) -> None:
         nonlocal running, most
         for _ in range(3):
             with lock:
@@ -433,7 +446,7 @@ def test_a_pool_keeps_its_bound() -> None:
             threading.Event().wait(0.001)
             with lock:
                 running -= 1
-            with pool.slot():
+            with slot():
                 threading.Event().wait(0.001)
         done.release()
 

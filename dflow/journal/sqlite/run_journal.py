@@ -104,8 +104,10 @@ def _write_events(db: sqlite3.Connection, batch: Batch, last: int) -> None:
     db.executemany(SQL["insert_event"], rows)
     dropped = [(owner,) for owner, value in values.items() if value is None]
     saved = [value_row(owner, value) for owner, value in values.items() if value is not None]
-    db.executemany(SQL["drop_value"], dropped)
-    db.executemany(SQL["save_value"], saved)
+    if dropped:
+        db.executemany(SQL["drop_value"], dropped)
+    if saved:
+        db.executemany(SQL["save_value"], saved)
 
 
 def _write_task_runs(db: sqlite3.Connection, batch: Batch) -> None:

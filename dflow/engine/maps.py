@@ -1,0 +1,300 @@
+"""Maps: one task run for each item of lists, which may be lists that do not exist yet.
+
+What is mapped over the future of a list is expanded once that is final: by a thread that begins then, in
+the context of the call. Its task runs are named by the call of the map and by their inputs, never by when
+that was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from dflow.attempts.calls import Call, swap
+from dflow.attempts.context import current
+from dflow.attempts.logs import get_run_logger
+from dflow.core.records import Upstream
+from dflow.engine.annotations import Annotation
+from dflow.engine.calls import Prepared, called, referred, referred_call, waits
+from dflow.engine.future_lists import Expansion, TaskFutureList
+from dflow.engine.futures import TaskFuture
+from dflow.engine.map_arguments import Argument, Items, Later, Same, argument_of
+from dflow.engine.scope import Scope
+from dflow.engine.waiting import bell
+from dflow.errors import CancelledError, InternalError, ParameterError
+from dflow.messages import Ref
+from dflow.results.fingerprints import NoFingerprint, fingerprint
+
+R = TypeVar("R")
+Ask = Callable[[Sequence[Prepared], tuple[Upstream, ...], bool], list[TaskFuture[R]]]
+"""Asks for the task runs of a map: the calls, the upstreams of all, whether they are named apart."""
+
+_log = logging.getLogger("dflow.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class _Map(Generic[R]):
+    """A map that was called, and how its task runs are asked for. `key` names one that is expanded later."""
+
+    scope: Scope
+    function: Callable[..., Any]
+    args: tuple[Argument, ...]
+    kwargs: Mapping[str, Argument]
+    wait_for: Any
+    ask: Ask[R]
+    key: str = ""
+
+    def arguments(self) -> dict[int | str, Argument]:
+        """Return all arguments, by name or by position."""
+        found: dict[int | str, Argument] = dict(enumerate(self.args))
+        found.update(self.kwargs)
+        return found
+
+    def now(self) -> _Map[R]:
+        """Return the map with lists in the place of their futures. Raises what made those fail."""
+        args = tuple(_now(argument) for argument in self.args)
+        return replace(self, args=args, kwargs={n: _now(a) for n, a in self.kwargs.items()})
+
+    def kept(self) -> _Map[R]:
+        """Return the map with its lists as they are now, whatever is done with them later."""
+        args = tuple(_kept(argument) for argument in self.args)
+        return replace(self, args=args, kwargs={n: _kept(a) for n, a in self.kwargs.items()})
+
+    def problems(self) -> list[BaseException]:
+        """Return the failures of what was to be a list, and was allowed to fail."""
+        arguments = self.arguments().values()
+        return [a.problem for a in arguments if isinstance(a, Same) and a.problem is not None]
+
+    def made(self) -> list[TaskFuture[R]]:
+        """Ask for the task runs, one for each item."""
+        prepared, common = self._prepared()
+        return self.ask(prepared, (*common, *waits(self.scope, self.wait_for)), bool(self.key))
+
+    def length(self) -> int:
+        """Return how many items there are. Raises `ParameterError` if that is not to be told."""
+        arguments = self.arguments()
+        lengths = {n: len(a.items) for n, a in arguments.items() if isinstance(a, Items)}
+        if len(set(lengths.values())) > 1:
+            shown = ", ".join(f"'{name}' has {length}" for name, length in lengths.items())
+            raise ParameterError(
+                f"'{called(self.function)}.map' got lists of different lengths: {shown}. "
+                "Wrap what is the same for every item in unmapped(...)."
+            )
+        if lengths:
+            return next(iter(lengths.values()))
+        for problem in self.problems():
+            raise problem
+        raise ParameterError(
+            f"'{called(self.function)}.map' got nothing to map over: give at least one argument "
+            "that is a list or another iterable, or use .submit()."
+        )
+
+    def _prepared(self) -> tuple[list[Prepared], tuple[Upstream, ...]]:
+        """Return a call for each item, and the upstreams that all of them have."""
+        count = self.length()
+        same = {name: a.value for name, a in self.kwargs.items() if isinstance(a, Same)}
+        mapped = {name: a for name, a in self.kwargs.items() if isinstance(a, Items)}
+        shared = referred(self.scope, same)
+        shared_key = _key(shared.sent)
+        prepared = []
+        for index in range(count):
+            args = tuple(_at(argument, index) for argument in self.args)
+            kwargs = {name: argument.at(index) for name, argument in mapped.items()}
+            own = referred_call(self.scope, args, kwargs)
+            has_refs = own.has_refs or shared.has_refs
+            sent_args, sent_kwargs = own.sent
+            call = Call(self.function, sent_args, sent_kwargs, shared.sent, has_refs)
+            inputs = self._inputs((shared_key, *own.sent), index)
+            prepared.append(Prepared(call, own.upstreams, inputs))
+        return prepared, shared.upstreams
+
+    def _inputs(self, inputs: tuple[Any, ...], index: int) -> Any:
+        """Return what the identity of an item is made from; in a map that has a name it needs no other."""
+        if not self.key:
+            return inputs
+        try:
+            return self.key, fingerprint(inputs)
+        except NoFingerprint:
+            return self.key, inputs[0] if isinstance(inputs[0], bytes) else None, index
+
+
+def _now(argument: Argument) -> Argument:
+    return argument.now() if isinstance(argument, Later) else argument
+
+
+def _kept(argument: Argument) -> Argument:
+    return (
+        replace(argument, items=list(argument.items)) if isinstance(argument, Items) else argument
+    )
+
+
+def _at(argument: Argument, index: int) -> Any:
+    match argument:
+        case Items():
+            return argument.at(index)
+        case Same():
+            return argument.value
+    raise InternalError("A map was made before all it goes over was there.")
+
+
+def _key(shared: Mapping[str, Any]) -> Any:
+    """Return what stands for the shared arguments in the identity of each item; made only once."""
+    try:
+        return fingerprint(shared)
+    except NoFingerprint:
+        return object()
+
+
+def start(
+    scope: Scope,
+    function: Callable[..., Any],
+    name: str,
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]],
+    wait_for: Any,
+    ask: Ask[R],
+) -> TaskFutureList[R]:
+    """Map `function`, the task `name`, over its arguments, now or once they are there.
+
+    Raises `ParameterError` when nothing is mapped or the lengths differ; of what is still to come the list
+    that is returned raises it.
+    """
+    args, kwargs = arguments
+    here = _Map(
+        scope,
+        function,
+        tuple(argument_of(value) for value in args),
+        {key: argument_of(value) for key, value in kwargs.items()},
+        wait_for,
+        ask,
+    )
+    awaited = _awaited(here)
+    if not awaited:
+        return TaskFutureList(here.made())
+    key, _ = scope.identify(f"{name}.map", [_known_by(scope, source) for source in awaited])
+    expansion: Expansion[R] = Expansion(key)
+    _Expanding(replace(here, key=key).kept(), expansion, awaited).begin()
+    return TaskFutureList.of(expansion)
+
+
+# Maps over what is still to come ----------------------------------------------------------------------
+
+_Source = TaskFuture[Any] | TaskFutureList[Any]
+
+
+def _awaited(here: _Map[Any]) -> list[_Source]:
+    """Return what has to be final before a map can be expanded."""
+    awaited: list[_Source] = []
+
+    def note(found: TaskFutureList[Any]) -> None:
+        if not found.expansion.over:
+            awaited.append(found)
+
+    for argument in here.arguments().values():
+        if isinstance(argument, Later):
+            awaited.append(argument.source)
+        elif isinstance(argument, Same):
+            inner = argument.value
+            while isinstance(inner, Annotation):
+                inner = inner.value
+            if isinstance(inner, TaskFutureList):
+                note(inner)
+    if here.wait_for is not None:
+        swap([here.wait_for], note, TaskFutureList)
+    return awaited
+
+
+def _known_by(scope: Scope, source: _Source) -> Any:
+    """Return what names the source of a list in every pass; for one of another session nothing does."""
+    if isinstance(source, TaskFutureList):
+        return source.expansion.key
+    return Ref(source.task_run_id) if scope.owns(source.scope) else None
+
+
+class _Expanding(Generic[R]):
+    """Expands one map when all that it waits for is final."""
+
+    def __init__(self, called: _Map[R], expansion: Expansion[R], awaited: list[_Source]) -> None:
+        self._called = called
+        self._expansion = expansion
+        self._awaited = awaited
+        self._lock = threading.Lock()
+        self._left = len(awaited)
+        self._run = current()
+        self._context = copy_context()
+
+    def begin(self) -> None:
+        """Expand the map now if that is possible, else as soon as it is."""
+        if all(_is_final(source) for source in self._awaited):
+            self._expand()
+            return
+        if self._run is not None:
+            self._run.at_end.append(self._expansion_is_over)
+        for source in self._awaited:
+            if isinstance(source, TaskFutureList):
+                source.expansion.when_over(self._one_less)
+            else:
+                source.scope.when_final(source.task_run_id, self._one_less)
+
+    async def _expansion_is_over(self, failed: bool) -> None:
+        """Wait for the expansion, for the body that asked for it; one that has failed needs it no more."""
+        if self._run is None:
+            return
+        if failed:
+            self._run.notes["raised"] = True
+            return
+        over = bell(native=self._run.notes.get("native", False))
+        self._expansion.when_over(over.ring)
+        await over.rung()
+
+    def _one_less(self) -> None:
+        """Note that something is final; called in threads that must not be held up."""
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        thread = threading.Thread(
+            target=self._context.run, args=(self._expand,), name="dflow-map", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # the interpreter is about to end
+            self._expansion.end([], error)
+
+    def _expand(self) -> None:
+        """Ask for the task runs, or note why there will be none."""
+        try:
+            ready = self._ready()
+        except Exception as error:  # a task run that failed tells of it itself
+            self._expansion.end([], error)
+            return
+        try:
+            futures = ready.made()
+        except BaseException as error:
+            self._expansion.end([], error)
+            if not isinstance(error, Exception):
+                raise
+            if error not in ready.problems():
+                self._say(error)
+        else:
+            self._expansion.end(futures)
+
+    def _ready(self) -> _Map[R]:
+        if self._run is not None and self._run.notes.get("raised"):
+            raise CancelledError(
+                "It was not mapped over any more: the body that asked for it has failed."
+            )
+        return self._called.now()
+
+    def _say(self, error: Exception) -> None:
+        """Tell of a failure that is nobody else's, and that perhaps nobody asks for."""
+        if not isinstance(error, CancelledError):
+            say = _log if self._run is None else get_run_logger()
+            say.error("A map of '%s' could not be made: %s", called(self._called.function), error)
+
+
+def _is_final(source: _Source) -> bool:
+    return source.expansion.over if isinstance(source, TaskFutureList) else source.done()
