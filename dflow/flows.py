@@ -189,6 +189,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
             tags=around(),
             log_prints=bool(self._options.log_prints),
             log_level=process.LEVELS[here.settings.log_level],
+            extra_loggers=here.settings.extra_loggers,
             checkpoints=str(here.settings.home / "checkpoints" / run_id),
         )
 

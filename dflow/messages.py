@@ -39,6 +39,7 @@ class AttemptInfo:
     tags: tuple[str, ...] = ()
     log_prints: bool = False
     log_level: int = 20
+    extra_loggers: tuple[str, ...] = ()
     small: int = 16_384
     confirm_start: bool = False
     timeout: float | None = None
@@ -114,7 +115,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One line that a run said. `level` is that of the logging module (10 … 50)."""
+    """One line that a run said. `level` is that of the logging module (10 … 50).
+
+    `shown` says that people have seen it in the driver's log already; it is not recorded.
+    """
 
     at: float
     flow_run_id: str
@@ -125,6 +129,14 @@ class LogEntry:
     message: str
     worker: str = ""
     number: int = 0
+    shown: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """One line that a body on a worker printed, for the driver to print."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +205,7 @@ class FlowAsked:
     arguments: tuple[Any, ...]
 
 
-Up = CancelAsked | ChildrenCreated | Event | FlowAsked | HandleDropped | LogEntry
+Up = CancelAsked | ChildrenCreated | Event | FlowAsked | HandleDropped | LogEntry | Printed
 
 
 # Down ----------------------------------------------------------------------------------------------

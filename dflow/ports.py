@@ -219,6 +219,10 @@ class Link(Protocol):
     def address(self) -> Key:
         """The dispatch to which messages come down this link."""
 
+    @property
+    def far(self) -> bool:
+        """Whether the driver is in another process."""
+
     def send(self, message: Up) -> None:
         """Send a message up. Does not block; messages arrive in order, each once."""
 

@@ -5,14 +5,24 @@ A setting ``x`` is read from ``DFLOW_X``. `origins` tells where each value comes
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dflow.errors import SettingsError
+
+
+def _names(value: Any) -> Any:
+    """Return the names in a text: a list in JSON, or names with commas between them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 class Settings(BaseSettings):
@@ -29,6 +39,10 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="the lowest level of log lines that are recorded and shown"
+    )
+    extra_loggers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        default=(),
+        description="other loggers whose lines inside of a run are its log lines: names with commas",
     )
     task_runner: str = Field(
         default="dask-in-process",

@@ -83,4 +83,5 @@ def test_the_settings_are_listed_with_their_defaults() -> None:
     }
     assert set(rows) == set(defaults)
     for name, default in defaults.items():
-        assert rows[name] == (f"{default:g}" if isinstance(default, float) else str(default))
+        shown = f"{default:g}" if isinstance(default, float) else str(default or "none")
+        assert rows[name] == shown

@@ -13,8 +13,8 @@ from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
 from dflow.attempts.context import RunContext, entered
 from dflow.attempts.deadlines import DeadlinePassed
+from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
-from dflow.attempts.logs import prints_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
 from dflow.attempts.pickling import dumps_small
@@ -130,7 +130,7 @@ async def _execute(
     if call.named is not None:
         context = _renamed(context, names.made(*call.named, by_name(call.function, args, kwargs)))
     around = getattr(context.info, "around", ())
-    with entered(context), prints_of(context), tags(*around):
+    with entered(context), heard(context), tags(*around):
         try:
             value = await perform(call.function, args, kwargs, manner)
         except BaseException:

@@ -25,6 +25,7 @@ class FlowInfo:
     tags: tuple[str, ...] = ()
     log_prints: bool = False
     log_level: int = 20
+    extra_loggers: tuple[str, ...] = ()
     checkpoints: str = ""
 
 

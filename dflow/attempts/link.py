@@ -8,6 +8,7 @@ no cluster framework: it is given a function that carries a batch away.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import threading
 from collections import deque
@@ -16,9 +17,9 @@ from dataclasses import replace
 from typing import Any
 
 from dflow.attempts import clock
-from dflow.core.events import Outcome
-from dflow.errors import CancelledError
-from dflow.messages import ChildrenCreated, Down, Key, LogEntry, StartConfirmed, Up
+from dflow.core.events import AttemptSucceeded, Outcome
+from dflow.errors import CancelledError, JournalUnavailable
+from dflow.messages import ChildrenCreated, Down, Key, LogEntry, Printed, StartConfirmed, Up
 
 FLUSH = 0.02
 """Seconds that a message waits at most for others to travel with it."""
@@ -27,9 +28,12 @@ IDLE = 30.0
 MAX_BATCH = 250_000
 """How many bytes a batch of several messages may take."""
 MAX_LINES = 10_000
-"""How many log lines of one attempt are sent."""
+"""How many log lines of one attempt are sent, and how many lines that it printed."""
 MAX_CHARS = 5_000_000
-"""How many characters the log lines of one attempt may have together."""
+"""How many characters these may have together."""
+BOUND = f"an attempt may write {MAX_LINES} of {MAX_CHARS} characters together"
+LAST_WORDS = 10.0
+"""Seconds that a body that failed waits until all that it said before has left."""
 
 Letter = tuple[Key, Up]
 """A message, and the address of the link that it went into."""
@@ -57,6 +61,8 @@ class Sender:
         self._due = 0.0
         self._sent_at = 0.0
         self._number = 0
+        self._taken_in = 0
+        self._carried = 0
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -68,16 +74,25 @@ class Sender:
                 due = min(due, self._sent_at + FLUSH)
             self._due = min(self._due, due) if self._letters else due
             self._letters.append((address, message))
+            self._taken_in += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dflow-sender", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def flush(self, timeout: float) -> None:
+        """Wait until all that was sent before has been carried away, `timeout` seconds at most."""
+        with self._changed:
+            until = self._taken_in
+            self._due = clock.monotonic()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._carried >= until, timeout)
 
     def close(self) -> None:
         """Send what is left, and end the thread once that is done."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _run(self) -> None:
         while letters := self._next():
@@ -87,6 +102,9 @@ class Sender:
                     self._carry(self._number, data)
                 except Exception:
                     _log.exception("What attempts have reported could not be sent to their driver.")
+            with self._changed:
+                self._carried += len(letters)
+                self._changed.notify_all()
 
     def _next(self) -> list[Letter]:
         """Wait until letters are due, and take them; none when it is time to end."""
@@ -160,8 +178,30 @@ class Mailbox:
             self._changed.notify_all()
 
 
+class Allowance:
+    """How much more one attempt may say."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines = 0
+        self._chars = 0
+        self.dropped = 0
+
+    def admits(self, text: str) -> bool:
+        """Tell whether a line may be sent, and count it."""
+        with self._lock:
+            if self._lines >= MAX_LINES or self._chars + len(text) > MAX_CHARS:
+                self.dropped += 1
+                return False
+            self._lines += 1
+            self._chars += len(text)
+            return True
+
+
 class WorkerLink:
     """The link of one attempt on a worker."""
+
+    far = True
 
     def __init__(
         self,
@@ -176,10 +216,9 @@ class WorkerLink:
         self._mailbox = mailbox
         self._fetch = fetch
         self._pack = pack
-        self._lock = threading.Lock()
-        self._lines = 0
-        self._chars = 0
-        self._dropped = 0
+        self._pid = os.getpid()
+        self._logs = Allowance()
+        self._prints = Allowance()
         self._last_line: LogEntry | None = None
 
     @property
@@ -188,21 +227,20 @@ class WorkerLink:
         return self._address
 
     def send(self, message: Up) -> None:
-        """Send a message up. Log lines beyond what one attempt may say are counted instead."""
-        if isinstance(message, LogEntry) and not self._admits(message):
+        """Send a message up. Lines beyond what one attempt may say are counted instead."""
+        if os.getpid() != self._pid:
+            raise JournalUnavailable(
+                f"The attempt belongs to process {self._pid}, of which this one is a fork: "
+                "its driver does not hear this one."
+            )
+        if isinstance(message, LogEntry):
+            self._last_line = message
+            if not self._logs.admits(message.message):
+                return
+        if isinstance(message, Printed) and not self._prints.admits(message.text):
             return
         urgent = isinstance(message, Outcome | ChildrenCreated)
         self._sender.send(self._address, message, urgent=urgent)
-
-    def _admits(self, entry: LogEntry) -> bool:
-        with self._lock:
-            self._last_line = entry
-            if self._lines >= MAX_LINES or self._chars >= MAX_CHARS:
-                self._dropped += 1
-                return False
-            self._lines += 1
-            self._chars += len(entry.message)
-            return True
 
     def confirm_start(self) -> None:
         """Wait until the driver knows of the start. Raises `CancelledError` if it has gone away instead."""
@@ -230,12 +268,19 @@ class WorkerLink:
         """Do nothing: the driver is in another process."""
 
     def finish(self, outcome: Outcome) -> None:
-        """Send the outcome of the attempt, after saying how many log lines were dropped; end the link."""
-        with self._lock:
-            dropped, last = self._dropped, self._last_line
-        if dropped and last is not None:
-            text = f"{dropped} more lines were dropped: an attempt may write {MAX_LINES}."
+        """Send the outcome of the attempt, after saying how many lines were dropped; end the link.
+
+        A failure may be known to the driver on other ways: it waits here until all before it has left.
+        """
+        last, more = self._last_line, self._logs.dropped
+        if more and last is not None:
+            text = f"{more} more lines were dropped: {BOUND}."
             note = replace(last, at=outcome.at, level=logging.WARNING, message=text)
             self._sender.send(self._address, note)
+        if more := self._prints.dropped:
+            text = f"… {more} more printed lines were dropped: {BOUND}."
+            self._sender.send(self._address, Printed(text))
         self.send(outcome)
+        if not isinstance(outcome, AttemptSucceeded):
+            self._sender.flush(LAST_WORDS)
         self._mailbox.close()

@@ -1,18 +1,22 @@
-"""``log_prints``: what a body prints becomes log lines of its run.
+"""What a body prints: it becomes log lines of its run (``log_prints``), or goes to the driver's prints.
 
 While at least one such body runs in this process, ``sys.stdout`` is a stand-in that asks, for each
 write, which run the writing thread or coroutine works for; everybody else's prints go where they always
-went.
+went. In a worker process the stand-in stays, so that modules that keep ``sys.stdout`` keep the stand-in.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TextIO
+
+LONGEST = 1_000_000
+"""How many characters are kept at most until their line has ended."""
 
 _sink: ContextVar[Lines | None] = ContextVar("dflow_prints", default=None)
 
@@ -22,22 +26,39 @@ class Lines:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._rest = ""
-        self._lock = threading.Lock()
+        self._rest: list[str] = []
+        self._length = 0
+        self._lock = threading.RLock()  # a finalizer may print in the middle of a print
+        self._pid = os.getpid()
+
+    @property
+    def here(self) -> bool:
+        """Whether somebody hears what is said: in a fork of this process nobody does."""
+        return os.getpid() == self._pid
 
     def write(self, text: str) -> int:
         """Take some text."""
         with self._lock:  # threads of the body's own may print too
-            *lines, self._rest = (self._rest + text).split("\n")
+            self._rest.append(text)
+            self._length += len(text)
+            lines = self._taken() if "\n" in text or self._length > LONGEST else []
         for line in lines:
             self._say(line)
         return len(text)
 
+    def _taken(self) -> list[str]:
+        *lines, rest = "".join(self._rest).split("\n")
+        if len(rest) > LONGEST:
+            lines, rest = [*lines, rest], ""
+        self._rest, self._length = [rest], len(rest)
+        return lines
+
     def finish(self) -> None:
         """Say what is left of a line that was not ended."""
-        if self._rest:
-            self._say(self._rest)
-            self._rest = ""
+        with self._lock:
+            rest, self._rest, self._length = "".join(self._rest), [], 0
+        if rest:
+            self._say(rest)
 
 
 class _Stdout:
@@ -48,11 +69,16 @@ class _Stdout:
 
     def write(self, text: str) -> int:
         sink = _sink.get()
-        return self.original.write(text) if sink is None else sink.write(text)
+        if sink is None or not sink.here or not isinstance(text, str):
+            return self.original.write(text)
+        return sink.write(text)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
             self.write(line)
+
+    def isatty(self) -> bool:
+        return _sink.get() is None and self.original.isatty()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.original, name)
@@ -84,6 +110,17 @@ def uncaptured() -> Iterator[None]:
         yield
     finally:
         _sink.reset(token)
+
+
+_settled = False
+
+
+def settle() -> None:
+    """Let the stand-in stay, from now on: this is a worker process."""
+    global _settled  # noqa: PLW0603  (one per process, as sys.stdout is)
+    if not _settled:
+        _settled = True
+        _install(+1)
 
 
 def _install(change: int) -> None:

@@ -125,10 +125,14 @@ def _settings(found: Findings) -> None:
     values, origins = settings.load(), settings.origins()
     for name, field in settings.Settings.model_fields.items():
         found["settings"][name] = SettingFacts(
-            value=str(getattr(values, name)),
+            value=_shown(getattr(values, name)),
             origin=origins[name],
             meaning=field.description or "",
         )
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _home(found: Findings) -> None:

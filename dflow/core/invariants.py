@@ -24,10 +24,12 @@ from dflow.core.record_invariants import (
     completed_once,
     no_negative_durations,
     replay_agrees,
+    returned_ends_it,
     states_fit_stages,
 )
-from dflow.core.records import Cause, FlowRun, FlowStage, Held, Need, Stage, Upstream
+from dflow.core.records import Cause, Ending, FlowRun, FlowStage, Held, Need, Stage, Upstream
 from dflow.core.replay import Table
+from dflow.states import TYPE_OF_NAME
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -62,12 +64,16 @@ def check(
         *stale_news_changes_nothing(changes),
         *dispatch_numbers_grow(changes),
         *budgets_kept(changes),
+        *names_stay(changes),
+        *ends_as_returned(changes),
+        *deadlines_set(changes),
         *upstreams_heeded(changes),
         *nothing_after_cancel(changes),
         *root_ends_last(changes),
         *states_fit_stages([*kept.flow_runs.values(), *task_runs]),
         *attempts_in_order(task_runs),
         *completed_once(task_runs),
+        *returned_ends_it(task_runs),
         *no_negative_durations(task_runs),
     ]
     return list(dict.fromkeys(broken))
@@ -219,6 +225,63 @@ def _losses(change: TaskChange) -> Iterator[str]:
         yield f"crashed after {after.losses} worker losses"
 
 
+def names_stay(changes: Iterable[Change]) -> list[str]:
+    """Return what got another name without being renamed, or was changed in more than its name by it."""
+    broken = []
+    for change in changes:
+        before, after, event = change.before, change.after, change.event
+        if before is None:
+            continue
+        renamed = isinstance(event, ev.TaskRunNamed)
+        if after.name != (event.name if isinstance(event, ev.TaskRunNamed) else before.name):
+            broken.append(f"Event {change.number} gave '{after.id}' the name '{after.name}'.")
+        as_it_was = replace(after, name=before.name, changed_at=before.changed_at)
+        if renamed and (as_it_was != before or change.orders):
+            broken.append(f"Event {change.number} changed more of '{after.id}' than its name.")
+    return broken
+
+
+def ends_as_returned(changes: Iterable[Change]) -> list[str]:
+    """Return the task runs that returned a state made by hand, and did not end with it.
+
+    One that was asked to end before is cancelled, whatever it returns.
+    """
+    broken = []
+    for change in _of_tasks(changes):
+        event, after = change.event, change.after
+        if not isinstance(event, ev.StateReturned):
+            continue
+        cancelling = change.before is not None and change.before.stage is Stage.CANCELLING
+        expected = "Cancelled" if cancelling else event.state_name
+        last = after.attempts[-1] if after.attempts else None
+        by_it = last is not None and (last.dispatch, last.ending) == (
+            event.dispatch,
+            Ending.RETURNED,
+        )
+        fits = after.stage.upper() == TYPE_OF_NAME.get(expected)
+        if not (by_it and fits and after.state_name == expected):
+            broken.append(
+                f"Event {change.number}: '{after.id}' returned the state '{event.state_name}', "
+                f"and is {after.stage} as '{after.state_name}'."
+            )
+    return broken
+
+
+def deadlines_set(changes: Iterable[Change]) -> list[str]:
+    """Return the starts whose deadline was not set, and the deadlines that are not of a start."""
+    broken = []
+    for change in _of_tasks(changes):
+        begins = isinstance(change.event, ev.AttemptStarted) and change.after.stage is Stage.RUNNING
+        seconds = change.after.policy.timeout
+        due = [(change.after.dispatch, seconds)] if begins and seconds is not None else []
+        found = [(o.dispatch, o.seconds) for o in change.orders if isinstance(o, do.SetDeadline)]
+        if found != due:
+            broken.append(
+                f"Event {change.number} set for '{change.after.id}' the deadlines {found}, not {due}."
+            )
+    return broken
+
+
 def _refreshed(change: Change) -> bool:
     return change.before is not None and change.before.stage.final and _begun_anew(change)
 
@@ -231,7 +294,8 @@ def upstreams_heeded(changes: Iterable[Change]) -> list[str]:
     """Return what ended UpstreamFailed without a failed upstream or after an attempt, or went too early.
 
     A task run goes when no upstream that it needs has failed, what it waits for has completed, and
-    what it allows to fail has ended. Upstreams of other root flow runs are not known here.
+    what it allows to fail has ended. Upstreams of other root flow runs are not known here. A state made
+    by hand may have any name.
     """
     latest: dict[str, Run] = {}
     broken = []
@@ -246,6 +310,8 @@ def upstreams_heeded(changes: Iterable[Change]) -> list[str]:
 def _upstream_faults(change: TaskChange, latest: dict[str, Run]) -> Iterator[str]:
     run = change.after
     needed = (u for u in run.upstreams if u.need is not Need.ALLOW)
+    if isinstance(change.event, ev.StateReturned):
+        return
     if _ends(change) and run.state_name == "UpstreamFailed":
         if run.attempts_now:
             yield "ended UpstreamFailed after an attempt"

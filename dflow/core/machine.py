@@ -104,7 +104,8 @@ def returned(target: Stage) -> Guard:
     """Return the guard that holds for a current report of a state made by hand that is `target`."""
 
     def guard(run: TaskRun, event: ev.StateReturned) -> bool:
-        return current(run, event) and TYPE_OF_NAME[event.state_name].value.lower() == target.value
+        kind = TYPE_OF_NAME.get(event.state_name)
+        return current(run, event) and kind is not None and kind.value.lower() == target.value
 
     guard.__name__ = f"returned_{target.value}"
     guard.__doc__ = f"The report is current, and the state that was returned is {target.value}."

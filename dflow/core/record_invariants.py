@@ -102,6 +102,29 @@ def completed_once(task_runs: Iterable[TaskRun]) -> list[str]:
     return broken
 
 
+_ENDS_OF_A_STATE = (Stage.FAILED, Stage.CRASHED, Stage.CANCELLED)
+
+
+def returned_ends_it(task_runs: Iterable[TaskRun]) -> list[str]:
+    """Return the task runs that went on, or completed, after their body had returned another state.
+
+    And those that crashed, though their last attempt was neither lost nor returned such a state.
+    """
+    return [f"Task run '{run.id}' {fault}." for run in task_runs for fault in _end_faults(run)]
+
+
+def _end_faults(run: TaskRun) -> Iterator[str]:
+    by_hand = [a for a in run.attempts if a.ending is Ending.RETURNED]
+    generations = Counter(a.generation for a in run.attempts)
+    if any(a.number != generations[a.generation] for a in by_hand):
+        yield "was tried again after it had returned its state"
+    if any(a.generation == run.generation for a in by_hand) and run.stage not in _ENDS_OF_A_STATE:
+        yield f"is {run.stage} after it had returned its state"
+    endings = [a.ending for a in run.attempts_now[-1:]]
+    if run.stage is Stage.CRASHED and endings not in ([Ending.LOST], [Ending.RETURNED]):
+        yield "crashed, and its last attempt does not say why"
+
+
 def no_negative_durations(task_runs: Iterable[TaskRun]) -> list[str]:
     """Return the task runs and attempts that ended before they began."""
     broken = []

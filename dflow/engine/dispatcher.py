@@ -164,6 +164,7 @@ class Dispatcher:
             tags=run.tags,
             log_prints=asked.options.log_prints,
             log_level=asked.flow.log_level,
+            extra_loggers=asked.flow.extra_loggers,
             small=self._session.settings.small_result,
             confirm_start=confirm_start,
             timeout=run.policy.timeout,

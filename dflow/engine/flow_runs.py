@@ -15,8 +15,8 @@ from dflow.attempts.capture import capture
 from dflow.attempts.clock import luck
 from dflow.attempts.context import FlowInfo, entered
 from dflow.attempts.deadlines import DeadlinePassed
+from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
-from dflow.attempts.logs import prints_of
 from dflow.attempts.performing import HandedOut, Manner, perform
 from dflow.core import events as ev
 from dflow.core.records import FlowStage, Held
@@ -139,7 +139,7 @@ class _Execution:
             keep=self.keeper.small,
             seen=self._note_handed_out,
         )
-        with entered(context), prints_of(context):
+        with entered(context), heard(context):
             try:
                 args, kwargs = await self.body.prepare(self.body.arguments)
                 call = context.notes["call"] = (self.body.function, args, kwargs)

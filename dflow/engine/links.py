@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class LocalLink:
     """Posts straight to the session. Nothing has to come down: nested work uses the session itself."""
 
+    far = False
+
     def __init__(self, session: Session, run_id: str, dispatch: int = 0) -> None:
         self.session = session
         self.address = (run_id, dispatch)

@@ -284,6 +284,7 @@ def _open_ambient() -> tuple[Session, DriverScope]:
         root_id=run_id,
         generation=1,
         log_level=LEVELS[here.settings.log_level],
+        extra_loggers=here.settings.extra_loggers,
     )
     opened = _ambient_exit.enter_context(session(RootRun(flow=flow, runner=lambda: use(None))))
     _roots.pop(run_id)

@@ -54,6 +54,7 @@ class RemoteKeeper:
             root_id=attempt.root_id,
             generation=attempt.generation,
             log_level=attempt.log_level,
+            extra_loggers=attempt.extra_loggers,
             checkpoints=attempt.checkpoints,
         )
 

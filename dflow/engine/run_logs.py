@@ -11,7 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from dflow.core.records import FlowRun, Need, Stage, TaskRun
+from dflow.attempts.prints import uncaptured
+from dflow.core.events import WorkerLost
+from dflow.core.records import Cause, Ending, FlowRun, Need, Stage, TaskRun
 from dflow.messages import LogEntry
 
 SHOWN = "dflow.runs"
@@ -72,6 +74,8 @@ def one_line(text: str, limit: int) -> str:
 def echo(entries: Sequence[LogEntry], name_of: Callable[[str], str]) -> None:
     """Show lines of runs, each with the name of its run, its attempt if it is not the first, its worker."""
     for entry in entries:
+        if entry.shown:
+            continue
         who = one_line(name_of(entry.task_run_id or entry.flow_run_id), NAME)
         if entry.attempt > 1:
             who += f" (attempt {entry.attempt})"
@@ -81,6 +85,44 @@ def echo(entries: Sequence[LogEntry], name_of: Callable[[str], str]) -> None:
             entry.level,
             f"{logging.getLevelName(entry.level):<7} {who} | {escaped(entry.message, KEPT)}",
         )
+
+
+def print_line(text: str) -> None:
+    """Print a line that a body on a worker printed, as if it had been printed here.
+
+    An output that is gone, or has no such characters, must not hold up the run.
+    """
+    with uncaptured():
+        try:
+            _print(text + "\n")
+        except (OSError, ValueError, AttributeError) as error:
+            logging.getLogger("dflow.engine").debug("Could not print %r: %s", text, error)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def announce_loss(run: TaskRun, event: WorkerLost) -> None:
+    """Show that an attempt was lost with its worker, and that the task run goes again.
+
+    What crashed of it is announced as such; what a driver that is gone has left open is not news.
+    """
+    attempts = [a for a in run.attempts if (a.dispatch, a.ending) == (event.dispatch, Ending.LOST)]
+    if not attempts or event.cause is Cause.DRIVER_LOST:
+        return
+    if run.stage.final and run.attempts[-1] is attempts[0]:
+        return
+    charged = event.cause is Cause.WORKER_DIED
+    spent = f" (loss {run.losses} of {run.policy.max_worker_losses})" if charged else ""
+    why = event.message.rstrip(".") or f"Its worker {attempts[0].worker} is gone"
+    name = one_line(run.name, NAME)
+    show(logging.WARNING, f"LOST    {name} | {one_line(why, MESSAGE)}; it runs again{spent}")
 
 
 def announce(run: TaskRun | FlowRun) -> None:

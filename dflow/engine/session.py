@@ -40,6 +40,7 @@ from dflow.messages import (
     HandleDropped,
     Key,
     LogEntry,
+    Printed,
     Settled,
     StartConfirmed,
     Up,
@@ -90,7 +91,7 @@ class Session:
             journal,
             clock,
             act=self.dispatcher.act,
-            echo=lambda entries: run_logs.echo(entries, self.name_of),
+            echo=self._echo,
             changed=self._changed,
             stop_grace=settings.stop_grace,
             holds=self.conditions.holds,
@@ -189,6 +190,8 @@ class Session:
                 self._ask_for_attempt(message)
             elif isinstance(message, FlowAsked):
                 self._answer(self, message)
+            elif isinstance(message, Printed):
+                run_logs.print_line(message.text)
             elif isinstance(message, CancelAsked):
                 self.cancel(message.task_run_ids)
             elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
@@ -209,6 +212,13 @@ class Session:
         self.ask(message.event, message.calls, message.options, parent.runner, message.parent)
 
     # What was shown ---------------------------------------------------------------------------------------
+
+    def _echo(self, entries: Sequence[LogEntry], events: Sequence[ev.Event]) -> None:
+        """Show what runs said, and what workers that are gone have cost them."""
+        run_logs.echo(entries, self.name_of)
+        for event in events:
+            if isinstance(event, ev.WorkerLost):
+                run_logs.announce_loss(self.task_run(event.task_run_id), event)
 
     def _changed(self, run: TaskRun | FlowRun) -> None:
         """Tell those outside the tracker what became of a run."""

@@ -87,10 +87,10 @@ def ids_of(event: ev.TaskCreated | ev.MapCreated) -> list[str]:
 class Tracker:
     """The thread that owns the ledger.
 
-    `act` is called with the commands of each transaction after it is durable, `echo` with its log lines,
-    `changed` with each record that it changed. What was asked to stop has `stop_grace` seconds for it.
-    `changed` with each record that it changed, `tell` with what was noted of watched task runs. An event
-    that `holds` takes is not applied; `luck` feeds the jitter of retries.
+    `act` is called with the commands of each transaction after it is durable, `echo` with its log lines and
+    events, `changed` with each record that it changed, `tell` with what was noted of watched task runs. An
+    event that `holds` takes is not applied; `luck` feeds the jitter of retries. What was asked to stop has
+    `stop_grace` seconds for it.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Tracker:
         clock: Clock,
         *,
         act: Callable[[Sequence[do.Command]], None],
-        echo: Callable[[Sequence[LogEntry]], None],
+        echo: Callable[[Sequence[LogEntry], Sequence[ev.Event]], None],
         changed: Callable[[TaskRun | FlowRun], None],
         stop_grace: float = 10.0,
         holds: Callable[[ev.Event], bool],
@@ -304,8 +304,7 @@ class Tracker:
         if self._unsaved_since is not None:
             self._unsaved_since = None
             _log.warning("The journal can be written again; the run goes on.")
-        if logs:
-            self._echo(logs)
+        self._echo(logs, changes.events)
 
     def _say_unsaved(self, error: JournalUnavailable) -> None:
         if self._unsaved_since is None:

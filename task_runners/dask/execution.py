@@ -10,7 +10,7 @@ from typing import Any
 
 from distributed import get_worker
 
-from dflow.attempts import body
+from dflow.attempts import body, prints
 from dflow.attempts.calls import Call
 from dflow.attempts.pickling import loads
 from dflow.core.events import AttemptSucceeded
@@ -27,6 +27,7 @@ def execute(data: bytes, *given: Any) -> Carried:
     Raises `BodyFailed` when the body did not return, so that Dask lets what depends on it err.
     """
     hide_noise()
+    prints.settle()
     payload = decode(data)
     worker = get_worker()
     here = station(payload.run, worker)

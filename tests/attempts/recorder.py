@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dflow.core.events import AttemptStarted
-from dflow.messages import AttemptInfo, Down, Key, LogEntry, Up
+from dflow.messages import AttemptInfo, Down, Key, LogEntry, Printed, Up
 
 TASK_RUN = "t1"
 
@@ -30,7 +30,8 @@ def info(**changes: Any) -> AttemptInfo:
 class Recorder:
     """A link to nobody: it keeps what is sent, in order, and confirms a start once it was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, far: bool = False) -> None:
+        self.far = far
         self.sent: list[Up] = []
         self.witnessed: list[BaseException] = []
         self.confirmed_after: list[Up] = []
@@ -45,6 +46,11 @@ class Recorder:
     def lines(self) -> list[str]:
         """The log lines that were sent."""
         return [message.message for message in self.sent if isinstance(message, LogEntry)]
+
+    @property
+    def printed(self) -> list[str]:
+        """The printed lines that were sent."""
+        return [message.text for message in self.sent if isinstance(message, Printed)]
 
     @property
     def starts(self) -> list[AttemptStarted]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from contextvars import copy_context
 import pytest
 
 from dflow.attempts.context import FlowInfo, RunContext, entered
-from dflow.attempts.logs import LOGGER, MAX_MESSAGE, get_run_logger, say
-from dflow.attempts.prints import captured
+from dflow.attempts.logs import LOGGER, MAX_MESSAGE, get_run_logger, prints_of, say
+from dflow.attempts.prints import captured, uncaptured
 from dflow.errors import NoRunError
 from dflow.messages import LogEntry
 from tests.attempts.recorder import Recorder, info
@@ -136,6 +137,93 @@ def test_stdout_may_be_redirected_inside(monkeypatch: pytest.MonkeyPatch) -> Non
     assert said == ["ours"]
 
 
+def test_a_stand_in_that_was_kept_still_works(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever kept ``sys.stdout`` inside writes to the present body with it, and outside to the original."""
+    said: list[str] = []
+    with captured(said.append):
+        kept = sys.stdout
+    print("outside", file=kept)
+    with captured(said.append):
+        print("inside", file=kept)
+    assert said == ["inside"]
+    assert capsys.readouterr().out == "outside\n"
+
+
+def test_a_finalizer_may_print_in_the_middle_of_a_print() -> None:
+    """It is one thread that prints twice: it does not wait for itself."""
+    said: list[str] = []
+
+    class Text(str):
+        def __contains__(self, other: object) -> bool:
+            print("last words")
+            return super().__contains__(other)  # type: ignore[operator]  # it is text
+
+    with captured(said.append):
+        sys.stdout.write(Text("text\n"))
+    assert "last words" in "".join(said)
+
+
+def test_many_pieces_of_one_line() -> None:
+    """A line may come in very many pieces; one without an end does not grow for ever."""
+    said: list[str] = []
+    with captured(said.append):
+        for _ in range(200_000):
+            print(".", end="")
+        print()
+        for _ in range(3):
+            print("x" * 600_000, end="")
+    assert said[0] == "." * 200_000
+    assert [len(line) for line in said[1:]] == [1_200_000, 600_000]
+
+
+def test_captured_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress bars do not draw into log lines."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with captured(print):
+        assert not sys.stdout.isatty()
+        with uncaptured():
+            assert sys.stdout.isatty()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_prints_where_it_would_without_us(capfd: pytest.CaptureFixture[str]) -> None:
+    """A process that a body forks has nobody who hears what it says: it prints as it can."""
+    said: list[str] = []
+    with captured(said.append):
+        pid = os.fork()
+        if pid == 0:
+            print("from the fork", flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+    assert said == []
+    assert capfd.readouterr().out == "from the fork\n"
+
+
+def test_prints_of_a_worker_are_sent() -> None:
+    """Where the driver is another process its prints are not those of this one."""
+    link = Recorder(far=True)
+    context = RunContext(info=info(), link=link)
+    with prints_of(context):
+        print("a", end=" ")
+        print("b")
+    assert link.printed == ["a b"]
+    assert link.lines == []
+
+
+def test_prints_that_are_logged_are_not_printed() -> None:
+    """With ``log_prints`` a line is a log line, and nothing else."""
+    link = Recorder(far=True)
+    with prints_of(RunContext(info=info(log_prints=True), link=link)):
+        print("a")
+    assert (link.printed, link.lines) == ([], ["a"])
+
+
 # Logs ------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +290,7 @@ def test_a_long_line_is_cut() -> None:
     with entered(context):
         get_run_logger().info("y" * 1_000_000)
     assert [len(line) for line in link.lines] == [MAX_MESSAGE] * 2
+    assert link.lines[0].endswith("x … (1,000,000 characters)")
 
 
 def test_a_logger_belongs_to_its_run_in_any_thread() -> None:
@@ -213,3 +302,34 @@ def test_a_logger_belongs_to_its_run_in_any_thread() -> None:
     thread.start()
     thread.join()
     assert link.lines == ["from a thread"]
+
+
+def test_runs_have_levels_of_their_own() -> None:
+    """Two runs in one process may say different things; a run's logger can only be made to say less."""
+    quiet, talkative = Recorder(), Recorder()
+    with entered(RunContext(info=info(log_level=logging.ERROR), link=quiet)):
+        one = get_run_logger()
+    with entered(RunContext(info=info(log_level=logging.DEBUG), link=talkative)):
+        two = get_run_logger()
+    for logger in (one, two):
+        logger.debug("debug")
+        logger.error("error")
+    one.setLevel("DEBUG")
+    two.setLevel(logging.WARNING)
+    for logger in (one, two):
+        logger.info("info")
+    assert (quiet.lines, talkative.lines) == (["error"], ["debug", "error"])
+    assert (one.isEnabledFor(logging.INFO), two.getEffectiveLevel()) == (False, logging.WARNING)
+    with pytest.raises(ValueError, match="'LOUD'"):
+        one.setLevel("LOUD")
+
+
+def test_logging_of_the_program_does_not_reach_the_run_logger() -> None:
+    """Who disables all loggers that exist, as configurations do, does not silence runs."""
+    link = Recorder()
+    with entered(RunContext(info=info(), link=link)):
+        get_run_logger().info("before")
+        logging.getLogger(LOGGER).disabled = True
+        get_run_logger().info("after")
+        logging.getLogger(LOGGER).disabled = False
+    assert link.lines == ["before", "after"]

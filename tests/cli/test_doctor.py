@@ -28,6 +28,15 @@ def test_all_is_well(command: Command, dflow_home: Path) -> None:
     assert not dflow_home.exists()
 
 
+def test_a_list_of_names_is_shown_as_it_is_set(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting with several names is shown as people write it."""
+    monkeypatch.setenv("DFLOW_EXTRA_LOGGERS", '["sklearn", "mine"]')
+    found = json.loads(command("doctor", "--json").out)["settings"]["extra_loggers"]
+    assert (found["value"], found["origin"]) == ("sklearn, mine", "DFLOW_EXTRA_LOGGERS")
+
+
 @pytest.mark.parametrize("flow", ["outer", "failing"])
 def test_a_sound_record(flow: str, command: Command, flows: Path) -> None:
     """The record of a run that completed or failed holds every invariant."""

@@ -1,4 +1,4 @@
-"""Histories played from seeds, and one that luck rarely finds."""
+"""Histories played from seeds, and two that luck rarely finds."""
 
 from __future__ import annotations
 
@@ -44,13 +44,18 @@ def move(driver: Simulation, luck: Random) -> None:
 def end_flow(driver: Simulation, luck: Random) -> None:
     """Let the body of the flow raise, or be cancelled."""
     if driver.open:
-        luck.choice([driver.cancel_flow, lambda: driver.raise_flow(luck.random() < 0.7)])()
+        raised = luck.choice(["Failed", "Failed", "TimedOut", "Crashed", "Cancelled"])
+        luck.choice([driver.cancel_flow, lambda: driver.raise_flow(luck.random() < 0.7, raised)])()
 
 
 def submit(driver: Simulation, luck: Random) -> None:
     """Submit or map a task."""
     picks = [(luck.randrange(99), luck.choice(list(Need))) for _ in range(luck.randrange(4))]
-    policy = Policy(retries=luck.randrange(3), max_worker_losses=luck.randrange(3))
+    policy = Policy(
+        retries=luck.randrange(3),
+        max_worker_losses=luck.randrange(3),
+        timeout=luck.choice([None, None, None, None, 5.0]),
+    )
     if luck.random() < 0.3:
         driver.create_map(picks, luck.randrange(1, 4), policy)
     else:
@@ -65,6 +70,7 @@ def go_on(driver: Simulation, luck: Random) -> None:
         [
             *3 * [lambda: driver.start(pick, luck.randrange(3))],
             *2 * [lambda: driver.end(pick, luck.randrange(99), copies)],
+            lambda: driver.rename(pick, f"name {luck.randrange(3)}"),
             lambda: driver.lose(pick, luck.randrange(99), copies, partition=luck.random() < 0.3),
             lambda: driver.lose_value(pick, luck.choice(["recomputed", "reopened", "gone"])),
             *4 * [lambda: driver.deliver(pick)],
@@ -83,12 +89,27 @@ def play_second_thoughts(rules: machine.Table) -> Simulation:
     driver.create([], Policy())
     run_body(driver, "succeed")
     driver.create([(0, Need.WAIT)], Policy())
+    driver.create([(1, Need.WAIT)], Policy())
     driver.start(0)
     driver.deliver(0)
     driver.lose_value(0, "reopened")
     driver.lose(0, CAUSES.index(Cause.SCALED_DOWN))
     driver.deliver(0)
     run_body(driver, "raise for good")
+    driver.drain()
+    return driver
+
+
+def play_a_partition(rules: machine.Table) -> Simulation:
+    """Play how a worker that seemed dead, and with it a task run crashed, has news after all."""
+    driver = Simulation(rules)
+    driver.create([], Policy(max_worker_losses=0))
+    driver.start(0)
+    driver.deliver(0)
+    driver.lose(0, CAUSES.index(Cause.WORKER_DIED), partition=True)
+    driver.deliver(0)
+    driver.end(0, ENDS.index("succeed"))
+    driver.deliver(0)
     driver.drain()
     return driver
 

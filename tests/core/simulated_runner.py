@@ -12,7 +12,11 @@ from dflow.core.records import Cause, ErrorInfo, Held, Need, Stage, TaskRun
 ERROR = ErrorInfo("ValueError", "no")
 CAUSES = (Cause.WORKER_DIED, Cause.WORKER_DIED, Cause.SCALED_DOWN, Cause.SCHEDULER_LOST)
 # A body may always stop: somebody else may have asked it, or it goes on though it was asked.
-ENDS = ("succeed", "succeed and keep", "raise", "raise for good", "time out", "stop", "void")
+RETURNS = ("return failed", "return crashed", "return cancelled")
+ENDS = (
+    *("succeed", "succeed and keep", "raise", "raise for good", "time out", "stop", "void"),
+    *RETURNS,
+)
 
 
 @dataclass
@@ -84,6 +88,10 @@ class SimulatedRunner:
             )
             self.send(report, max(copies, work.confirm))
 
+    def rename(self, work: Work, name: str) -> None:
+        """Say which name was made from the values that a body had to wait for."""
+        self.send(ev.TaskRunNamed(at=self.clock(work), task_run_id=work.run_id, name=name))
+
     def _run(self, work: Work) -> TaskRun:
         return self.task_runs[work.run_id]
 
@@ -131,6 +139,9 @@ class SimulatedRunner:
                 return says(ev.AttemptTimedOut, error=ERROR)
             case "stop":
                 return says(ev.AttemptStopped)
+            case _ if how in RETURNS:
+                name = how.removeprefix("return ").capitalize()
+                return says(ev.StateReturned, state_name=name, message="by hand", error=ERROR)
             case _:
                 return says(ev.AttemptRaised, error=ERROR, retriable=how == "raise")
 

@@ -127,10 +127,13 @@ class Simulation:
             self.graph.add(run.id, run.upstreams)
         freed = self.graph.mark(run.id, progress_of(run))
         self.todo.extend(do.Consider(dependent) for dependent in freed)
-        if self.graph.progress(run.id) is Progress.FAILED and not isinstance(
-            event, ev.UpstreamFailed
-        ):
-            for dependent, cause in self.graph.doomed(run.id):
+        if not isinstance(event, ev.UpstreamFailed):
+            self._take_along(run.id)
+
+    def _take_along(self, run_id: str) -> None:
+        """Fail what hangs on a task run, if that has failed."""
+        if self.graph.progress(run_id) is Progress.FAILED:
+            for dependent, cause in self.graph.doomed(run_id):
                 self._fail_with(dependent, cause)
 
     def _fail_with(self, run_id: str, cause: str) -> None:
@@ -151,10 +154,24 @@ class Simulation:
                 self.timers.append(
                     ev.StopExpired(at=self.tick() + 10.0, task_run_id=run_id, dispatch=dispatch)
                 )
+            case do.SetDeadline(run_id, dispatch, seconds):
+                self.timers.append(self._timed_out(run_id, dispatch, seconds))
             case do.SetTimer(run_id, due, generation, attempt) if run_id != ROOT:
                 self.timers.append(
                     ev.RetryDue(at=due, task_run_id=run_id, generation=generation, attempt=attempt)
                 )
+
+    def _timed_out(self, run_id: str, dispatch: int, seconds: float) -> ev.AttemptTimedOut:
+        """Return what is to be said when nothing more is heard of a body."""
+        at = self.tick()
+        return ev.AttemptTimedOut(
+            at=at + seconds,
+            task_run_id=run_id,
+            dispatch=dispatch,
+            started_at=at,
+            seconds=seconds,
+            error=ERROR,
+        )
 
     def _consider(self, run: TaskRun) -> None:
         if run.stage is not Stage.WAITING or self.flow.stage is not FlowStage.RUNNING:
@@ -162,6 +179,7 @@ class Simulation:
         failed = self.graph.failed_upstream(run.id)
         if failed is not None:
             self._fail_with(run.id, failed)
+            self._take_along(run.id)
         elif self.graph.may_go(run.id):
             self._let_go(run)
 
@@ -243,10 +261,16 @@ class Simulation:
         """Let a paused task run go on."""
         self.post(ev.Unpaused(at=self.tick(), task_run_id=run.id))
 
-    def raise_flow(self, retriable: bool) -> None:
+    def raise_flow(self, retriable: bool, state_name: str = "Failed") -> None:
         """Let the body of the flow raise: its task runs are cancelled, and then it ends."""
         self._close(
-            ev.FlowRunRaised(at=self.tick(), flow_run_id=ROOT, error=ERROR, retriable=retriable)
+            ev.FlowRunRaised(
+                at=self.tick(),
+                flow_run_id=ROOT,
+                error=ERROR,
+                retriable=retriable,
+                state_name=state_name,
+            )
         )
 
     def cancel_flow(self) -> None:
@@ -335,6 +359,11 @@ class Simulation:
         """Let a body start."""
         if works := [w for w in self.runner.works.values() if not w.started]:
             self.runner.start(choose(works, pick), copies)
+
+    def rename(self, pick: int, name: str) -> None:
+        """Let a body that has started have its name made."""
+        if works := [w for w in self.runner.works.values() if w.started]:
+            self.runner.rename(choose(works, pick), name)
 
     def end(self, pick: int, how: int, copies: int = 1) -> None:
         """Let a body end."""

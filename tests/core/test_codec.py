@@ -16,7 +16,8 @@ from dflow.core.records import Attempt, FlowRun, Need, Policy, TaskRun, Upstream
 BASES = {"Event", "TaskEvent", "Report", "Outcome", "FlowEvent"}
 PLAIN = (str, int, float, bool, bytes, type(None))
 
-st.register_type_strategy(float, st.floats(allow_nan=False))
+# What equals its default is left out, so that -0.0 comes back as 0.0: no time, no delay is negative.
+st.register_type_strategy(float, st.floats(allow_nan=False).map(lambda number: number + 0.0))
 
 
 def is_plain(data: Any) -> bool:

@@ -76,8 +76,8 @@ def scene(row: FlowRow) -> tuple[FlowRun, ev.FlowEvent]:
     """Return a flow run and an event for which this row of the table, and none before it, holds."""
     retries = FlowStage.AWAITING_RETRY in (row.stage, row.target)
     run = at(row.stage, RETRYING if retries else Policy())
-    returned = row.event is ev.FlowRunReturned
-    return run, example(row.event, run, **({"state_name": row.target.title()} if returned else {}))
+    ends = row.event in (ev.FlowRunReturned, ev.FlowRunRaised) and row.target.final
+    return run, example(row.event, run, **({"state_name": row.target.title()} if ends else {}))
 
 
 def name(row: FlowRow) -> str:
@@ -153,6 +153,24 @@ def test_a_condition_that_refuses_ends_it() -> None:
     """A failure that is not to be retried is final, with retries left."""
     run = at(FlowStage.RUNNING, RETRYING)
     assert step(run, example(ev.FlowRunRaised, run, retriable=False))[0].stage is FlowStage.FAILED
+
+
+@pytest.mark.parametrize("state_name", ["Crashed", "Cancelled"])
+def test_a_body_that_raises_may_end_crashed_or_cancelled(state_name: str) -> None:
+    """What a body raises is counted, kept and told, also where it ends the flow run otherwise."""
+    run = at(FlowStage.RUNNING, RETRYING)
+    event = example(ev.FlowRunRaised, run, state_name=state_name, retriable=False)
+    after, orders = step(run, event)
+    assert (after.stage, after.state_name) == (FlowStage(state_name.lower()), state_name)
+    assert (after.raised, after.error, after.message) == (1, ERROR, "ValueError: no")
+    assert orders == (do.Settle("f"),)
+
+
+def test_what_is_raised_while_cancelling_is_cancelled() -> None:
+    """A flow run that was asked to end is cancelled, whatever its body makes of it."""
+    run = at(FlowStage.CANCELLING, RETRYING)
+    after, _ = step(run, example(ev.FlowRunRaised, run, state_name="Crashed"))
+    assert (after.stage, after.state_name, after.raised) == (FlowStage.CANCELLED, "Cancelled", 0)
 
 
 def test_fresh_retries_only_after_the_end() -> None:

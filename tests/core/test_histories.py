@@ -17,6 +17,7 @@ policies = st.builds(
     retries=st.integers(0, 2),
     retry_delays=st.sampled_from([(0.0,), (3.0,), (1.0, 60.0)]),
     max_worker_losses=st.integers(0, 2),
+    timeout=st.sampled_from([None, 5.0]),
 )
 
 
@@ -62,6 +63,12 @@ class Histories(RuleBasedStateMachine):
         self.driver.start(pick, copies)
 
     @precondition(while_driven)
+    @rule(pick=number, new=st.sampled_from(["a", "b"]))
+    def body_is_named(self, pick, new):
+        """The name of a task run is made where its body runs."""
+        self.driver.rename(pick, new)
+
+    @precondition(while_driven)
     @rule(pick=number, how=number, copies=st.integers(1, 2))
     def body_ends(self, pick, how, copies):
         """A body ends."""
@@ -105,10 +112,13 @@ class Histories(RuleBasedStateMachine):
         self.driver.close()
 
     @precondition(while_open)
-    @rule(retriable=st.booleans())
-    def flow_raises(self, retriable):
+    @rule(
+        retriable=st.booleans(),
+        state_name=st.sampled_from(["Failed", "TimedOut", "Crashed", "Cancelled"]),
+    )
+    def flow_raises(self, retriable, state_name):
         """The body of the flow raises."""
-        self.driver.raise_flow(retriable)
+        self.driver.raise_flow(retriable, state_name)
 
     @precondition(while_open)
     @rule()

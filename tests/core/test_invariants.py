@@ -42,6 +42,10 @@ SKIPPED = replace(FAILED, state_name="UpstreamFailed", raised=0)
 CANCELLING = replace(RUN, stage=Stage.CANCELLING, state_name="Cancelling", dispatch=1)
 CRASHED = replace(RUN, stage=Stage.CRASHED, state_name="Crashed", losses=4)
 
+BY_HAND = replace(LOST, ending=Ending.RETURNED)
+RETURNED = replace(FAILED, raised=0, attempts=(BY_HAND,), dispatch=1)
+CANCELLED = replace(RETURNED, stage=Stage.CANCELLED, state_name="Cancelled")
+
 ERROR = ErrorInfo("ValueError", "no")
 MET = ev.UpstreamsMet(at=3.0, task_run_id="t")
 STARTED = ev.AttemptStarted(at=3.0, task_run_id="t", dispatch=1)
@@ -53,6 +57,10 @@ REFUSED = replace(RAISED, retriable=False)
 UPSTREAM_FAILED = ev.UpstreamFailed(at=3.0, task_run_id="t", cause_id="u", chain="t ← u")
 CANCEL = ev.CancelRequested(at=3.0, task_run_id="t")
 FLOW_CANCEL = ev.FlowCancelRequested(at=3.0, flow_run_id="f")
+STATE_RETURNED = ev.StateReturned(
+    at=3.0, task_run_id="t", dispatch=1, started_at=2.0, seconds=1.0, state_name="Failed"
+)
+NAMED = ev.TaskRunNamed(at=3.0, task_run_id="t", name="n")
 REOPENED = ev.Reopened(at=3.0, task_run_id="t", generation=2)
 DISPATCH = (do.Dispatch("t", 1, 1, 1),)
 RETRYING = replace(RUN, stage=Stage.AWAITING_RETRY, state_name="Retrying", raised=1, due=9.0)
@@ -194,6 +202,22 @@ WRONG_RECORDS: list[tuple[str, RecordCheck, TaskRun]] = [
         replace(CACHED, attempts=(LOST,)),
     ),
     (
+        "tried again after its own state",
+        record_invariants.returned_ends_it,
+        replace(DONE, attempts=(BY_HAND, replace(WON, number=2, dispatch=2)), stage=Stage.FAILED),
+    ),
+    (
+        "going on after its own state",
+        record_invariants.returned_ends_it,
+        replace(RUN, attempts=(BY_HAND,)),
+    ),
+    ("crashed by nobody", record_invariants.returned_ends_it, CRASHED),
+    (
+        "crashed by what it raised",
+        record_invariants.returned_ends_it,
+        replace(CRASHED, attempts=(replace(LOST, ending=Ending.RAISED),)),
+    ),
+    (
         "changed before it was made",
         record_invariants.no_negative_durations,
         replace(RUN, changed_at=0.5),
@@ -216,7 +240,10 @@ WRONG_RECORDS: list[tuple[str, RecordCheck, TaskRun]] = [
 )
 def test_a_wrong_record_is_named(check: RecordCheck, run: TaskRun) -> None:
     """A record that cannot be is named once by its invariant, which accepts the records that can be."""
-    assert check([RUN, DONE, CACHED, RUNNING, SKIPPED, CANCELLING]) == []
+    crashed = replace(CRASHED, dispatch=1, attempts=(LOST,))
+    reopened = replace(RETURNED, stage=Stage.WAITING, state_name="Pending", generation=2)
+    ends = [crashed, replace(crashed, attempts=(BY_HAND,)), RETURNED, CANCELLED, reopened]
+    assert check([RUN, DONE, CACHED, RUNNING, SKIPPED, CANCELLING, *ends]) == []
     [sentence] = check([run])
     assert "'t'" in sentence
 
@@ -225,6 +252,8 @@ ChangeCheck = Callable[[list[TaskChange | FlowChange]], list[str]]
 final_stays_final = invariants.final_stays_final
 budgets_kept = invariants.budgets_kept
 dispatch_numbers_grow = invariants.dispatch_numbers_grow
+ends_as_returned = invariants.ends_as_returned
+DUE = replace(RUNNING, policy=Policy(timeout=5.0))
 SPENT = replace(RUN, stage=Stage.RUNNING, losses=3)
 WRONG_CHANGES: list[tuple[str, ChangeCheck, TaskChange]] = [
     ("it changed", final_stays_final, change(MET, DONE, replace(DONE, message="other"))),
@@ -271,6 +300,74 @@ WRONG_CHANGES: list[tuple[str, ChangeCheck, TaskChange]] = [
         budgets_kept,
         change(WORKER_LOST, replace(SPENT, losses=0), replace(CRASHED, losses=1)),
     ),
+    ("crashed by what it raised", budgets_kept, change(MET, RUNNING, replace(CRASHED, losses=0))),
+    (
+        "a state by hand was charged",
+        budgets_kept,
+        change(STATE_RETURNED, RUNNING, replace(RETURNED, raised=1)),
+    ),
+    ("another name by itself", invariants.names_stay, change(MET, RUN, replace(RUN, name="n"))),
+    ("not the new name", invariants.names_stay, change(NAMED, RUNNING, RUNNING)),
+    (
+        "more than the name",
+        invariants.names_stay,
+        change(NAMED, RUNNING, replace(RUNNING, name="n", message="!")),
+    ),
+    (
+        "a name, and something to do",
+        invariants.names_stay,
+        change(NAMED, RUNNING, replace(RUNNING, name="n"), DISPATCH),
+    ),
+    (
+        "a state by hand became another",
+        ends_as_returned,
+        change(STATE_RETURNED, RUNNING, replace(RETURNED, state_name="TimedOut")),
+    ),
+    (
+        "a state by hand of another stage",
+        ends_as_returned,
+        change(STATE_RETURNED, RUNNING, replace(RETURNED, stage=Stage.CRASHED)),
+    ),
+    (
+        "a state by hand was taken for a loss",
+        ends_as_returned,
+        change(STATE_RETURNED, RUNNING, replace(RETURNED, attempts=(LOST,))),
+    ),
+    (
+        "a state by hand of another attempt",
+        ends_as_returned,
+        change(
+            STATE_RETURNED,
+            RUNNING,
+            replace(RETURNED, attempts=(replace(BY_HAND, dispatch=2),), dispatch=2),
+        ),
+    ),
+    (
+        "a state by hand undid a cancel",
+        ends_as_returned,
+        change(STATE_RETURNED, CANCELLING, RETURNED),
+    ),
+    ("no deadline", invariants.deadlines_set, change(STARTED, RUN, DUE)),
+    (
+        "a deadline of another dispatch",
+        invariants.deadlines_set,
+        change(STARTED, RUN, DUE, (do.SetDeadline("t", 2, 5.0),)),
+    ),
+    (
+        "another deadline",
+        invariants.deadlines_set,
+        change(STARTED, RUN, DUE, (do.SetDeadline("t", 1, 6.0),)),
+    ),
+    (
+        "a deadline for what may take for ever",
+        invariants.deadlines_set,
+        change(STARTED, RUN, RUNNING, (do.SetDeadline("t", 1, 5.0),)),
+    ),
+    (
+        "a deadline without a start",
+        invariants.deadlines_set,
+        change(MET, RUN, DUE, (do.SetDeadline("t", 1, 5.0),)),
+    ),
     ("it failed without an attempt", invariants.upstreams_heeded, change(RAISED, RUN, FAILED)),
     ("no upstream had failed", invariants.upstreams_heeded, change(UPSTREAM_FAILED, RUN, SKIPPED)),
 ]
@@ -284,6 +381,25 @@ def test_a_wrong_change_is_named(check: ChangeCheck, wrong: TaskChange) -> None:
     [sentence] = check([wrong])
     assert sentence.startswith("Event 7")
     assert "'t'" in sentence
+
+
+def test_a_state_made_by_hand_may_have_any_name() -> None:
+    """A body may say that something upstream failed, or that it took too long: it is taken at its word."""
+    for state_name in ("Failed", "TimedOut", "UpstreamFailed"):
+        after = replace(RETURNED, state_name=state_name)
+        right = [change(replace(STATE_RETURNED, state_name=state_name), RUNNING, after)]
+        assert ends_as_returned(right) == []
+        assert budgets_kept(right) == []
+        assert invariants.upstreams_heeded(right) == []
+    assert ends_as_returned([change(STATE_RETURNED, CANCELLING, CANCELLED)]) == []
+
+
+def test_names_and_deadlines_as_they_should_be() -> None:
+    """A rename changes the name alone; a start sets its deadline; a late one that is stopped needs none."""
+    assert invariants.names_stay([change(NAMED, RUNNING, replace(RUNNING, name="n"))]) == []
+    stopped = change(STARTED, CANCELLING, replace(CANCELLING, policy=DUE.policy))
+    right = [change(STARTED, RUN, DUE, (do.SetDeadline("t", 1, 5.0),)), stopped]
+    assert invariants.deadlines_set(right) == []
 
 
 def test_values_come_and_go() -> None:

@@ -138,6 +138,8 @@ TAKES_OUT = {
     Stage.DISPATCHED: do.Dispatch,
     Stage.AWAITING_RETRY: do.SetTimer,
 }
+STAYS = (ev.TaskRunNamed,)
+"""What changes a task run where it is: it neither enters a stage nor leaves one."""
 
 
 @each_row
@@ -147,7 +149,9 @@ def test_a_stage_is_never_left_to_itself(row: Row) -> None:
     _, orders = step(run, event)
     kinds = [type(order) for order in orders]
     assert kinds.count(do.Settle) == (row.target.final and not row.stage.final)
-    if row.target in TAKES_OUT:
+    if row.event in STAYS:
+        assert (row.target, kinds) == (row.stage, [])
+    elif row.target in TAKES_OUT:
         assert TAKES_OUT[row.target] in kinds
     if row.target is Stage.CANCELLING:
         assert kinds in ([do.Withdraw], [do.Stop])
@@ -166,7 +170,10 @@ Case = tuple[Row, TaskRun, ev.TaskEvent]
 
 
 def stale() -> Iterator[Case]:
-    """Yield reports of other dispatches, old generations, and timers of other attempts."""
+    """Yield reports of other dispatches, old generations, timers of other attempts, and no news at all.
+
+    And states by hand that do not end a task run, or that an attempt that succeeded speaks of.
+    """
     for row in ROWS:
         run, event = scene(row)
         if isinstance(event, ev.Report):
@@ -179,6 +186,11 @@ def stale() -> Iterator[Case]:
             yield row, run, example(ev.RetryDue, run, attempt=2)
             yield row, run, example(ev.RetryDue, run, attempt=0)
             yield row, run, example(ev.RetryDue, run, generation=2)
+        if row.guard is machine.other_name:
+            yield row, run, example(ev.TaskRunNamed, run, name=run.name)
+        if row.event is ev.StateReturned and row.effect is machine.end_as_returned:
+            for state_name in ("Completed", "Running", "Paused", "Nonsense"):
+                yield row, run, example(ev.StateReturned, run, state_name=state_name)
 
 
 def unfit() -> Iterator[Case]:
@@ -213,7 +225,7 @@ FORBIDDEN = [*stale(), *unfit()]
     ("row", "run", "event"), [pytest.param(*case, id=name(case[0])) for case in FORBIDDEN]
 )
 def test_what_a_guard_forbids_is_refused(row: Row, run: TaskRun, event: ev.TaskEvent) -> None:
-    """Stale reports, old generations, other timers and values that are not there change nothing."""
+    """Stale reports, old generations, other timers, lost values and names it has change nothing."""
     assert run.stage is row.stage
     assert refused(run, event)
 
@@ -316,6 +328,75 @@ def test_what_is_cut_short_keeps_what_it_spent() -> None:
     taken_up, _ = step(running, example(ev.Reopened, running))
     assert taken_up.attempts[0].cause is Cause.DRIVER_LOST
     assert taken_up.losses == 0
+
+
+@pytest.mark.parametrize("stage", [Stage.DISPATCHED, Stage.RUNNING])
+@pytest.mark.parametrize("state_name", ["Failed", "TimedOut", "Crashed", "Cancelled"])
+def test_a_state_made_by_hand_is_the_end(stage: Stage, state_name: str) -> None:
+    """It is final with retries left, spends none of them, and keeps its name, message and error."""
+    run = at(stage, Policy(retries=5))
+    event = example(ev.StateReturned, run, state_name=state_name, message="why", error=ERROR)
+    after, orders = step(run, event)
+    assert (after.state_name, after.message, after.error) == (state_name, "why", ERROR)
+    assert (after.raised, after.losses) == (0, 0)
+    assert [(a.ending, a.error) for a in after.attempts] == [(Ending.RETURNED, ERROR)]
+    assert orders == (do.Settle("t"),)
+
+
+def test_a_state_made_by_hand_does_not_undo_a_cancel() -> None:
+    """What was asked to end is cancelled; what its body returned is kept with the attempt."""
+    run = lived(Policy(), *RUNNING, ev.CancelRequested)
+    after, _ = step(run, example(ev.StateReturned, run, state_name="Crashed", error=ERROR))
+    assert (after.stage, after.state_name) == (Stage.CANCELLED, "Cancelled")
+    assert [(a.ending, a.error) for a in after.attempts] == [(Ending.RETURNED, ERROR)]
+
+
+def test_a_completed_state_made_by_hand_has_its_message() -> None:
+    """The message of a state that completes is shown, and the next generation forgets it."""
+    run = at(Stage.RUNNING)
+    after, _ = step(run, example(ev.AttemptSucceeded, run, message="best of three"))
+    assert (after.state_name, after.message) == ("Completed", "best of three")
+    assert step(after, example(ev.Reopened, after))[0].message == ""
+
+
+def test_a_start_has_its_deadline() -> None:
+    """Each attempt of a task run that may take so long gets a deadline of its own dispatch."""
+    policy = Policy(retries=1, timeout=30.0)
+    run = at(Stage.DISPATCHED, policy)
+    assert step(run, example(ev.AttemptStarted, run))[1] == (do.SetDeadline("t", 1, 30.0),)
+    again = lived(policy, *RUNNING, ev.AttemptTimedOut, ev.RetryDue, *DISPATCHED)
+    assert step(again, example(ev.AttemptStarted, again))[1] == (do.SetDeadline("t", 2, 30.0),)
+    without = at(Stage.DISPATCHED)
+    assert step(without, example(ev.AttemptStarted, without))[1] == ()
+
+
+def test_a_deadline_is_of_one_attempt() -> None:
+    """The deadline of an attempt that has ended changes nothing for the next one."""
+    run = lived(Policy(retries=1, timeout=30.0), *RUNNING)
+    missed = example(ev.AttemptTimedOut, run)
+    again = lived(
+        Policy(retries=1, timeout=30.0), *RUNNING, ev.AttemptRaised, ev.RetryDue, *RUNNING
+    )
+    assert step(run, missed)[0].stage is Stage.AWAITING_RETRY
+    assert refused(again, missed)
+
+
+@pytest.mark.parametrize("stage", [Stage.DISPATCHED, Stage.RUNNING])
+def test_a_new_name_is_all_that_changes(stage: Stage) -> None:
+    """Renaming keeps the stage, the state and the attempts."""
+    run = at(stage)
+    event = example(ev.TaskRunNamed, run, name="train-3")
+    assert step(run, event) == (replace(run, name="train-3", changed_at=event.at), ())
+
+
+def test_tags_are_kept() -> None:
+    """The tags that a task run, or a map, was created with are those of its records."""
+    item = ev.MapItem("t[0]", "t[0]")
+    made = ev.MapCreated(
+        at=1.0, flow_run_id="f", parent_id="f", task_name="t", items=(item,), tags=("gpu", "x")
+    )
+    [created] = machine.unfold(made)
+    assert create(created)[0].tags == ("gpu", "x")
 
 
 def test_a_late_start_is_recorded_and_stopped() -> None:

@@ -8,13 +8,14 @@ from functools import cache
 
 import pytest
 
+from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core import machine
 from dflow.core.history import TaskChange, unroll
 from dflow.core.machine import ROWS, Row, always, tabulate
 from dflow.core.records import Cause, Stage
 from dflow.core.retry import losses_left, retries_left
-from tests.core.playing import play, play_second_thoughts
+from tests.core.playing import play, play_a_partition, play_second_thoughts
 from tests.core.simulation import Hangs, Simulation
 
 SEEDS = range(150)
@@ -23,6 +24,7 @@ SEEDS = range(150)
 def histories(rules: machine.Table) -> Iterator[Simulation]:
     """Yield all histories, played with a table of rules."""
     yield play_second_thoughts(rules)
+    yield play_a_partition(rules)
     for seed in SEEDS:
         yield play(seed, rules)
 
@@ -101,6 +103,28 @@ def one_loss_less(run, event):
     return machine.current(run, event) and losses_left(run.policy, run.losses + 1)
 
 
+def rename_and_more(run, event):
+    """Rename, and forget what the run is doing."""
+    return machine.rename(run, event)[0] | {"message": "?"}, ()
+
+
+def no_name(*_):
+    """Do not rename."""
+    return {}, ()
+
+
+def counted(run, event):
+    """Count a state made by hand as a failure."""
+    changes, orders = machine.end_as_returned(run, event)
+    return changes | {"raised": run.raised + 1}, orders
+
+
+def always_late(run, event):
+    """Set a deadline for a dispatch that was."""
+    changes, _ = machine.start(run, event)
+    return changes, (do.SetDeadline(run.id, run.dispatch - 1, 5.0),)
+
+
 def no_loss_is_free(*_):
     """Charge every loss."""
     return False
@@ -154,6 +178,21 @@ MUTANTS: dict[str, Mutant] = {
     "no timer is set": silent(machine.retry_later),
     "no timer is set again": silent(machine.keep_waiting),
     "a voided dispatch is forgotten": silent(machine.void),
+    "a rename does more": obeying(machine.rename, rename_and_more),
+    "a rename does nothing": obeying(machine.rename, no_name),
+    "a state made by hand counts as a failure": obeying(machine.end_as_returned, counted),
+    "a state made by hand is another one": guarded(
+        machine.TABLE[running, ev.StateReturned][0].guard, machine.current
+    ),
+    "a state made by hand is taken for stopped": obeying(
+        machine.end_as_returned, machine.TABLE[running, ev.AttemptStopped][0].effect
+    ),
+    "a stale state made by hand counts": reporting(ev.StateReturned, at=cancelling, guard=always),
+    "a state made by hand may be tried again": reporting(
+        ev.StateReturned, at=running, target=waiting
+    ),
+    "no deadline is set": silent(machine.start),
+    "a deadline of another attempt": obeying(machine.start, always_late),
 }
 
 SECOND_OUTCOMES = {

@@ -57,6 +57,41 @@ def test_a_retry_goes_out_when_its_time_has_come(world: World, runner: ScriptedR
     ]
 
 
+def test_lost_attempts_are_announced(
+    runner: ScriptedRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each attempt that a lost worker costs has its line; a start that was not heard of is no attempt."""
+    flow = start(one(max_worker_losses=2), runner)
+    runner.lose(runner.expect(1)[0])
+    died = runner.expect(2)[1]
+    runner.start(died)
+    runner.lose(died)
+    planned = runner.expect(3)[2]
+    runner.start(planned)
+    runner.lose(planned, Cause.SCALED_DOWN)
+    runner.succeed(runner.expect(4)[3], 7)
+    assert flow.result() == 7
+    lost = [line for line in caplog.messages if line.startswith("LOST")]
+    assert len(lost) == 2
+    assert lost[0].startswith("LOST    work-0 | ")
+    assert lost[0].endswith("; it runs again (loss 1 of 2)")
+    assert lost[1].endswith("; it runs again")
+
+
+def test_the_last_loss_is_announced_as_a_crash(
+    world: World, runner: ScriptedRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing runs again then, and nothing says so."""
+    flow = start(one(max_worker_losses=0), runner)
+    runner.start(runner.expect(1)[0])
+    runner.lose(runner.works[0])
+    with pytest.raises(CrashedError):
+        flow.result()
+    assert [line for line in caplog.messages if line.startswith("LOST")] == []
+    assert [line for line in caplog.messages if line.startswith("CRASHED work-0")] != []
+    assert world.states() == {"work-0": "Crashed"}
+
+
 def test_a_retry_without_delay_goes_at_once(world: World, runner: ScriptedRunner) -> None:
     """Its state in between says so, and no clock has to move."""
     flow = start(one(retries=1), runner)

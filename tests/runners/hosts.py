@@ -23,6 +23,8 @@ _numbers = itertools.count(1)
 class HostLink:
     """The link of an attempt in this process: posts to the host."""
 
+    far = False
+
     def __init__(self, host: FakeHost, info: AttemptInfo) -> None:
         self._host = host
         self.address = info.key

@@ -19,6 +19,7 @@ from dflow.attempts.slots import Slot
 from dflow.core.events import (
     AttemptRaised,
     AttemptStarted,
+    AttemptStopped,
     AttemptSucceeded,
     DispatchVoided,
     ResultLost,
@@ -27,7 +28,7 @@ from dflow.core.events import (
 )
 from dflow.core.records import Cause, ErrorInfo, Held
 from dflow.errors import CancelledError, DefinitionError, MissingMainGuard
-from dflow.messages import Go, StartConfirmed
+from dflow.messages import Go, LogEntry, Printed, StartConfirmed
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
 from task_runners.dask import host, in_process, main_guard
 from task_runners.dask.book import INQUEST, Book, Entry
@@ -326,6 +327,55 @@ def test_large_messages_are_divided() -> None:
     patiently(lambda: sum(len(open_batch(data)) for data in batches) == 11, "the arrival of all")
     assert max(map(len, batches)) < 300_000
     sender.close()
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_failure_waits_for_what_was_said_before(good: bool) -> None:
+    """The link of a body that failed ends when all has left; a success, which is heard in order, goes on."""
+    may_leave, left = threading.Event(), list[Any]()
+
+    def carry(_: int, data: bytes) -> None:
+        may_leave.wait(5.0)
+        left.extend(message for _, message in open_batch(data))
+
+    sender = Sender(carry)
+    link = WorkerLink(("run", 1), sender, Mailbox(), print, print)
+    end: dict[str, Any] = {
+        "at": 1.0, "task_run_id": "run", "dispatch": 1, "started_at": 0.0, "seconds": 1.0
+    }  # fmt: skip
+    outcome = AttemptSucceeded(**end) if good else AttemptStopped(**end)
+    link.send(Printed("last words"))
+    ending = threading.Thread(target=link.finish, args=(outcome,))
+    ending.start()
+    ending.join(0.2)
+    assert ending.is_alive() is not good
+    may_leave.set()
+    ending.join(5.0)
+    if not good:
+        assert left == [Printed("last words"), outcome]
+    sender.close()
+
+
+def test_prints_are_bounded_beside_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of line has an allowance of its own, in lines and in characters; the rest is counted."""
+    monkeypatch.setattr("dflow.attempts.link.MAX_LINES", 3)
+    monkeypatch.setattr("dflow.attempts.link.MAX_CHARS", 10)
+    left = list[Any]()
+    sender = Sender(lambda _, data: left.extend(message for _, message in open_batch(data)))
+    link = WorkerLink(("run", 1), sender, Mailbox(), print, print)
+    entry = LogEntry(1.0, "f", "run", 1, 20, "dflow.run", "log")
+    for text in ("12345", "123456", "1234", "1", "2"):
+        link.send(Printed(text))
+    for _ in range(5):
+        link.send(entry)
+    link.finish(AttemptStopped(at=1.0, task_run_id="run", dispatch=1, started_at=0.0, seconds=1.0))
+    sender.close()
+    said = [message.text for message in left if isinstance(message, Printed)]
+    assert said[:3] == ["12345", "1234", "1"]
+    assert said[3].startswith("… 2 more printed lines were dropped")
+    logged = [message.message for message in left if isinstance(message, LogEntry)]
+    assert logged[:3] == ["log"] * 3
+    assert logged[3].startswith("2 more lines were dropped")
 
 
 def test_a_mailbox_that_closes() -> None:

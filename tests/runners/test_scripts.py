@@ -170,12 +170,16 @@ if __name__ == "__main__":
     one = work(opened, speak)
     opened.dispatch([one])
     host.end(one)
+    print([m.text for m in host.reports if hasattr(m, "text")])
 """
 
 
-def test_prints_reach_the_terminal(script: Script) -> None:
-    """What a body prints appears where the driver prints; without a shutdown all is closed at exit."""
-    assert script.run(PRINTS) == (0, "from the worker\n", "and its errors\n")
+def test_prints_reach_the_driver(script: Script) -> None:
+    """What a body prints is reported, and not written by its worker, whose errors appear as ever.
+
+    Without a shutdown all is closed at exit.
+    """
+    assert script.run(PRINTS) == (0, "['from the worker']\n", "and its errors\n")
 
 
 SITTING = """
