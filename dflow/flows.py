@@ -58,7 +58,19 @@ class _Called:
 
 
 class Flow(Defined[P, R_co, FlowOptions]):
-    """A function whose runs are recorded, with all task runs that it asks for. Made by `flow`."""
+    """A function whose runs are recorded, with all task runs that it asks for. Made by `flow`.
+
+    Futures and states in what the body returns decide the final state, and a call gives their values in their
+    places. Type checkers see what the body returns: for its callers' sake, let it return ``future.result()``.
+
+    >>> @flow
+    ... def greet(name: str) -> str:
+    ...     return f"Hello, {name}!"
+    >>> greet("Ada")
+    'Hello, Ada!'
+    >>> greet("Ada", return_state=True).name
+    'Completed'
+    """
 
     what = "flow"
     dashes = True
@@ -134,6 +146,17 @@ class Flow(Defined[P, R_co, FlowOptions]):
         completed and whose results are kept return at once. An async flow is awaited. Raises
         `NotResumable` for a run that has completed or is another flow's, `RunHeld` while its driver lives,
         and what the flow raises.
+
+        >>> from pathlib import Path
+        >>> @flow
+        ... def count(file: Path) -> int:
+        ...     return len(file.read_text().splitlines())
+        >>> count(Path("rows.txt"), return_state=True).message
+        "FileNotFoundError: [Errno 2] No such file or directory: 'rows.txt'"
+        >>> Path("rows.txt").write_text("one")
+        3
+        >>> count.resume("latest")
+        1
         """
         entry = process.process().journal.catalog.find(run)
         if entry.flow_name != self.name:

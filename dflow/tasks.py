@@ -41,7 +41,18 @@ T = TypeVar("T")
 
 
 class Task(Defined[P, R_co, TaskOptions]):
-    """A function whose runs are recorded, retried and sent to workers. Made by `task`."""
+    """A function whose runs are recorded, retried and sent to workers. Made by `task`.
+
+    >>> @task
+    ... def square(x: int) -> int:
+    ...     return x * x
+    >>> square(3)
+    9
+    >>> square.submit(4).result()
+    16
+    >>> square.map([1, 2, 3]).result()
+    [1, 4, 9]
+    """
 
     def __init__(self, fn: Callable[P, R_co], options: TaskOptions) -> None:
         super().__init__(fn, options)
