@@ -8,10 +8,11 @@ comes about: that is ``dflow.core.machine``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from dflow.errors import CancelledError, CrashedError, MissingResult, RunError, TaskFailedError
@@ -99,6 +100,7 @@ class State:
     message: str = ""
     timestamp: datetime | None = None
     _outcome: Callable[[], Any] | None = field(default=None, repr=False)
+    _beside: Callable[[Callable[[], Any]], Awaitable[Any]] | None = field(default=None, repr=False)
 
     def result(self, raise_on_failure: bool = True) -> Any:
         """Return the value of a completed run, or raise what made it fail.
@@ -122,9 +124,9 @@ class State:
 
     async def aresult(self, raise_on_failure: bool = True) -> Any:
         """Return what `result` returns, fetched without holding up the event loop."""
-        import asyncio  # lazy: the words of states are needed where there is no event loop
-
-        return await asyncio.to_thread(self.result, raise_on_failure)
+        if self._beside is None:
+            return self.result(raise_on_failure)
+        return await self._beside(partial(self.result, raise_on_failure))
 
     def is_scheduled(self) -> bool:
         """Tell whether the run waits for a time."""

@@ -17,7 +17,7 @@ from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
-from dflow.engine.ledger import Release
+from dflow.engine.claims import Release
 from dflow.engine.needs import takes
 from dflow.engine.waiting import Inlet
 from dflow.errors import InternalError, MissingResult

@@ -6,6 +6,7 @@ asks for it. None of the functions here fetches a value to learn a state.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import (
@@ -169,9 +170,8 @@ class TaskFuture(Generic[R_co]):
 def state_of(status: Status, outcome: Callable[[], Any]) -> State:
     """Return the state that users see; only that of a final run can give a result."""
     at = None if status.at is None else datetime.fromtimestamp(status.at, UTC)
-    return State(
-        status.type, status.state_name, status.message, at, outcome if status.final else None
-    )
+    given = outcome if status.final else None
+    return State(status.type, status.state_name, status.message, at, given, asyncio.to_thread)
 
 
 def wait(

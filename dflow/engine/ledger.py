@@ -10,48 +10,19 @@ from __future__ import annotations
 import itertools
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core import machine
 from dflow.core.graph import Graph, Progress
-from dflow.core.records import Cause, FlowRun, FlowStage, Held, Need, Stage, TaskRun, Upstream
+from dflow.core.records import Cause, FlowStage, Held, Need, Stage, TaskRun, Upstream
 from dflow.core.replay import Table
 from dflow.engine.chains import Chains
+from dflow.engine.claims import Changes, Claim, Release
 from dflow.engine.gates import Gates
 from dflow.engine.needs import Needs
 from dflow.engine.notes import Notes
-
-
-@dataclass(frozen=True, slots=True)
-class Release(do.Command):
-    """Nobody needs the value any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Somebody in this process asked for a task run: it may be dispatched, to a runner or to its caller.
-
-    `runner` tells runners apart. `follows` says that it takes a task run while its upstreams are still
-    under way with it, `shares_memory` that a value costs nothing to leave there. Of all that are asked for
-    together at most `max_in_flight` are out at once.
-    """
-
-    runner: int
-    here: bool = False
-    follows: bool = False
-    shares_memory: bool = True
-    max_in_flight: int | None = None
-
-
-@dataclass(slots=True)
-class Changes:
-    """What has changed since the last time: to be committed, then shown and acted on."""
-
-    events: list[ev.Event]
-    records: dict[str, TaskRun | FlowRun]
-    orders: list[do.Command]
 
 
 class Ledger:

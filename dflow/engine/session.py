@@ -21,10 +21,11 @@ from dflow.core.records import FlowRun, Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
 from dflow.engine.callbacks import Owners
+from dflow.engine.claims import Claim
 from dflow.engine.conditions import Conditions
 from dflow.engine.dispatcher import Asking, Dispatcher
 from dflow.engine.hooks import Hooks
-from dflow.engine.ledger import Claim, Ledger
+from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet

@@ -23,7 +23,8 @@ from dflow.attempts.capture import capture
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, TaskRun
-from dflow.engine.ledger import Changes, Claim, Ledger
+from dflow.engine.claims import Changes, Claim
+from dflow.engine.ledger import Ledger
 from dflow.engine.notes import Noted
 from dflow.errors import (
     CancelledError,

@@ -10,7 +10,8 @@ from typing import Any
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import Cause, ErrorInfo, Held, Need, Policy, Stage, TaskRun, Upstream
-from dflow.engine.ledger import Claim, Ledger, Release
+from dflow.engine.claims import Claim, Release
+from dflow.engine.ledger import Ledger
 
 FLOW = "f"
 ERROR = ErrorInfo("ValueError", "no")

@@ -15,7 +15,8 @@ from dflow.core import events as ev
 from dflow.core import invariants
 from dflow.core.records import Cause, FlowStage, Held, Need, Stage, Upstream
 from dflow.core.replay import Table
-from dflow.engine.ledger import Claim, Ledger
+from dflow.engine.claims import Claim
+from dflow.engine.ledger import Ledger
 from tests.engine.playing import ERROR, FLOW, Play
 
 plays = st.builds(

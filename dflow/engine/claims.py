@@ -1,0 +1,39 @@
+"""What the ledger takes and gives: claims on task runs, what changed, and orders that are the shell's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dflow.core import commands as do
+from dflow.core import events as ev
+from dflow.core.records import FlowRun, TaskRun
+
+
+@dataclass(frozen=True, slots=True)
+class Release(do.Command):
+    """Nobody needs the value any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody in this process asked for a task run: it may be dispatched, to a runner or to its caller.
+
+    `runner` tells runners apart. `follows` says that it takes a task run while its upstreams are still
+    under way with it, `shares_memory` that a value costs nothing to leave there. Of all that are asked for
+    together at most `max_in_flight` are out at once.
+    """
+
+    runner: int
+    here: bool = False
+    follows: bool = False
+    shares_memory: bool = True
+    max_in_flight: int | None = None
+
+
+@dataclass(slots=True)
+class Changes:
+    """What has changed since the last time: to be committed, then shown and acted on."""
+
+    events: list[ev.Event]
+    records: dict[str, TaskRun | FlowRun]
+    orders: list[do.Command]
