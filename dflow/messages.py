@@ -75,7 +75,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """An upstream's value itself, in the memory of the driver."""
+    """An upstream's value itself, in the memory of the driver; or what stands for its failure."""
 
     value: Any
 

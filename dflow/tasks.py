@@ -125,11 +125,12 @@ class Task(Defined[P, R_co, TaskOptions]):
         """Ask for a task run, and return its future at once.
 
         Futures among the arguments, at any depth of containers, are the values of other task runs: this one
-        goes when they are there. ``wait_for=[…]`` names futures that must have completed, though their
-        values are not needed. With ``return_state=True`` the final `State` is waited for and returned.
-        An async function runs on a loop of its own there, and the items of a generator become a list.
-        Raises `ParameterError` for arguments that do not fit and `SerializationError` for those that cannot
-        travel to the runner.
+        goes when they are there. They are found in lists, tuples, sets, deques, dicts, dataclasses and
+        pydantic models, not in objects of other classes; `allow_failure`, `quote` and `opaque` say how an
+        argument is meant. ``wait_for=[…]`` names futures that must have completed, though their values are
+        not needed. With ``return_state=True`` the final `State` is waited for and returned. An async function
+        runs on a loop of its own there, and the items of a generator become a list. Raises `ParameterError`
+        for arguments that do not fit and `SerializationError` for those that cannot travel to the runner.
         """
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
         scope = current_scope()
