@@ -33,6 +33,12 @@
     └── InternalError            dflow broke a rule of its own: please report it
 
 Every error takes one message, says what happened and then what to do, and survives pickle.
+
+>>> try:
+...     raise RunNotFound("No run answers to 'clever-pelican'.")
+... except EnvironmentProblem as problem:
+...     print(problem)
+No run answers to 'clever-pelican'.
 """
 
 from __future__ import annotations

@@ -58,7 +58,19 @@ class _Called:
 
 
 class Flow(Defined[P, R_co, FlowOptions]):
-    """A function whose runs are recorded, with all task runs that it asks for. Made by `flow`."""
+    """A function whose runs are recorded, with all task runs that it asks for. Made by `flow`.
+
+    Futures and states in what the body returns decide the final state, and a call gives their values in their
+    places. Type checkers see what the body returns: for its callers' sake, let it return ``future.result()``.
+
+    >>> @flow
+    ... def greet(name: str) -> str:
+    ...     return f"Hello, {name}!"
+    >>> greet("Ada")
+    'Hello, Ada!'
+    >>> greet("Ada", return_state=True).name
+    'Completed'
+    """
 
     what = "flow"
     dashes = True
@@ -134,6 +146,17 @@ class Flow(Defined[P, R_co, FlowOptions]):
         completed and whose results are kept return at once. An async flow is awaited. Raises
         `NotResumable` for a run that has completed or is another flow's, `RunHeld` while its driver lives,
         and what the flow raises.
+
+        >>> from pathlib import Path
+        >>> @flow
+        ... def count(file: Path) -> int:
+        ...     return len(file.read_text().splitlines())
+        >>> count(Path("rows.txt"), return_state=True).message
+        "FileNotFoundError: [Errno 2] No such file or directory: 'rows.txt'"
+        >>> Path("rows.txt").write_text("one")
+        3
+        >>> count.resume("latest")
+        1
         """
         entry = process.process().journal.catalog.find(run)
         if entry.flow_name != self.name:
@@ -350,6 +373,14 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         ``x: int``. A failure is a FAILED run that names the parameter.
     log_prints
         Whether prints become log lines, of the flow and of the tasks that leave it open.
+    on_running, on_completion, on_failure, on_cancellation, on_crashed
+        Hooks: one or several ``hook(flow, flow_run, state)``, sync or async, called after the commit by the
+        thread that runs the body: `on_running` before the body, each time that it runs (retries, resume);
+        the others once the run is final and the hooks of its tasks have run. `on_failure` also for
+        timeouts. An interrupted run (Ctrl-C, a dead driver) has not ended and calls none; a subflow that is
+        returned from the record calls none either. ``state.result()`` gives the value, or raises. An error
+        in a hook is logged and harms nothing. ``@my_flow.on_failure`` adds one to this very flow;
+        `with_options` replaces, None clears.
 
     >>> @flow(name="adding")
     ... def add(x: int, y: int = 1) -> int:

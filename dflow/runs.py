@@ -1,6 +1,22 @@
 """Looking at recorded runs, while they run and long after; and resuming one by its name.
 
 Nothing here unpickles what a run has kept, except `resume`.
+
+>>> from dflow import flow, task
+>>> @task
+... def square(x: int) -> int:
+...     return x * x
+>>> @flow
+... def squares(count: int) -> list[int]:
+...     return square.map(range(count)).result()
+>>> squares(3)
+[0, 1, 4]
+>>> run = find("latest")
+>>> run.entry.flow_name, run.state_name
+('squares', 'Completed')
+>>> with opened(run) as record:
+...     [task_run.name for task_run in record.task_runs()]
+['square-0', 'square-1', 'square-2']
 """
 
 from __future__ import annotations
@@ -33,6 +49,16 @@ class Listed:
     """A root flow run as lists show it: its entry in the catalog, and its state as of now.
 
     A run that is not final and whose driver is gone reads as ``Interrupted``.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def nightly(rows: int) -> int:
+    ...     return rows
+    >>> nightly(5)
+    5
+    >>> run = find("latest")
+    >>> run.entry.flow_name, run.state_name, run.resumable
+    ('nightly', 'Completed', False)
     """
 
     entry: RunEntry
@@ -48,7 +74,17 @@ class Listed:
 
 
 def list_runs(limit: int | None = None) -> list[Listed]:
-    """Return root flow runs, the newest first."""
+    """Return root flow runs, the newest first.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def nightly(rows: int) -> int:
+    ...     return rows
+    >>> nightly(5)
+    5
+    >>> [run.entry.flow_name for run in list_runs(limit=10)]
+    ['nightly']
+    """
     here = process.process()
     catalog = here.journal.catalog
     return [
@@ -57,7 +93,17 @@ def list_runs(limit: int | None = None) -> list[Listed]:
 
 
 def find(run: str) -> Listed:
-    """Return the run with this id, unique start of an id, name, or the ``latest``. Raises `RunNotFound`."""
+    """Return the run with this id, unique start of an id, name, or the ``latest``. Raises `RunNotFound`.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def nightly(rows: int) -> int:
+    ...     return rows
+    >>> nightly(5)
+    5
+    >>> find("latest").state_name
+    'Completed'
+    """
     here = process.process()
     catalog = here.journal.catalog
     entry = catalog.find(run)
@@ -66,7 +112,17 @@ def find(run: str) -> Listed:
 
 @contextmanager
 def opened(listed: Listed) -> Iterator[RunReader]:
-    """Open the record of a run to look at: its events, task runs, attempts, logs."""
+    """Open the record of a run to look at: its events, task runs, attempts, logs.
+
+    >>> from dflow import flow, get_run_logger
+    >>> @flow
+    ... def nightly() -> None:
+    ...     get_run_logger().critical("The disk is full.")
+    >>> nightly()
+    >>> with opened(find("latest")) as record:
+    ...     [line.message for line in record.logs()]
+    ['The disk is full.']
+    """
     reader = process.process().journal.read(listed.entry.id)
     try:
         yield reader
@@ -75,7 +131,18 @@ def opened(listed: Listed) -> Iterator[RunReader]:
 
 
 def root_of(reader: RunReader) -> FlowRun | None:
-    """Return the root flow run of a record, or None if it holds none yet."""
+    """Return the root flow run of a record, or None if it holds none yet.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def nightly(rows: int) -> int:
+    ...     return rows
+    >>> nightly(5)
+    5
+    >>> with opened(find("latest")) as record:
+    ...     root_of(record).state_name
+    'Completed'
+    """
     return next(iter(reader.flow_runs()), None)
 
 
@@ -84,13 +151,27 @@ def resume(run: str) -> Any:
 
     `run` is an id, a unique start of one, a name, or ``latest``. Raises `RunNotFound`, `RunHeld`,
     `NotResumable`, `EntrypointError`, and what the flow raises. See `Flow.resume`.
+
+    >>> resume("clever-pelican-250")
+    Traceback (most recent call last):
+        ...
+    dflow.errors.RunNotFound: ...
     """
     listed = find(run)
     return flow_of(listed).resume(listed.entry.id)
 
 
 def flow_of(listed: Listed) -> Any:
-    """Return the flow of a recorded run, loaded again. Raises `EntrypointError` and `NotResumable`."""
+    """Return the flow of a recorded run, loaded again. Raises `EntrypointError` and `NotResumable`.
+
+    >>> from dflow.examples.three_steps import three_steps
+    >>> error = three_steps(20)
+    preprocess: 20 points
+    train: slope ...
+    evaluate: mean error ...
+    >>> flow_of(find("latest")).name
+    'three-steps'
+    """
     entrypoint = listed.entry.details.get("entrypoint")
     if entrypoint is None:
         raise NotResumable(

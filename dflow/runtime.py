@@ -2,6 +2,15 @@
 
 `current_run` gives all of it; ``runtime.flow_run`` and ``runtime.task_run`` give the same piece by piece, and
 None (or nothing) outside of a run.
+
+>>> from dflow import flow, runtime
+>>> @flow
+... def train(epochs: int) -> dict[str, int]:
+...     return runtime.flow_run.parameters
+>>> train(3)
+{'epochs': 3}
+>>> runtime.flow_run.parameters
+{}
 """
 
 from __future__ import annotations
@@ -35,7 +44,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class CurrentRun:
-    """A flow run or a task run, from inside its body. Made by `current_run`."""
+    """A flow run or a task run, from inside its body. Made by `current_run`.
+
+    >>> from dflow import task
+    >>> @task(tags=["nightly"])
+    ... def train(epochs: int) -> tuple:
+    ...     run = current_run()
+    ...     return run.task_run_name, run.attempt, run.tags, run.parameters
+    >>> train(3)
+    ('train-0', 1, ('nightly',), {'epochs': 3})
+    """
 
     _context: RunContext
 
@@ -145,6 +163,16 @@ class CurrentRun:
         """Return `fn` so that it belongs to this run in whatever thread it is called.
 
         What it calls, logs and prints there is then this run's. It may be called several times at once.
+
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from dflow import flow
+        >>> @flow
+        ... def names() -> list[str]:
+        ...     name = current_run().bind(lambda _: current_run().flow_name)
+        ...     with ThreadPoolExecutor() as threads:
+        ...         return list(threads.map(name, range(2)))
+        >>> names()
+        ['names', 'names']
         """
         context = contextvars.copy_context()
         adopted = self._context.adopted
@@ -159,7 +187,18 @@ class CurrentRun:
 
 @dataclass(frozen=True, slots=True)
 class FlowRunInfo:
-    """What the tasks of a flow run can see of it."""
+    """What the tasks of a flow run can see of it.
+
+    >>> from dflow import flow, task
+    >>> @task
+    ... def part() -> str:
+    ...     return current_run().flow_run.flow_name
+    >>> @flow
+    ... def whole() -> str:
+    ...     return part()
+    >>> whole()
+    'whole'
+    """
 
     id: str
     name: str
@@ -172,7 +211,17 @@ class FlowRunInfo:
 
 
 def current_run() -> CurrentRun:
-    """Return the run whose body this is. Raises `NoRunError` outside of a flow or a task."""
+    """Return the run whose body this is. Raises `NoRunError` outside of a flow or a task.
+
+    >>> from dflow import task
+    >>> @task(retries=1)
+    ... def flaky() -> str:
+    ...     if current_run().attempt == 1:
+    ...         raise OSError("The network is down.")
+    ...     return "fine"
+    >>> flaky()
+    'fine'
+    """
     context = current()
     if context is None:
         raise NoRunError(
@@ -183,7 +232,15 @@ def current_run() -> CurrentRun:
 
 
 def get_run_context() -> CurrentRun:
-    """Return the run whose body this is, as `current_run` does, under the name that Prefect gives it."""
+    """Return the run whose body this is, as `current_run` does, under the name that Prefect gives it.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def main() -> str:
+    ...     return get_run_context().flow_run.flow_name
+    >>> main()
+    'main'
+    """
     return current_run()
 
 

@@ -40,7 +40,11 @@ __all__ = [
 
 
 class StateType(StrEnum):
-    """The nine types of state of a flow run or a task run."""
+    """The nine types of state of a flow run or a task run.
+
+    >>> StateType.COMPLETED == "COMPLETED"
+    True
+    """
 
     SCHEDULED = "SCHEDULED"
     PENDING = "PENDING"
@@ -85,6 +89,10 @@ class State:
 
     `type` is one of `StateType`, `name` a word from `TYPE_OF_NAME`, `message` one readable line and
     `timestamp` the time in UTC at which the run entered this state.
+
+    >>> state = Failed(message="too few rows")
+    >>> state.name, state.is_final(), state.result(raise_on_failure=False)
+    ('Failed', True, TaskFailedError('too few rows'))
     """
 
     type: StateType
@@ -201,7 +209,11 @@ def Completed(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (
 
 
 def Cached(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return a state of type COMPLETED for a value that was already there, whose result is `data`."""
+    """Return a state of type COMPLETED for a value that was already there, whose result is `data`.
+
+    >>> Cached(data=5).type
+    <StateType.COMPLETED: 'COMPLETED'>
+    """
     return _made("Cached", message, data)
 
 
@@ -215,55 +227,99 @@ def Failed(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a k
 
 
 def TimedOut(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return a state of type FAILED for what took too long; `data` may be the exception behind it."""
+    """Return a state of type FAILED for what took too long; `data` may be the exception behind it.
+
+    >>> TimedOut(message="after 5 s").is_failed()
+    True
+    """
     return _made("TimedOut", message, data)
 
 
 def UpstreamFailed(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return a state of type FAILED for what never ran; `data` may be the exception behind it."""
+    """Return a state of type FAILED for what never ran; `data` may be the exception behind it.
+
+    >>> UpstreamFailed(message="load failed").is_failed()
+    True
+    """
     return _made("UpstreamFailed", message, data)
 
 
 def Crashed(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return a state of type CRASHED; `data` may be the exception behind it."""
+    """Return a state of type CRASHED; `data` may be the exception behind it.
+
+    >>> Crashed(message="out of memory").is_crashed()
+    True
+    """
     return _made("Crashed", message, data)
 
 
 def Cancelled(*, data: Any = None, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return a state of type CANCELLED; `data` may be the exception behind it."""
+    """Return a state of type CANCELLED; `data` may be the exception behind it.
+
+    >>> Cancelled(message="not needed any more").is_final()
+    True
+    """
     return _made("Cancelled", message, data)
 
 
 def Pending(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return the state of a run that waits for its turn."""
+    """Return the state of a run that waits for its turn.
+
+    >>> Pending(message="waits for a worker").is_pending()
+    True
+    """
     return _made("Pending", message)
 
 
 def Running(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return the state of a run that runs."""
+    """Return the state of a run that runs.
+
+    >>> Running(message="epoch 3").is_running()
+    True
+    """
     return _made("Running", message)
 
 
 def Cancelling(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return the state of a run that was asked to stop."""
+    """Return the state of a run that was asked to stop.
+
+    >>> Cancelling(message="asked to stop").is_cancelling()
+    True
+    """
     return _made("Cancelling", message)
 
 
 def Scheduled(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return the state of a run that waits for a time."""
+    """Return the state of a run that waits for a time.
+
+    >>> Scheduled(message="at midnight").is_scheduled()
+    True
+    """
     return _made("Scheduled", message)
 
 
 def Retrying(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return the state of a run that is about to be tried again."""
+    """Return the state of a run that is about to be tried again.
+
+    >>> Retrying(message="attempt 2").is_scheduled()
+    True
+    """
     return _made("Retrying", message)
 
 
 def AwaitingRetry(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return the state of a run that waits for the time of its next attempt."""
+    """Return the state of a run that waits for the time of its next attempt.
+
+    >>> AwaitingRetry(message="in 60 s").is_scheduled()
+    True
+    """
     return _made("AwaitingRetry", message)
 
 
 def Paused(*, message: str = "") -> State:  # noqa: N802  (a kind of state)
-    """Return the state of a run that waits for somebody to resume it."""
+    """Return the state of a run that waits for somebody to resume it.
+
+    >>> Paused(message="look at the data first").is_paused()
+    True
+    """
     return _made("Paused", message)

@@ -29,7 +29,7 @@ from dflow.engine.defined import Defined, Items, Method, P, R_co, as_called
 from dflow.engine.future_lists import TaskFutureList
 from dflow.engine.futures import TaskFuture, state_of
 from dflow.engine.naming import Naming
-from dflow.engine.options import Hooks, TaskOptions, changed
+from dflow.engine.options import Delays, Hooks, Name, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
@@ -41,7 +41,18 @@ T = TypeVar("T")
 
 
 class Task(Defined[P, R_co, TaskOptions]):
-    """A function whose runs are recorded, retried and sent to workers. Made by `task`."""
+    """A function whose runs are recorded, retried and sent to workers. Made by `task`.
+
+    >>> @task
+    ... def square(x: int) -> int:
+    ...     return x * x
+    >>> square(3)
+    9
+    >>> square.submit(4).result()
+    16
+    >>> square.map([1, 2, 3]).result()
+    [1, 4, 9]
+    """
 
     def __init__(self, fn: Callable[P, R_co], options: TaskOptions) -> None:
         super().__init__(fn, options)
@@ -260,17 +271,19 @@ def task(
     description: str | None = None,
     tags: Iterable[str] | None = None,
     version: str | None = None,
+    task_run_name: Name = None,
     retries: int = 0,
-    retry_delay_seconds: float | list[float] | Callable[[int], list[float]] | None = 0,
+    retry_delay_seconds: Delays = 0,
     retry_jitter_factor: float | None = None,
     retry_condition_fn: Callable[..., Any] | None = None,
+    timeout_seconds: float | None = None,
     log_prints: bool | None = None,
-    resources: Mapping[str, float] | None = None,
-    priority: int = 0,
-    workers: str | Iterable[str] | None = None,
     on_running: Hooks = None,
     on_completion: Hooks = None,
     on_failure: Hooks = None,
+    resources: Mapping[str, float] | None = None,
+    priority: int = 0,
+    workers: str | Iterable[str] | None = None,
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -280,6 +293,10 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         The name of the task, by default that of the function.
     description, tags, version
         Recorded with its runs.
+    task_run_name
+        The name of its runs, instead of the task's with a number: a template over the parameters such as
+        ``"train-{lr:.3f}"``, or a function of nothing or of ``parameters``. What needs the value of a future
+        is named when its body begins.
     retries
         How many more attempts an attempt that raised may have (0 or more).
     retry_delay_seconds
@@ -287,8 +304,29 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         list from the number of retries, such as `exponential_backoff`.
     retry_jitter_factor
         The share (0 to 1) by which a delay may grow or shrink, at random.
+    retry_condition_fn
+        ``fn(task, task_run, state) -> bool``, asked in the driver before a retry: False means that there is
+        none. Any callable, async too; `state` is that of the failed attempt, its ``.result()`` raises the
+        exception. Asked after timeouts too, but not where no retry is left. An error in it is logged and
+        means no. A slow one holds up only its own task run; the delay counts from the failure.
+    timeout_seconds
+        How long one attempt may take. What takes longer is FAILED with the state ``TimedOut``, within a
+        second, and retried if retries are left. A coroutine is cancelled; a plain function, which runs in a
+        thread of its own then, gets an exception at its next bytecode, and is left behind if that does not
+        help: it goes on, harms nothing, and what becomes of it is not recorded.
     log_prints
         Whether prints become log lines; left open, as in the flow.
+    on_running, on_completion, on_failure
+        Hooks: one or several ``hook(task, task_run, state)``, sync or async, called in the driver after the
+        commit of what they speak of, wherever the body ran. `on_running` once per attempt; `on_completion`
+        also for cached runs; `on_failure` for failed, timed out and crashed runs and for those that lost an
+        upstream's value, but not where an upstream failed: that code never ran. Nothing is called for
+        cancelled runs. ``state.result()`` gives the value, or raises; ask for it in the hook. One thread
+        calls them one after the other: a slow hook delays other hooks, not the work, and the flow call
+        returns after all of them, however long they take (Ctrl-C ends the wait). An error in a hook is
+        logged with the run and harms nothing. `get_run_logger()` works; calling tasks does not, flows do.
+        ``@my_task.on_completion`` adds one to this very task; `with_options` replaces, None clears. After
+        a resume they hear only of what happens then.
     resources
         What a worker must have, and have free, to run it: ``{"GPU": 1}``. A body that waits for others keeps
         it. On Dask, for runs that are submitted or mapped, as the next two; other runners take no notice.

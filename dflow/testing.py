@@ -46,7 +46,13 @@ START = 1_700_000_000.0
 
 
 class FakeClock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until it is moved.
+
+    >>> clock = FakeClock()
+    >>> clock.advance(60)
+    >>> clock.now() - START
+    60.0
+    """
 
     def __init__(self, start: float = START) -> None:
         self._now = start
@@ -73,7 +79,13 @@ class FakeClock:
 
 
 class SeededIds:
-    """Ids and luck that are the same in every test run."""
+    """Ids and luck that are the same in every test run.
+
+    >>> SeededIds(seed=1).run_name()
+    'test-run-0'
+    >>> SeededIds(seed=1).luck() == SeededIds(seed=1).luck()
+    True
+    """
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)
@@ -100,6 +112,14 @@ def in_memory(
     """Run flows inside without files and without a cluster, on `task_runner` where they name none.
 
     Yields what the sessions share: ``.journal`` holds the record, ``.clock`` the clock that was given.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def main() -> int:
+    ...     return 5
+    >>> with in_memory() as shared:
+    ...     main(), [entry.flow_name for entry in shared.journal.catalog.list()]
+    (5, ['main'])
     """
     chosen = settings.load().model_copy(update={"task_runner": task_runner})
     shared = process.Process(
@@ -118,6 +138,21 @@ class ScriptedRunner:
 
     `works` holds what was dispatched, in order; `withdrawn`, `stopped`, `released` and `told` what else was
     asked of it.
+
+    >>> from dflow import flow, task
+    >>> @task(retries=1)
+    ... def load() -> int:
+    ...     raise NotImplementedError("It never runs: the test says what becomes of it.")
+    >>> runner = ScriptedRunner()
+    >>> @flow(task_runner=runner)
+    ... def main() -> int:
+    ...     return load.submit().result()
+    >>> with in_memory():
+    ...     run = main.start()
+    ...     runner.fail(runner.expect(1)[0], OSError("The network is down."))
+    ...     runner.succeed(runner.expect(2)[1], 5)
+    ...     run.result(timeout=60)
+    5
     """
 
     follows: bool = False

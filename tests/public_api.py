@@ -116,21 +116,15 @@ def signatures(name: str, function: Callable[..., Any]) -> Iterator[str]:
 def signature(name: str, value: Callable[..., Any]) -> Iterator[str]:
     """Yield a signature in one line, or a line for each parameter if that is too long."""
     found = inspect.signature(value)
-    named = found.parameters.values()
-    shown = [
-        _Parameter(p) for p in named if p.name not in ("self", "cls") or p.annotation is not p.empty
-    ]
+    shown = [_Parameter(each) for each in found.parameters.values() if is_shown(each)]
     kinds = [parameter.kind for parameter in shown]
     words = [parameter.text() for parameter in shown]
     if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
         words.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
     if inspect.Parameter.POSITIONAL_ONLY in kinds:
         words.insert(kinds.count(inspect.Parameter.POSITIONAL_ONLY), "/")
-    end = (
-        ""
-        if found.return_annotation in (found.empty, None, "None")
-        else f" -> {found.return_annotation}"
-    )
+    nothing = found.return_annotation in (found.empty, None, "None")
+    end = "" if nothing else f" -> {found.return_annotation}"
     line = f"{name}({', '.join(words)}){end}"
     if len(line) <= WIDTH:
         yield line
@@ -138,6 +132,12 @@ def signature(name: str, value: Callable[..., Any]) -> Iterator[str]:
     yield f"{name}("
     yield from indented(f"{word}," for word in words)
     yield f"){end}"
+
+
+def is_shown(parameter: inspect.Parameter) -> bool:
+    """Tell whether users see a parameter: no plain ``self``, and nothing that begins with ``_``."""
+    plain = parameter.name in ("self", "cls") and parameter.annotation is parameter.empty
+    return not plain and not parameter.name.startswith("_")
 
 
 class _Parameter:

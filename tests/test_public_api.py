@@ -6,14 +6,18 @@ import ast
 import difflib
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_overloads
 
 import pytest
 
+import dflow
+from dflow.engine.options import FlowOptions, TaskOptions
 from tests import public_api
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +94,20 @@ def test_an_unknown_name_is_no_attribute() -> None:
     for facade in ("dflow", "task_runners"):
         with pytest.raises(AttributeError, match=f"module '{facade}' has no attribute 'nothing'"):
             importlib.import_module(facade).nothing  # noqa: B018  (getting it is what is tested)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"), [(dflow.task, TaskOptions()), (dflow.flow, FlowOptions())]
+)
+def test_every_option_has_a_type_and_a_description(make: Any, options: Any) -> None:
+    """Type checkers and readers of the docstring know the options that there are, with their defaults."""
+    with_options = get_overloads(make)[-1]
+    typed = {p.name: p.default for p in inspect.signature(with_options).parameters.values()}
+    there = {each.name: getattr(options, each.name) for each in fields(options)}
+    assert typed.items() <= there.items()
+    assert there.keys() <= typed.keys()
+    described = re.findall(r"[a-z_]+", inspect.getdoc(make) or "")
+    assert there.keys() <= set(described)
 
 
 def undocumented(name: str, value: Any) -> list[str]:

@@ -70,6 +70,14 @@ def get_run_logger() -> RunLogger:
 
     Its lines go to the journal, with the run, the attempt and the worker, and to the driver's log.
     Raises `NoRunError` outside of a run.
+
+    >>> from dflow import task
+    >>> @task
+    ... def load(rows: int) -> int:
+    ...     get_run_logger().info("%s rows", rows)
+    ...     return rows
+    >>> load(5)
+    5
     """
     context = spoken_for()
     if context is None:

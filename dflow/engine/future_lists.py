@@ -63,6 +63,16 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
     needs them waits for that: to ask for their number, to look at them, to pass the list to a task. If there
     never will be any, because the task run that was to give the list has failed, this raises why; `wait` does
     not.
+
+    >>> from dflow import task
+    >>> @task
+    ... def square(x: int) -> int:
+    ...     return x * x
+    >>> futures = square.map([1, 2, 3])
+    >>> futures.result()
+    [1, 4, 9]
+    >>> [state.name for state in futures.states]
+    ['Completed', 'Completed', 'Completed']
     """
 
     __slots__ = ("_expansion",)

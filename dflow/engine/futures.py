@@ -36,7 +36,18 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class TaskFuture(Generic[R_co]):
-    """A task run that was submitted, and in time its value."""
+    """A task run that was submitted, and in time its value.
+
+    >>> from dflow import task
+    >>> @task
+    ... def divide(x: int, y: int) -> float:
+    ...     return x / y
+    >>> future = divide.submit(6, 3)
+    >>> future.result()
+    2.0
+    >>> divide.submit(future, 0).result(raise_on_failure=False)
+    ZeroDivisionError('float division by zero')
+    """
 
     __slots__ = ("__weakref__", "_name", "_scope", "_task_run_id")
 
@@ -169,6 +180,14 @@ def wait(
     """Wait until all futures are final, or `timeout` seconds are over; return (done, not done).
 
     Inside a task the worker's slot is given back meanwhile.
+
+    >>> from dflow import task
+    >>> @task
+    ... def square(x: int) -> int:
+    ...     return x * x
+    >>> done, not_done = wait(square.map([1, 2, 3]), timeout=60)
+    >>> len(done), len(not_done)
+    (3, 0)
     """
     pending = list(futures)
     _check(pending)
@@ -188,6 +207,13 @@ class as_completed(Generic[R_co]):  # noqa: N801  (reads as a word in a loop)
 
     Raises `dflow.errors.WaitTimeout` (a TimeoutError) when the next one is not final `timeout` seconds after
     the first was asked for.
+
+    >>> from dflow import task
+    >>> @task
+    ... def square(x: int) -> int:
+    ...     return x * x
+    >>> sorted(future.result() for future in as_completed(square.map([1, 2, 3])))
+    [1, 4, 9]
     """
 
     def __init__(self, futures: Iterable[TaskFuture[R_co]], timeout: float | None = None) -> None:

@@ -24,7 +24,18 @@ JOIN_FAILED = 10.0
 
 
 class FlowRunHandle(Generic[R_co]):
-    """A flow run that was started with ``flow.start()``, and in time its value."""
+    """A flow run that was started with ``flow.start()``, and in time its value.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def double(x: int) -> int:
+    ...     return 2 * x
+    >>> handle = double.start(4)
+    >>> handle.result(timeout=60)
+    8
+    >>> handle.state.name
+    'Completed'
+    """
 
     def __init__(self, run_id: str, name: str, flow_name: str) -> None:
         self.id = run_id

@@ -313,6 +313,8 @@ def shutdown() -> None:
     """End the session of work outside of flows, and let go of clusters, threads and files.
 
     Called at exit too. A flow or a task that is called afterwards starts afresh.
+
+    >>> shutdown()
     """
     global _process  # noqa: PLW0603  (one per process, by its nature)
     with _lock:

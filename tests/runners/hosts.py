@@ -41,6 +41,11 @@ class HostLink:
         """Return None: nothing comes down."""
         return None
 
+    @property
+    def ended(self) -> bool:
+        """Nothing comes down."""
+        return True
+
     def fetch(self, key: Key) -> Any:
         """Fail: nobody should ask."""
         raise AssertionError(f"{key} was asked for")
