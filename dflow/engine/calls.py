@@ -53,6 +53,24 @@ def bind(
     return bound.args, dict(bound.kwargs)
 
 
+class Binder:
+    """Binds the arguments of one function, quickly where they are given in their order."""
+
+    def __init__(self, function: Callable[..., Any], signature: inspect.Signature) -> None:
+        self._function = function
+        self._signature = signature
+        parameters = signature.parameters.values()
+        plain = all(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._names = tuple(signature.parameters) if plain else ()
+        self._needed = sum(p.default is p.empty for p in parameters) if plain else 1
+
+    def bind(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments, by name wherever that is possible. Raises `ParameterError`."""
+        if not kwargs and self._needed <= len(args) <= len(self._names):
+            return (), dict(zip(self._names, args, strict=False))
+        return bind(self._function, self._signature, args, kwargs)
+
+
 def prepare(
     scope: Scope,
     function: Callable[..., Any],

@@ -81,6 +81,7 @@ class Defined(ABC, Generic[P, R_co, Options]):
         self.version = options.version
         self._options: Options = options
         self._signature = inspect.signature(function)
+        self._binder = calls.Binder(function, self._signature)
         self._bound: tuple[Any, ...] = ()
 
     @property
@@ -153,7 +154,7 @@ class Defined(ABC, Generic[P, R_co, Options]):
 
     def _arguments(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a call, by name wherever possible. Raises `ParameterError`."""
-        return calls.bind(self.function, self._signature, (*self._bound, *args), kwargs)
+        return self._binder.bind((*self._bound, *args), kwargs)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} '{self.name}'>"
