@@ -23,6 +23,7 @@ from dflow.core.records import FlowStage, Held
 from dflow.engine import outcomes, run_logs
 from dflow.engine.futures import TaskFuture
 from dflow.engine.keeping import Keeper
+from dflow.engine.scope import Status
 from dflow.errors import CancelledError, CrashedError, DefinitionError, MissingResult
 from dflow.states import TYPE_OF_NAME, State, StateType
 
@@ -58,6 +59,12 @@ class Ended:
     message: str
     value: Any = None
     error: BaseException | None = None
+    at: float | None = None
+
+    @property
+    def status(self) -> Status:
+        """The final state, as it is shown."""
+        return Status(self.state_name, self.message, self.at)
 
 
 async def execute(keeper: Keeper, flow: FlowInfo, body: Body) -> Ended:
@@ -97,7 +104,7 @@ class _Execution:
                 self._interrupted("Stopped from outside, while it awaited a retry.")
                 raise
             if run.stage.final:
-                return Ended(run.state_name, run.message)
+                return Ended(run.state_name, run.message, at=run.changed_at)
 
     def _stoppable(self) -> AbstractContextManager[None]:
         """Let a coroutine be cancelled from another thread, when the flow run is."""
@@ -188,9 +195,9 @@ class _Execution:
             ),
             lambda: outcome_of(self.flow.flow_name, ended),
         )
-        if run.state_name == ended.state_name:
-            return ended
-        return replace(ended, state_name=run.state_name, message=run.message)
+        if run.state_name != ended.state_name:
+            ended = replace(ended, state_name=run.state_name, message=run.message)
+        return replace(ended, at=run.changed_at)
 
     async def _raised(self, error: BaseException) -> Ended | None:
         """Cancel what is left, and record the failure; return None if the flow will be tried again."""
@@ -214,7 +221,7 @@ class _Execution:
             raise error
         if run.stage is FlowStage.AWAITING_RETRY:
             return None
-        return Ended(run.state_name, run.message, error=error)
+        return Ended(run.state_name, run.message, error=error, at=run.changed_at)
 
     def _interrupted(self, message: str) -> None:
         self.keeper.check()

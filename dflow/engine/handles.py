@@ -60,7 +60,7 @@ class FlowRunHandle(Generic[R_co]):
         if error is not None:
             return state_of(Status("Crashed", str(error)), self._outcome)
         ended = self._ended.result()
-        return state_of(Status(ended.state_name, ended.message), self._outcome)
+        return state_of(ended.status, self._outcome)
 
     def done(self) -> bool:
         """Tell whether the flow run has ended."""

