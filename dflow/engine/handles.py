@@ -7,15 +7,19 @@ import contextvars
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from dflow.attempts.context import current
+from dflow.core import events as ev
+from dflow.engine import beside
 from dflow.engine.flow_runs import Ended, outcome_of
 from dflow.engine.futures import slot_given_back, state_of
 from dflow.engine.scope import PENDING, Status, status_of
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
-from dflow.errors import WaitTimeout
+from dflow.errors import DflowError, WaitTimeout
 from dflow.states import State
 
 R_co = TypeVar("R_co", covariant=True)
@@ -140,8 +144,20 @@ class FlowRunHandle(Generic[R_co]):
                 self._ended.set_exception(error)
 
         context = contextvars.copy_context()
-        name = f"dflow-flow-{self.name}"
-        threading.Thread(target=context.run, args=(body,), name=name).start()
+        beside.go(partial(context.run, body), self._interrupt, f"dflow-flow-{self.name}")
+
+    def _interrupt(self) -> None:
+        """Record that the program ends before the flow run does; a subflow ends with what is around it."""
+        session = self._session
+        if session is None or session.root.flow_run_id != self.id:
+            return
+        with suppress(DflowError):
+            session.tracker.commit(
+                ev.FlowRunInterrupted(
+                    at=session.clock.now(), flow_run_id=self.id, message="Stopped from outside."
+                )
+            )
+            session.tracker.close()
 
     def is_cancelled(self, session: Session) -> bool:
         """Note the session that records the flow run; tell whether it was cancelled before it began."""
