@@ -23,7 +23,7 @@ def _end_at_exit() -> None:
     are first used after that moment are refused.
     """
     import concurrent.futures.process  # lazy: only where flows go on beside their callers
-    import concurrent.futures.thread  # noqa: F401  (both only for what they register)
+    import concurrent.futures.thread  # lazy: as above; both only for what they register  # noqa: F401
 
     register: Callable[[Callable[[], None]], object] = getattr(
         threading, "_register_atexit", atexit.register

@@ -268,6 +268,9 @@ def worked_out(returned: Any) -> Ended:
         )
     if bad:
         return replace(ended, error=_failure_of(bad[0]))
+    if isinstance(shape, State):
+        inside = worked_out(shape.result())  # one that was made by hand may hold futures
+        return inside if inside.error is not None else replace(ended, value=inside.value)
     value = swap(shape, lambda state: state.result(), State) if states else returned
     return replace(ended, value=value)
 
