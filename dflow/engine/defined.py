@@ -27,7 +27,7 @@ from typing import (
 from dflow.attempts.context import current
 from dflow.attempts.kinds import Kind, kind_of
 from dflow.attempts.pickling import MAIN_NAMES, main_attribute
-from dflow.attempts.stepping import async_generated, finished, generated
+from dflow.attempts.stepping import async_generated, finished, generated, run_to_end
 from dflow.engine import calls, definitions, homes
 from dflow.engine.options import FlowOptions, TaskOptions, changed
 from dflow.states import State
@@ -208,6 +208,19 @@ def as_called(kind: Kind, steps: Any, *, whole: bool = False) -> Any:
     items = generated(steps) if kind is Kind.GENERATOR else async_generated(steps)
     _close_with_body(items)
     return items
+
+
+def to_the_end(kind: Kind, called: Any) -> Any:
+    """Return the value of what calling a function of some kind gave: awaited, or all items as a list."""
+    if kind is Kind.COROUTINE:
+        return run_to_end(lambda: called)
+    if kind is Kind.GENERATOR:
+        return list(called)
+    return run_to_end(lambda: _all_of(called)) if kind is Kind.ASYNC_GENERATOR else called
+
+
+async def _all_of(items: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in items]
 
 
 def _close_with_body(items: Any) -> None:
