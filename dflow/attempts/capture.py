@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import os
 import traceback
+from pathlib import Path
 
 from dflow.attempts import pickling
 from dflow.core.records import ErrorInfo
@@ -15,7 +19,8 @@ MAX_TRACEBACK = 30_000
 MAX_BLOB = 1_000_000
 """How many bytes a pickled exception may take, to be kept."""
 
-_OURS = ("/dflow/attempts/body.py",)
+_OURS = tuple(str(Path(file).parent) + os.sep for file in (__file__, inspect.getfile(asyncio)))
+"""Where the code lies that calls bodies."""
 
 
 class RemoteTraceback(Exception):
@@ -92,9 +97,9 @@ def _shortened(text: str) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback as Python prints it, without our own frames at its top."""
+    """Return the traceback as Python prints it, without the frames above the body."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.endswith(_OURS):
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, frames))

@@ -9,6 +9,7 @@ coroutine function they are awaited on the caller's loop. Around a generator the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -31,6 +32,14 @@ class _Item:
 
     def __await__(self) -> Generator[_Item, Any, Any]:
         return (yield self)
+
+
+class Closed(BaseException):
+    """Thrown into a coroutine of ours at the item that it hands out, when its iterator is closed.
+
+    Python raises a GeneratorExit again at every await on the way out, whatever came of it further in. This
+    one can be caught where the body is, and all that waits for the body goes on to its end.
+    """
 
 
 async def hand_out(value: Any) -> Any:
@@ -63,17 +72,17 @@ def generated(steps: Steps[Any]) -> Generator[Any, Any, Any]:
             return end.value
         try:
             step = partial(steps.send, (yield item.value))
+        except GeneratorExit:
+            _close(partial(context.run, steps.throw, Closed()))
+            return None
         except BaseException as thrown:
             step = partial(steps.throw, thrown)
-            if isinstance(thrown, GeneratorExit):
-                _close(partial(context.run, step))
-                return None
 
 
 def _close(step: Callable[[], Any]) -> None:
     try:
         step()
-    except (StopIteration, GeneratorExit):
+    except (StopIteration, Closed):
         return
     raise RuntimeError("generator ignored GeneratorExit")
 
@@ -88,8 +97,10 @@ async def async_generated(steps: Steps[Any]) -> AsyncGenerator[Any, Any]:
             return
         try:
             step = partial(steps.send, (yield item.value))
-        except GeneratorExit as thrown:
-            await _Segment(steps, context, partial(steps.throw, thrown))
+        except GeneratorExit:
+            with contextlib.suppress(Closed):
+                if await _Segment(steps, context, partial(steps.throw, Closed())) is not None:
+                    raise RuntimeError("async generator ignored GeneratorExit") from None
             return
         except BaseException as thrown:
             step = partial(steps.throw, thrown)
@@ -123,9 +134,7 @@ class _Segment:
 
 def run_to_end(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine on a loop of its own and return its value; where one runs already, in a thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _loop_runs():
         return asyncio.run(make())
     ends: list[tuple[T | None, BaseException | None]] = []
 
@@ -144,3 +153,11 @@ def run_to_end(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if error is not None:
         raise error
     return value  # type: ignore[return-value]  # without an error there is a value
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

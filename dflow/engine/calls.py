@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from dflow.attempts.calls import ATOMS, Call, Quoted, swap
@@ -33,8 +34,11 @@ class Prepared:
 
 
 def called(function: Callable[..., Any]) -> str:
-    """Return the name of a function; of a callable object that has none, the name of its class."""
-    return str(getattr(function, "__name__", type(function).__name__))
+    """Return the name of a function; of a partial the name of what is inside, of an object its class's."""
+    while isinstance(function, partial):
+        function = function.func
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return "lambda" if name == "<lambda>" else name
 
 
 def bind(
