@@ -20,7 +20,7 @@ class Seen:
     """What is recorded of a root flow run: its flow runs with the root first, its task runs, its lines."""
 
     flows: list[FlowRun]
-    tasks: dict[str, TaskRun]
+    tasks: list[TaskRun]
     lines: list[str]
 
     @property
@@ -32,9 +32,9 @@ class Seen:
         """Return the runs of one flow."""
         return [run for run in self.flows if run.flow_name == flow_name]
 
-    def states(self) -> dict[str, str]:
-        """Return the states of the task runs by name."""
-        return {run.name: run.state_name for run in self.tasks.values()}
+    def states(self) -> list[tuple[str, str]]:
+        """Return the names and states of the task runs, sorted; of other parents the same name is used."""
+        return sorted((run.name, run.state_name) for run in self.tasks)
 
 
 def seen(name: str = "latest") -> Seen:
@@ -50,7 +50,7 @@ def seen(name: str = "latest") -> Seen:
     flows = sorted(
         table.flow_runs.values(), key=lambda run: (run.parent_id is not None, run.created_at)
     )
-    return Seen(flows, {run.name: run for run in table.task_runs.values()}, lines)
+    return Seen(flows, list(table.task_runs.values()), lines)
 
 
 @task

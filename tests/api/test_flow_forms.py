@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_functions_of_every_form_make_flows(runner: TaskRunner) -> None:
         "scale-by-class": Scaler.scale_by_class,
         "scale-alone": Scaler().scale_alone,
         "scale-outside": Scaler.scale_outside,
-        "lambda": flow(name="lambda")(lambda x: x + 1),
+        "lambda": flow(name="lambda")(cast("Callable[[int], int]", lambda x: x + 1)),
         "partial": flow(name="partial")(partial(plain, y=1)),
         "Called": flow(Called()),
     }
