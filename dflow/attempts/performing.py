@@ -12,7 +12,7 @@ from typing import Any
 from dflow.attempts import clock, deadlines
 from dflow.attempts.kinds import Kind, kind_of
 from dflow.attempts.pickling import dumps_small
-from dflow.attempts.stepping import hand_out, run_to_end
+from dflow.attempts.stepping import Closed, hand_out, run_to_end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ async def _hand_out_all(items: Generator[Any, Any, Any], manner: Manner) -> Hand
             return handing.ended()
         try:
             step = partial(items.send, await handing.hand_out(item))
-        except GeneratorExit:
+        except Closed:
             items.close()
             return handing.closed()
         except deadlines.DeadlinePassed:
@@ -167,7 +167,7 @@ async def _hand_out_all_async(items: AsyncGenerator[Any, Any], manner: Manner) -
             return handing.ended()
         try:
             step = partial(items.asend, await handing.hand_out(item))
-        except GeneratorExit:
+        except Closed:
             await items.aclose()
             return handing.closed()
         except deadlines.DeadlinePassed:

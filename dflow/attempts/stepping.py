@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +22,14 @@ from dflow.errors import InternalError
 T = TypeVar("T")
 Steps = Coroutine[Any, Any, T]
 """A coroutine of ours, to be stepped through."""
+
+
+class Closed(BaseException):
+    """Raised by `hand_out` when the one who iterates has closed the generator.
+
+    GeneratorExit would not do: a coroutine that catches it in a call that it awaits gets it once more, in the
+    awaiting one.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ class _Item:
 
 
 async def hand_out(value: Any) -> Any:
-    """Give a value to the one who iterates; return what they send. Raises what they throw."""
+    """Give a value to the one who iterates; return what they send. Raises what they throw, and `Closed`."""
     return await _Item(value)
 
 
@@ -63,17 +72,17 @@ def generated(steps: Steps[Any]) -> Generator[Any, Any, Any]:
             return end.value
         try:
             step = partial(steps.send, (yield item.value))
+        except GeneratorExit:
+            _close(partial(context.run, steps.throw, Closed()))
+            return None
         except BaseException as thrown:
             step = partial(steps.throw, thrown)
-            if isinstance(thrown, GeneratorExit):
-                _close(partial(context.run, step))
-                return None
 
 
 def _close(step: Callable[[], Any]) -> None:
     try:
         step()
-    except (StopIteration, GeneratorExit):
+    except (StopIteration, Closed):
         return
     raise RuntimeError("generator ignored GeneratorExit")
 
@@ -88,8 +97,9 @@ async def async_generated(steps: Steps[Any]) -> AsyncGenerator[Any, Any]:
             return
         try:
             step = partial(steps.send, (yield item.value))
-        except GeneratorExit as thrown:
-            await _Segment(steps, context, partial(steps.throw, thrown))
+        except GeneratorExit:
+            with suppress(Closed):
+                await _Segment(steps, context, partial(steps.throw, Closed()))
             return
         except BaseException as thrown:
             step = partial(steps.throw, thrown)
