@@ -24,14 +24,12 @@ from dflow.engine.flow_runs import Arguments, Body, Ended
 from dflow.engine.futures import state_of
 from dflow.engine.handles import FlowRunHandle
 from dflow.engine.keeping import Keeper, LocalKeeper, Opened
-from dflow.engine.naming import Naming
+from dflow.engine.naming import Naming, is_late, late_name, name_of
 from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
 from dflow.engine.parameters import Validator
-from dflow.engine.session import Session
 from dflow.engine.signals import noting_interrupts
 from dflow.errors import MissingMainGuard, NotResumable
 from dflow.ports import RunEntry
-from dflow.states import StateType
 
 Q = ParamSpec("Q")
 S = TypeVar("S")
@@ -131,7 +129,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         info, context = called.flow, current()
         handle: FlowRunHandle[Any] = FlowRunHandle(info.flow_run_id, info.flow_run_name, self.name)
         called = replace(called, handle=handle, return_state=False)
-        if called.keeper is not None:
+        if called.keeper is not None and not is_late(self._naming, called.arguments):
             self._open(called.keeper, called)
         if context is not None:
             context.at_end.append(handle.joined)
@@ -181,7 +179,8 @@ class Flow(Defined[P, R_co, FlowOptions]):
         called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
         if not inside:
             ids = process.process().ids
-            return called(flow=self._root_info(ids.run_id(), ids.run_name(), arguments))
+            name = name_of(self._naming, arguments, ids.run_name())
+            return called(flow=self._root_info(ids.run_id(), name))
         scope = current_scope()
         keeper = current_keeper()
         sent = calls.referred(scope, arguments).sent
@@ -189,7 +188,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         info = replace(
             keeper.family(scope.flow_run_id),
             flow_run_id=run_id,
-            flow_run_name=number if self._naming is None else self._naming.name(*arguments),
+            flow_run_name=name_of(self._naming, arguments, number),
             flow_name=self.name,
             parent_flow_run_id=scope.flow_run_id,
             generation=1,
@@ -198,10 +197,16 @@ class Flow(Defined[P, R_co, FlowOptions]):
         )
         return called(flow=info, keeper=keeper, parent_id=scope.parent_id)
 
-    def _root_info(self, run_id: str, name: str, arguments: Arguments | None = None) -> FlowInfo:
+    async def _renamed(self, called: _Called) -> _Called:
+        """Return a call whose run has a name that is made of values for which it had to wait."""
+        other, native = called.flow.flow_run_name, self.kind.native
+        name = await late_name(self._naming, called.arguments, other, native=native)
+        if called.handle is not None:
+            called.handle.name = name
+        return replace(called, flow=replace(called.flow, flow_run_name=name))
+
+    def _root_info(self, run_id: str, name: str) -> FlowInfo:
         here = process.process()
-        if self._naming is not None and arguments is not None:
-            name = self._naming.name(*arguments)
         return FlowInfo(
             flow_run_id=run_id,
             flow_run_name=name,
@@ -247,11 +252,13 @@ class Flow(Defined[P, R_co, FlowOptions]):
     def _run_beside(self, called: _Called) -> Ended:
         """Run a call in the thread of its handle, to its end."""
         whole = replace(called, return_state=True)
-        run = run_to_end if self.kind.native else _finished
-        return run(lambda: self._ended(whole))[0]
+        make = partial(self._ended, whole)
+        return (run_to_end(make) if self.kind.native else finished(make()))[0]
 
     async def _ended(self, called: _Called) -> tuple[Ended, bool]:
         """Return how a call ended, and whether its body ran now rather than in an earlier run."""
+        if is_late(self._naming, called.arguments):
+            called = await self._renamed(called)
         if called.keeper is None:
             return await self._run_root(called), True
         return await self._run_inside(called.keeper, called)
@@ -269,7 +276,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         with noting_interrupts(native=native) as stop, process.session(root) as session:
             session.hooks.add_flow(info.flow_run_id, self.callbacks)
             if entry is not None:
-                _check_unfinished(session, entry)
+                session.check_unfinished()
             body = replace(
                 self._body(called), arguments=arguments, interrupted=lambda: stop.happened
             )
@@ -315,16 +322,6 @@ class Flow(Defined[P, R_co, FlowOptions]):
             keeper.session.hooks.tell_flow(called.flow)
             return Ended("Cancelled", "It was cancelled before it began.")
         return await flow_runs.execute(keeper, called.flow, body)
-
-
-def _finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    return finished(make())
-
-
-def _check_unfinished(session: Session, entry: RunEntry) -> None:
-    run = session.tracker.shown[entry.id]
-    if run.state_type is StateType.COMPLETED:
-        raise NotResumable(f"Run '{entry.name}' has completed: there is nothing to resume.")
 
 
 @overload

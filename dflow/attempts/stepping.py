@@ -43,7 +43,7 @@ class Closed(BaseException):
 
 
 async def hand_out(value: Any) -> Any:
-    """Give a value to the one who iterates; return what they send. Raises what they throw."""
+    """Give a value to the one who iterates; return what they send. Raises what they throw, and `Closed`."""
     return await _Item(value)
 
 

@@ -9,8 +9,7 @@ import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from functools import partial
-from types import MethodType
+from types import AsyncGeneratorType, MethodType
 from typing import (
     Any,
     Concatenate,
@@ -229,14 +228,32 @@ def _close_with_body(items: Any) -> None:
     if context is None:
         return
     if "generators" not in context.notes:
-        left = context.notes["generators"] = weakref.WeakSet()
-        context.at_end.append(partial(_close_all, left))
+        left = context.notes["generators"] = _Left()
+        context.at_end.append(left.close)
     context.notes["generators"].add(items)
 
 
-async def _close_all(left: weakref.WeakSet[Any], _failed: bool) -> None:
-    for items in list(left):
+class _Left:
+    """Generators that a body has called. A plain one that is let go of before is closed at once by that.
+
+    An async one would be closed by its loop some time later, perhaps after the end of the run: it is held.
+    """
+
+    def __init__(self) -> None:
+        self._plain: weakref.WeakSet[Generator[Any, Any, Any]] = weakref.WeakSet()
+        self._held: list[AsyncGeneratorType[Any, Any]] = []
+
+    def add(self, items: Any) -> None:
+        """Note one more."""
         if isinstance(items, Generator):
-            items.close()
+            self._plain.add(items)
         else:
-            await items.aclose()
+            self._held = [each for each in self._held if each.ag_frame is not None]
+            self._held.append(items)
+
+    async def close(self, _failed: bool) -> None:
+        """Close those that were not run to their end."""
+        for items in list(self._plain):
+            items.close()
+        for each in self._held:
+            await each.aclose()

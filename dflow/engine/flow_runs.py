@@ -333,11 +333,8 @@ def worked_out(returned: Any) -> Ended:
     elif not bad:
         ended = Ended("Completed", f"{len(states)} of {len(states)} completed." if states else "")
     else:
-        cancelled = any(state.is_cancelled() for state in bad)
-        ended = Ended(
-            "Cancelled" if cancelled else "Failed",
-            f"{len(bad)}/{len(states)} task runs {'were cancelled' if cancelled else 'failed'}.",
-        )
+        cancelled = sum(state.is_cancelled() for state in bad)
+        ended = Ended("Cancelled" if cancelled else "Failed", _counted(bad, cancelled, len(states)))
     if bad:
         return replace(ended, error=_failure_of(bad[0]))
     if isinstance(shape, State):
@@ -345,6 +342,15 @@ def worked_out(returned: Any) -> Ended:
         return inside if inside.error is not None else replace(ended, value=inside.value)
     value = swap(shape, lambda state: state.result(), State) if states else returned
     return replace(ended, value=value)
+
+
+def _counted(bad: list[State], cancelled: int, total: int) -> str:
+    """Say how many of what was returned did not complete."""
+    failed = len(bad) - cancelled
+    if not cancelled:
+        return f"{failed}/{total} task runs failed."
+    said = f"{cancelled}/{total} task runs were cancelled"
+    return f"{said}, {failed}/{total} failed." if failed else f"{said}."
 
 
 def _failure_of(state: State) -> BaseException | None:
