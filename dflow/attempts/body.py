@@ -11,7 +11,7 @@ from typing import Any
 from dflow.attempts import clock, names
 from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
-from dflow.attempts.context import RunContext, entered
+from dflow.attempts.context import RunContext, at_work, entered
 from dflow.attempts.deadlines import DeadlinePassed
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
@@ -55,7 +55,10 @@ def run(
     """Run one attempt to its end, in this thread; see `attempt`."""
     context = RunContext(info=info, link=link, worker=worker, slot=slot, adopted=adopted)
     manner = Manner(timeout=info.timeout, keep=info.small, adopted=adopted)
-    return finished(attempt(context, load, manner, must_travel=must_travel, interrupts=interrupts))
+    with at_work(context):
+        return finished(
+            attempt(context, load, manner, must_travel=must_travel, interrupts=interrupts)
+        )
 
 
 async def attempt(
