@@ -179,8 +179,9 @@ class Flow(Defined[P, R_co, FlowOptions]):
         called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
         if not inside:
             ids = process.process().ids
+            run_id = ids.run_id()
             name = name_of(self._naming, arguments, ids.run_name())
-            return called(flow=self._root_info(ids.run_id(), name))
+            return called(flow=self._root_info(run_id, name))
         scope = current_scope()
         keeper = current_keeper()
         sent = calls.referred(scope, arguments).sent
