@@ -19,7 +19,7 @@ from dflow.attempts.deadlines import DeadlinePassed
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.performing import HandedOut, Manner, perform
-from dflow.attempts.stepping import finished
+from dflow.attempts.stepping import finished, uncarried
 from dflow.core import events as ev
 from dflow.core.records import FlowStage, Held
 from dflow.engine import outcomes, run_logs
@@ -152,7 +152,7 @@ class _Execution:
             if isinstance(error, asyncio.CancelledError) and self.body.interrupted():
                 self._interrupted("Stopped from outside.")
                 raise
-            return await self._raised(error)
+            return await self._raised(uncarried(error))
         if not self.ending.acquire(blocking=False):
             return self._timed_out()
         return self._record(ended)

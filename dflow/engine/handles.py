@@ -20,7 +20,7 @@ from dflow.engine.outcomes import failure_of
 from dflow.engine.scope import PENDING, Status, status_of
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
-from dflow.errors import DflowError, WaitTimeout
+from dflow.errors import CancelledError, DflowError, WaitTimeout
 from dflow.states import State
 
 R_co = TypeVar("R_co", covariant=True)
@@ -127,8 +127,9 @@ class FlowRunHandle(Generic[R_co]):
         with self._lock:
             self._cancelled = True
             session = self._session
-        if session is not None:
-            session.cancel_flow(self.id)
+        if session is not None and not self.done():
+            with suppress(CancelledError):  # it has ended in this moment
+                session.cancel_flow(self.id)
 
     def __repr__(self) -> str:
         return f"<FlowRunHandle '{self.name}' {self.state.name}>"
