@@ -27,9 +27,8 @@ from dflow.engine.keeping import Keeper, LocalKeeper, Opened
 from dflow.engine.naming import Naming, is_late, late_name, name_of
 from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
 from dflow.engine.parameters import Validator
-from dflow.engine.scope import Status
 from dflow.engine.signals import noting_interrupts
-from dflow.errors import DefinitionError, MissingMainGuard, NotResumable
+from dflow.errors import MissingMainGuard, NotResumable
 from dflow.ports import RunEntry
 
 Q = ParamSpec("Q")
@@ -180,8 +179,9 @@ class Flow(Defined[P, R_co, FlowOptions]):
         called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
         if not inside:
             ids = process.process().ids
+            run_id = ids.run_id()
             name = name_of(self._naming, arguments, ids.run_name())
-            return called(flow=self._root_info(ids.run_id(), name))
+            return called(flow=self._root_info(run_id, name))
         scope = current_scope()
         keeper = current_keeper()
         sent = calls.referred(scope, arguments).sent
@@ -243,8 +243,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         """Run a call to its end; return its value or its state, or raise."""
         ended, ran = await self._ended(called)
         if called.return_state:
-            status = Status(ended.state_name, ended.message)
-            return state_of(status, lambda: flow_runs.outcome_of(self.name, ended))
+            return state_of(ended.status, lambda: flow_runs.outcome_of(self.name, ended))
         value = flow_runs.outcome_of(self.name, ended)
         if self.kind.hands_out and not ran:
             for item in value:  # of an earlier run
@@ -289,7 +288,8 @@ class Flow(Defined[P, R_co, FlowOptions]):
     async def _run_inside(self, keeper: Keeper, called: _Called) -> tuple[Ended, bool]:
         opened = self._open(keeper, called)
         if opened.value is not None:
-            return Ended(opened.run.state_name, opened.run.message, opened.load()), False
+            run = opened.run
+            return Ended(run.state_name, run.message, opened.load(), at=run.changed_at), False
         return await self._execute(keeper, called, self._body(called)), True
 
     def _open(self, keeper: Keeper, called: _Called) -> Opened:
@@ -326,7 +326,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
 
 
 @overload
-def flow(fn: Callable[P, R_co], /) -> Flow[P, R_co]: ...
+def flow(fn: Callable[P, R_co], /, **options: Any) -> Flow[P, R_co]: ...
 @overload
 def flow(
     *,
@@ -347,7 +347,7 @@ def flow(
     on_crashed: Hooks = None,
 ) -> Callable[[Callable[P, R_co]], Flow[P, R_co]]: ...
 def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function a flow, bare or with options.
+    """Make a function a flow: as a decorator, bare or with options, or by a call with the function.
 
     name
         The name of the flow, by default that of the function with ``-`` for ``_``.
@@ -390,6 +390,4 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     made = changed(FlowOptions(), options, "flow") if options else FlowOptions()
     if fn is None:
         return lambda function: Flow(function, made)
-    if options:
-        raise DefinitionError("Write @flow or @flow(...), not flow(function, ...).")
     return Flow(fn, made)

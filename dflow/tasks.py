@@ -31,7 +31,6 @@ from dflow.engine.futures import TaskFuture, state_of
 from dflow.engine.naming import Naming
 from dflow.engine.options import Delays, Hooks, Name, TaskOptions, changed
 from dflow.engine.scope import Scope
-from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
 from dflow.states import State
 
@@ -263,7 +262,7 @@ def _raise(error: BaseException) -> Any:
 
 
 @overload
-def task(fn: Callable[P, R_co], /) -> Task[P, R_co]: ...
+def task(fn: Callable[P, R_co], /, **options: Any) -> Task[P, R_co]: ...
 @overload
 def task(
     *,
@@ -287,7 +286,7 @@ def task(
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function a task, bare or with options.
+    """Make a function a task: as a decorator, bare or with options, or by a call with the function.
 
     name
         The name of the task, by default that of the function.
@@ -348,6 +347,4 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     made = changed(TaskOptions(), options, "task") if options else TaskOptions()
     if fn is None:
         return lambda function: Task(function, made)
-    if options:
-        raise DefinitionError("Write @task or @task(...), not task(function, ...).")
     return Task(fn, made)

@@ -39,6 +39,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             ["preprocess: 100 rows", "train: mean 0.505", "evaluate: error 0.250"],
         ),
         (PROGRAMS[1], ["2470"]),
+        (PROGRAMS[2], ["page 1", "page 2", "['page 0', 'page 1', 'page 2']"]),
     ],
 )
 def test_the_programs_run(program: str, lines: list[str], tmp_path: Path) -> None:

@@ -130,7 +130,8 @@ async def _execute(
     if call.named is not None:
         context = _renamed(context, names.made(*call.named, by_name(call.function, args, kwargs)))
     around = getattr(context.info, "around", ())
-    with entered(context), heard(context), tags(*around):
+    tagged = tags(*around) if around else nullcontext()
+    with entered(context), heard(context), tagged:
         try:
             value = await perform(call.function, args, kwargs, manner)
         except BaseException:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import os
 import traceback
+from pathlib import Path
 
 from dflow.attempts import pickling
 from dflow.core.records import ErrorInfo
@@ -15,7 +19,8 @@ MAX_TRACEBACK = 30_000
 MAX_BLOB = 1_000_000
 """How many bytes a pickled exception may take, to be kept."""
 
-_OURS = ("/dflow/attempts/body.py",)
+_OURS = tuple(str(Path(file).parent) + os.sep for file in (__file__, inspect.getfile(asyncio)))
+"""Where the code lies that calls bodies."""
 
 
 class RemoteTraceback(Exception):
@@ -28,7 +33,7 @@ class RemoteTraceback(Exception):
 def capture(error: BaseException) -> ErrorInfo:
     """Return an exception in words, with a pickle of it if it survives the way there and back."""
     return ErrorInfo(
-        type_name=_type_name(error),
+        type_name=type_name(error),
         text=_text(error)[:MAX_TEXT],
         traceback=_shortened(_traceback(error)),
         blob=_blob(error),
@@ -67,7 +72,8 @@ def rebuild(info: ErrorInfo, what: str) -> Exception:
     return failure
 
 
-def _type_name(error: BaseException) -> str:
+def type_name(error: BaseException) -> str:
+    """Return the type of an exception as it is recorded."""
     kind = type(error)
     if kind.__module__ in ("builtins", *pickling.MAIN_NAMES):
         return kind.__qualname__
@@ -91,14 +97,14 @@ def _shortened(text: str) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback as Python prints it, without our own frames at its top."""
+    """Return the traceback as Python prints it, without the frames above the body."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.endswith(_OURS):
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
     except Exception as problem:
-        return f"{_type_name(error)}: (its traceback cannot be shown: {type(problem).__name__})\n"
+        return f"{type_name(error)}: (its traceback cannot be shown: {type(problem).__name__})\n"
 
 
 def _blob(error: BaseException) -> bytes | None:

@@ -83,13 +83,33 @@ async def _in_time(body: Awaitable[Any], left: float | None, seconds: float | No
     """Await something for what is `left` of so many seconds."""
     if left is None or seconds is None:
         return await body
+    running = asyncio.ensure_future(_awaited(body))
     try:
-        async with asyncio.timeout(left) as time:
-            return await body
-    except TimeoutError:
-        if time.expired():
-            raise deadlines.passed(seconds) from None
+        await asyncio.wait([running], timeout=max(0.0, left))
+        if running.done():
+            return running.result()
+    except asyncio.CancelledError:
+        await _cancelled(running)
         raise
+    if await _cancelled(running):
+        raise deadlines.passed(seconds)
+    raise deadlines.passed(
+        seconds,
+        " Its body could not be cancelled and goes on; what becomes of it will not be recorded.",
+    )
+
+
+async def _awaited(body: Awaitable[Any]) -> Any:
+    return await body
+
+
+async def _cancelled(running: asyncio.Future[Any]) -> bool:
+    """Ask a coroutine to end, and return whether it does so soon."""
+    running.cancel()
+    await asyncio.wait([running], timeout=deadlines.GRACE)
+    if running.done() and not running.cancelled():
+        running.exception()  # it is told of in words; asyncio would tell of it again
+    return running.done()
 
 
 class _Handing:

@@ -102,6 +102,11 @@ def captured(say: Callable[[str], None]) -> Iterator[None]:
         lines.finish()
 
 
+def is_captured() -> bool:
+    """Tell whether what is printed here goes to a run."""
+    return _sink.get() is not None
+
+
 @contextmanager
 def uncaptured() -> Iterator[None]:
     """Let what is printed inside go where it always went, also inside of `captured`."""

@@ -9,10 +9,10 @@ coroutine function they are awaited on the caller's loop. Around a generator the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -22,14 +22,6 @@ from dflow.errors import InternalError
 T = TypeVar("T")
 Steps = Coroutine[Any, Any, T]
 """A coroutine of ours, to be stepped through."""
-
-
-class Closed(BaseException):
-    """Raised by `hand_out` when the one who iterates has closed the generator.
-
-    GeneratorExit would not do: a coroutine that catches it in a call that it awaits gets it once more, in the
-    awaiting one.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +34,16 @@ class _Item:
         return (yield self)
 
 
+class Closed(BaseException):
+    """Thrown into a coroutine of ours at the item that it hands out, when its iterator is closed.
+
+    Python raises a GeneratorExit again at every await on the way out, whatever came of it further in. This
+    one can be caught where the body is, and all that waits for the body goes on to its end.
+    """
+
+
 async def hand_out(value: Any) -> Any:
-    """Give a value to the one who iterates; return what they send. Raises what they throw, and `Closed`."""
+    """Give a value to the one who iterates; return what they send. Raises what they throw."""
     return await _Item(value)
 
 
@@ -98,8 +98,9 @@ async def async_generated(steps: Steps[Any]) -> AsyncGenerator[Any, Any]:
         try:
             step = partial(steps.send, (yield item.value))
         except GeneratorExit:
-            with suppress(Closed):
-                await _Segment(steps, context, partial(steps.throw, Closed()))
+            with contextlib.suppress(Closed):
+                if await _Segment(steps, context, partial(steps.throw, Closed())) is not None:
+                    raise RuntimeError("async generator ignored GeneratorExit") from None
             return
         except BaseException as thrown:
             step = partial(steps.throw, thrown)
@@ -133,9 +134,7 @@ class _Segment:
 
 def run_to_end(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine on a loop of its own and return its value; where one runs already, in a thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _loop_runs():
         return asyncio.run(make())
     ends: list[tuple[T | None, BaseException | None]] = []
 
@@ -154,3 +153,11 @@ def run_to_end(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if error is not None:
         raise error
     return value  # type: ignore[return-value]  # without an error there is a value
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from dflow.core import events as ev
@@ -51,10 +52,10 @@ def plain(value: Any) -> Fields:
     """Return the fields of a dataclass as plain data, leaving out those that have their default."""
     data = {}
     cls: Any = type(value)
-    for name, default in _defaults(cls):
-        item = getattr(value, name)
+    named, items = _shape(cls)
+    for (name, default), item in zip(named, items(value), strict=True):
         if item is not default and item != default:
-            data[name] = _plain(item)
+            data[name] = item if type(item) in _ATOMS else _plain(item)
     return data
 
 
@@ -71,6 +72,15 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return plain(value)
     return value
+
+
+@cache
+def _shape(cls: Any) -> tuple[tuple[tuple[str, Any], ...], Callable[[Any], tuple[Any, ...]]]:
+    """Return the names and defaults of the fields, and what gets all their values at once."""
+    named = _defaults(cls)
+    if len(named) > 1:
+        return named, attrgetter(*(name for name, _ in named))
+    return named, lambda value: tuple(getattr(value, name) for name, _ in named)
 
 
 @cache

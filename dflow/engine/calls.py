@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from dflow.attempts.calls import ATOMS, Call, Quoted, swap
@@ -34,8 +35,11 @@ class Prepared:
 
 
 def called(function: Callable[..., Any]) -> str:
-    """Return the name of a function; of a callable object that has none, the name of its class."""
-    return str(getattr(function, "__name__", type(function).__name__))
+    """Return the name of a function; of a partial the name of what is inside, of an object its class's."""
+    while isinstance(function, partial):
+        function = function.func
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return "lambda" if name == "<lambda>" else name
 
 
 def bind(
@@ -52,6 +56,24 @@ def bind(
     if all(parameter.kind in _BY_NAME for parameter in signature.parameters.values()):
         return (), dict(bound.arguments)
     return bound.args, dict(bound.kwargs)
+
+
+class Binder:
+    """Binds the arguments of one function, quickly where they are given in their order."""
+
+    def __init__(self, function: Callable[..., Any], signature: inspect.Signature) -> None:
+        self._function = function
+        self._signature = signature
+        parameters = signature.parameters.values()
+        plain = all(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._names = tuple(signature.parameters) if plain else ()
+        self._needed = sum(p.default is p.empty for p in parameters) if plain else 1
+
+    def bind(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments, by name wherever that is possible. Raises `ParameterError`."""
+        if not kwargs and self._needed <= len(args) <= len(self._names):
+            return (), dict(zip(self._names, args, strict=False))
+        return bind(self._function, self._signature, args, kwargs)
 
 
 def prepare(

@@ -26,7 +26,7 @@ from typing import (
 from dflow.attempts.context import current
 from dflow.attempts.kinds import Kind, kind_of
 from dflow.attempts.pickling import MAIN_NAMES, main_attribute
-from dflow.attempts.stepping import async_generated, finished, generated
+from dflow.attempts.stepping import async_generated, finished, generated, run_to_end
 from dflow.engine import calls, definitions, homes
 from dflow.engine.options import FlowOptions, TaskOptions, changed
 from dflow.states import State
@@ -80,6 +80,7 @@ class Defined(ABC, Generic[P, R_co, Options]):
         self.version = options.version
         self._options: Options = options
         self._signature = inspect.signature(function)
+        self._binder = calls.Binder(function, self._signature)
         self._bound: tuple[Any, ...] = ()
 
     @property
@@ -152,7 +153,7 @@ class Defined(ABC, Generic[P, R_co, Options]):
 
     def _arguments(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a call, by name wherever possible. Raises `ParameterError`."""
-        return calls.bind(self.function, self._signature, (*self._bound, *args), kwargs)
+        return self._binder.bind((*self._bound, *args), kwargs)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} '{self.name}'>"
@@ -206,6 +207,19 @@ def as_called(kind: Kind, steps: Any, *, whole: bool = False) -> Any:
     items = generated(steps) if kind is Kind.GENERATOR else async_generated(steps)
     _close_with_body(items)
     return items
+
+
+def to_the_end(kind: Kind, called: Any) -> Any:
+    """Return the value of what calling a function of some kind gave: awaited, or all items as a list."""
+    if kind is Kind.COROUTINE:
+        return run_to_end(lambda: called)
+    if kind is Kind.GENERATOR:
+        return list(called)
+    return run_to_end(lambda: _all_of(called)) if kind is Kind.ASYNC_GENERATOR else called
+
+
+async def _all_of(items: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in items]
 
 
 def _close_with_body(items: Any) -> None:

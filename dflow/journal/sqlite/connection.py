@@ -11,8 +11,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,33 +45,30 @@ class Connection:
             self.close()
             raise failure(error, path) from error
 
-    @contextmanager
-    def usable(self) -> Iterator[sqlite3.Connection]:
+    def usable(self) -> Use:
         """Give the connection, outside of a transaction, to one thread."""
-        check_process(self._pid, self.path)
-        with self._lock:
-            if self._raw is None:
-                raise JournalUnavailable(
-                    f"The journal '{self.path}' has been closed. Open it again."
-                )
-            try:
-                yield self._raw
-            except sqlite3.Error as error:
-                raise failure(error, self.path) from error
-            except UnicodeDecodeError as error:
-                raise damaged(self.path, "it has text that is none") from error
+        return Use(self, "")
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Use:
         """Give the connection for a look at one state of the file."""
-        with self.usable() as raw, _transaction(raw, "BEGIN"):
-            yield raw
+        return Use(self, "BEGIN")
 
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Use:
         """Give the connection for a transaction: all of it is written, or nothing."""
-        with self.usable() as raw, _transaction(raw, "BEGIN IMMEDIATE"):
-            yield raw
+        return Use(self, "BEGIN IMMEDIATE")
+
+    def take(self) -> sqlite3.Connection:
+        """Take the connection, which no other thread has until it is given back."""
+        check_process(self._pid, self.path)
+        self._lock.acquire()
+        if self._raw is None:
+            self._lock.release()
+            raise JournalUnavailable(f"The journal '{self.path}' has been closed. Open it again.")
+        return self._raw
+
+    def give_back(self) -> None:
+        """Let other threads take the connection."""
+        self._lock.release()
 
     def pragma(self, text: str) -> Any:
         """Run ``PRAGMA text`` and return the value that it gives, if any."""
@@ -97,17 +93,58 @@ class Connection:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
 
 
-@contextmanager
-def _transaction(raw: sqlite3.Connection, begin: str) -> Iterator[None]:
-    raw.execute(begin)
-    try:
-        yield
-        raw.execute("COMMIT")
-    finally:
-        # After some errors, a full disk among them, SQLite has rolled back by itself.
-        if raw.in_transaction:
-            with suppress(sqlite3.Error):
-                raw.execute("ROLLBACK")
+class Use:
+    """A connection in the hands of one thread, in a transaction that `begin` begins, if it says so.
+
+    A class of its own: every transaction of the tracker goes through here.
+    """
+
+    __slots__ = ("_begin", "_connection", "_raw")
+
+    def __init__(self, connection: Connection, begin: str) -> None:
+        self._connection = connection
+        self._begin = begin
+
+    def __enter__(self) -> sqlite3.Connection:
+        """Begin."""
+        self._raw = self._connection.take()
+        if self._begin:
+            try:
+                self._raw.execute(self._begin)
+            except BaseException as error:
+                self._connection.give_back()
+                self._explain(error)
+                raise
+        return self._raw
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        """Commit, or roll back what an error has cut short."""
+        try:
+            if self._begin and kind is None:
+                self._raw.execute("COMMIT")
+        except BaseException as failed:
+            self._explain(failed)
+            raise
+        finally:
+            try:
+                # After some errors, a full disk among them, SQLite has rolled back by itself.
+                if self._begin and self._raw.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._raw.execute("ROLLBACK")
+            finally:
+                self._connection.give_back()
+        if error is not None:
+            self._explain(error)
+
+    def _explain(self, error: BaseException) -> None:
+        """Raise the error of ours that stands for one of SQLite."""
+        path = self._connection.path
+        if isinstance(error, sqlite3.Error):
+            raise failure(error, path) from error
+        if isinstance(error, UnicodeDecodeError):
+            raise damaged(path, "it has text that is none") from error
 
 
 def check_process(pid: int, path: Path) -> None:

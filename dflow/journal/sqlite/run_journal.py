@@ -17,6 +17,7 @@ from dflow.journal.sqlite.files import exists
 from dflow.journal.sqlite.rows import (
     Head,
     Row,
+    check,
     entry_row,
     event_row,
     flow_run_row,
@@ -51,6 +52,7 @@ class SqliteRunJournal(SqliteRunReader):
     def __init__(self, connection: Connection, epoch: int) -> None:
         super().__init__(connection)
         self._epoch = epoch
+        self._head: Head | None = None
 
     def begin(self, run_id: str, entry: RunEntry | None) -> None:
         """End every earlier epoch. Raises RunTakenOver if a later one has begun."""
@@ -66,8 +68,9 @@ class SqliteRunJournal(SqliteRunReader):
 
     def append(self, batch: Batch) -> int:
         """Write a batch in one transaction; return the number of the last event."""
+        known, self._head = self._head, None
         with self._refusing(), self._connection.writing() as db:
-            before = head(db)
+            before = known or head(db)
             if before.epoch != self._epoch:
                 raise taken_over(before.run_id, self._epoch)
             after = replace(before, events=before.events + len(batch.events))
@@ -80,8 +83,9 @@ class SqliteRunJournal(SqliteRunReader):
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
             if batch.logs:
                 db.executemany(SQL["insert_log"], map(log_row, batch.logs))
-            _advance(db, after)
-            return after.events
+            _advance(db, before, after)
+        self._head = after
+        return after.events
 
     def close(self) -> None:
         """Let go of the record, and leave one file that needs no other, if nobody is reading it."""
@@ -119,10 +123,13 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(SQL[query]).fetchone()[0])
 
 
-def _advance(db: sqlite3.Connection, to: Head) -> None:
-    row = (to.events, to.task_runs, to.flow_runs, to.mark, to.epoch)
+def _advance(db: sqlite3.Connection, before: Head, after: Head) -> None:
+    """Note the last numbers, if the head is still what it was. Raises `RunTakenOver` and `Unsound`."""
+    row = (after.events, after.task_runs, after.flow_runs, after.mark, before.epoch, before.mark)
     if db.execute(SQL["advance"], row).rowcount != 1:
-        raise taken_over(to.run_id, to.epoch)
+        found = head(db)
+        check(found.epoch != before.epoch, "the head")
+        raise taken_over(before.run_id, before.epoch)
 
 
 # Opening -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 SELECT run_id, epoch, events, task_runs, flow_runs, mark FROM meta;
 
 -- name: advance
-UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, mark = ? WHERE epoch = ?;
+UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, mark = ? WHERE epoch = ? AND mark = ?;
 
 -- name: begin_epoch
 UPDATE meta SET epoch = ?, mark = ?, entry = ?, entry_mark = ?;
