@@ -60,7 +60,7 @@ def uncarried(error: BaseException) -> BaseException:
 
 
 async def hand_out(value: Any) -> Any:
-    """Give a value to the one who iterates; return what they send. Raises what they throw, and `Closed`."""
+    """Give a value to the one who iterates; return what they send. Raises what they throw."""
     return await _Item(value)
 
 
