@@ -375,12 +375,12 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Whether prints become log lines, of the flow and of the tasks that leave it open.
     on_running, on_completion, on_failure, on_cancellation, on_crashed
         Hooks: one or several ``hook(flow, flow_run, state)``, sync or async, called after the commit by the
-        thread that runs the body, for an async flow by one beside its loop: `on_running` before the body, each time that it runs (retries, resume);
-        the others once the run is final and the hooks of its tasks have run. `on_failure` also for
-        timeouts. An interrupted run (Ctrl-C, a dead driver) has not ended and calls none; a subflow that is
-        returned from the record calls none either. ``state.result()`` gives the value, or raises. An error
-        in a hook is logged and harms nothing. ``@my_flow.on_failure`` adds one to this very flow;
-        `with_options` replaces, None clears.
+        thread that runs the body, for an async flow by one beside its loop: `on_running` before the body,
+        each time that it runs (retries, resume); the others once the run is final and the hooks of its tasks
+        have run. `on_failure` also for timeouts. An interrupted run (Ctrl-C, a dead driver) has not ended
+        and calls none; a subflow that is returned from the record calls none either. ``state.result()``
+        gives the value, or raises. An error in a hook is logged and harms nothing. ``@my_flow.on_failure``
+        adds one to this very flow; `with_options` replaces, None clears.
 
     >>> @flow(name="adding")
     ... def add(x: int, y: int = 1) -> int:
