@@ -106,6 +106,7 @@ class _Execution:
 
     async def run(self) -> Ended:
         run_id, native = self.flow.flow_run_id, self.body.native
+        self.keeper.begun(run_id, (self.body.function, *self.body.arguments))
         while True:
             try:
                 generation = await self._beside(partial(self.keeper.start, run_id))
