@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 from dflow.attempts.context import FlowInfo, current
 from dflow.attempts.scripts import being_imported_by_a_worker
-from dflow.attempts.stepping import finished, hand_out, run_to_end
+from dflow.attempts.stepping import STOPS, Carried, finished, hand_out, run_to_end
 from dflow.attempts.tagging import around
 from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
 from dflow.engine.callbacks import AddsHook
@@ -24,15 +24,12 @@ from dflow.engine.flow_runs import Arguments, Body, Ended
 from dflow.engine.futures import state_of
 from dflow.engine.handles import FlowRunHandle
 from dflow.engine.keeping import Keeper, LocalKeeper, Opened
-from dflow.engine.naming import Naming
+from dflow.engine.naming import Naming, is_late, late_name, name_of
 from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
 from dflow.engine.parameters import Validator
-from dflow.engine.scope import Status
-from dflow.engine.session import Session
 from dflow.engine.signals import noting_interrupts
-from dflow.errors import DefinitionError, MissingMainGuard, NotResumable
+from dflow.errors import MissingMainGuard, NotResumable
 from dflow.ports import RunEntry
-from dflow.states import StateType
 
 Q = ParamSpec("Q")
 S = TypeVar("S")
@@ -114,15 +111,15 @@ class Flow(Defined[P, R_co, FlowOptions]):
 
     @overload
     def start(
-        self: Flow[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+        self: Flow[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> FlowRunHandle[T]: ...
     @overload
     def start(
-        self: Flow[P, Items[T]], *args: P.args, **kwargs: P.kwargs
+        self: Flow[P, Items[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> FlowRunHandle[list[T]]: ...
     @overload
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> FlowRunHandle[R_co]: ...
-    def start(self, *args: Any, **kwargs: Any) -> FlowRunHandle[Any]:
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> FlowRunHandle[R_co]: ...
+    def start(self, /, *args: Any, **kwargs: Any) -> FlowRunHandle[Any]:
         """Begin to run the flow in a thread of its own, and return at once with the handle of the run.
 
         Several runs, also of the same flow, may go on at once; those on equal runners share one cluster.
@@ -132,7 +129,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         info, context = called.flow, current()
         handle: FlowRunHandle[Any] = FlowRunHandle(info.flow_run_id, info.flow_run_name, self.name)
         called = replace(called, handle=handle, return_state=False)
-        if called.keeper is not None:
+        if called.keeper is not None and not is_late(self._naming, called.arguments):
             self._open(called.keeper, called)
         if context is not None:
             context.at_end.append(handle.joined)
@@ -182,7 +179,9 @@ class Flow(Defined[P, R_co, FlowOptions]):
         called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
         if not inside:
             ids = process.process().ids
-            return called(flow=self._root_info(ids.run_id(), ids.run_name(), arguments))
+            run_id = ids.run_id()
+            name = name_of(self._naming, arguments, ids.run_name())
+            return called(flow=self._root_info(run_id, name))
         scope = current_scope()
         keeper = current_keeper()
         sent = calls.referred(scope, arguments).sent
@@ -190,7 +189,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         info = replace(
             keeper.family(scope.flow_run_id),
             flow_run_id=run_id,
-            flow_run_name=number if self._naming is None else self._naming.name(*arguments),
+            flow_run_name=name_of(self._naming, arguments, number),
             flow_name=self.name,
             parent_flow_run_id=scope.flow_run_id,
             generation=1,
@@ -199,10 +198,16 @@ class Flow(Defined[P, R_co, FlowOptions]):
         )
         return called(flow=info, keeper=keeper, parent_id=scope.parent_id)
 
-    def _root_info(self, run_id: str, name: str, arguments: Arguments | None = None) -> FlowInfo:
+    async def _renamed(self, called: _Called) -> _Called:
+        """Return a call whose run has a name that is made of values for which it had to wait."""
+        other, native = called.flow.flow_run_name, self.kind.native
+        name = await late_name(self._naming, called.arguments, other, native=native)
+        if called.handle is not None:
+            called.handle.name = name
+        return replace(called, flow=replace(called.flow, flow_run_name=name))
+
+    def _root_info(self, run_id: str, name: str) -> FlowInfo:
         here = process.process()
-        if self._naming is not None and arguments is not None:
-            name = self._naming.name(*arguments)
         return FlowInfo(
             flow_run_id=run_id,
             flow_run_name=name,
@@ -238,9 +243,11 @@ class Flow(Defined[P, R_co, FlowOptions]):
         """Run a call to its end; return its value or its state, or raise."""
         ended, ran = await self._ended(called)
         if called.return_state:
-            status = Status(ended.state_name, ended.message)
-            return state_of(status, lambda: flow_runs.outcome_of(self.name, ended))
-        value = flow_runs.outcome_of(self.name, ended)
+            return state_of(ended.status, lambda: flow_runs.outcome_of(self.name, ended))
+        try:
+            value = flow_runs.outcome_of(self.name, ended)
+        except STOPS as error:
+            raise Carried(error) from None
         if self.kind.hands_out and not ran:
             for item in value:  # of an earlier run
                 await hand_out(item)
@@ -249,11 +256,13 @@ class Flow(Defined[P, R_co, FlowOptions]):
     def _run_beside(self, called: _Called) -> Ended:
         """Run a call in the thread of its handle, to its end."""
         whole = replace(called, return_state=True)
-        run = run_to_end if self.kind.native else _finished
-        return run(lambda: self._ended(whole))[0]
+        make = partial(self._ended, whole)
+        return (run_to_end(make) if self.kind.native else finished(make()))[0]
 
     async def _ended(self, called: _Called) -> tuple[Ended, bool]:
         """Return how a call ended, and whether its body ran now rather than in an earlier run."""
+        if is_late(self._naming, called.arguments):
+            called = await self._renamed(called)
         if called.keeper is None:
             return await self._run_root(called), True
         return await self._run_inside(called.keeper, called)
@@ -271,7 +280,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         with noting_interrupts(native=native) as stop, process.session(root) as session:
             session.hooks.add_flow(info.flow_run_id, self.callbacks)
             if entry is not None:
-                _check_unfinished(session, entry)
+                session.check_unfinished()
             body = replace(
                 self._body(called), arguments=arguments, interrupted=lambda: stop.happened
             )
@@ -282,7 +291,8 @@ class Flow(Defined[P, R_co, FlowOptions]):
     async def _run_inside(self, keeper: Keeper, called: _Called) -> tuple[Ended, bool]:
         opened = self._open(keeper, called)
         if opened.value is not None:
-            return Ended(opened.run.state_name, opened.run.message, opened.load()), False
+            run = opened.run
+            return Ended(run.state_name, run.message, opened.load(), at=run.changed_at), False
         return await self._execute(keeper, called, self._body(called)), True
 
     def _open(self, keeper: Keeper, called: _Called) -> Opened:
@@ -318,18 +328,8 @@ class Flow(Defined[P, R_co, FlowOptions]):
         return await flow_runs.execute(keeper, called.flow, body)
 
 
-def _finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    return finished(make())
-
-
-def _check_unfinished(session: Session, entry: RunEntry) -> None:
-    run = session.tracker.shown[entry.id]
-    if run.state_type is StateType.COMPLETED:
-        raise NotResumable(f"Run '{entry.name}' has completed: there is nothing to resume.")
-
-
 @overload
-def flow(fn: Callable[P, R_co], /) -> Flow[P, R_co]: ...
+def flow(fn: Callable[P, R_co], /, **options: Any) -> Flow[P, R_co]: ...
 @overload
 def flow(
     *,
@@ -350,7 +350,7 @@ def flow(
     on_crashed: Hooks = None,
 ) -> Callable[[Callable[P, R_co]], Flow[P, R_co]]: ...
 def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function a flow, bare or with options.
+    """Make a function a flow: as a decorator, bare or with options, or by a call with the function.
 
     name
         The name of the flow, by default that of the function with ``-`` for ``_``.
@@ -393,6 +393,4 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     made = changed(FlowOptions(), options, "flow") if options else FlowOptions()
     if fn is None:
         return lambda function: Flow(function, made)
-    if options:
-        raise DefinitionError("Write @flow or @flow(...), not flow(function, ...).")
     return Flow(fn, made)

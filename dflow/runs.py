@@ -29,6 +29,7 @@ from typing import Any
 from dflow import entrypoints
 from dflow.core.records import FlowRun
 from dflow.engine import process
+from dflow.engine.defined import to_the_end
 from dflow.errors import NotResumable
 from dflow.ports import RunEntry, RunReader
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME
@@ -158,7 +159,8 @@ def resume(run: str) -> Any:
     dflow.errors.RunNotFound: ...
     """
     listed = find(run)
-    return flow_of(listed).resume(listed.entry.id)
+    flow = flow_of(listed)
+    return to_the_end(flow.kind, flow.resume(listed.entry.id))
 
 
 def flow_of(listed: Listed) -> Any:

@@ -117,7 +117,7 @@ class State:
             return self._outcome()
         except MissingResult:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if raise_on_failure or self.is_completed():
                 raise
             return error

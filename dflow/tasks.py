@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from dflow.attempts.context import current
-from dflow.attempts.stepping import hand_out
+from dflow.attempts.stepping import hand_out, uncarried
 from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
 from dflow.core.records import Upstream
@@ -31,7 +31,6 @@ from dflow.engine.futures import TaskFuture, state_of
 from dflow.engine.naming import Naming
 from dflow.engine.options import Delays, Hooks, Name, TaskOptions, changed
 from dflow.engine.scope import Scope
-from dflow.errors import DefinitionError
 from dflow.messages import CallOptions
 from dflow.states import State
 
@@ -103,7 +102,7 @@ class Task(Defined[P, R_co, TaskOptions]):
             status = scope.status(event.task_run_id)
             if not return_state or not status.final:
                 raise
-            return state_of(status, partial(_raise, error))
+            return state_of(status, partial(_raise, uncarried(error)))
         if return_state:
             return state_of(scope.status(event.task_run_id), lambda: called.value)
         if self.kind.hands_out and not called.ran:
@@ -112,16 +111,16 @@ class Task(Defined[P, R_co, TaskOptions]):
         return called.value
 
     @overload
-    def submit(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    def submit(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
     def submit(
-        self: Task[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+        self: Task[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any
     ) -> TaskFuture[T]: ...
     @overload
-    def submit(self: Task[..., Items[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
+    def submit(self: Task[..., Items[T]], /, *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
     @overload
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[R_co]: ...
-    def submit(self, *args: Any, **kwargs: Any) -> Any:
+    def submit(self, /, *args: Any, **kwargs: Any) -> TaskFuture[R_co]: ...
+    def submit(self, /, *args: Any, **kwargs: Any) -> Any:
         """Ask for a task run, and return its future at once.
 
         Futures among the arguments, at any depth of containers, are the values of other task runs: this one
@@ -143,16 +142,16 @@ class Task(Defined[P, R_co, TaskOptions]):
         return future.state
 
     @overload
-    def map(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> list[State]: ...
+    def map(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> list[State]: ...
     @overload
     def map(
-        self: Task[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+        self: Task[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any
     ) -> TaskFutureList[T]: ...
     @overload
-    def map(self: Task[..., Items[T]], *args: Any, **kwargs: Any) -> TaskFutureList[list[T]]: ...
+    def map(self: Task[..., Items[T]], /, *args: Any, **kwargs: Any) -> TaskFutureList[list[T]]: ...
     @overload
-    def map(self, *args: Any, **kwargs: Any) -> TaskFutureList[R_co]: ...
-    def map(self, *args: Any, **kwargs: Any) -> Any:
+    def map(self, /, *args: Any, **kwargs: Any) -> TaskFutureList[R_co]: ...
+    def map(self, /, *args: Any, **kwargs: Any) -> Any:
         """Ask for a task run for each item of the arguments that are lists; return their futures at once.
 
         Every iterable argument is mapped, but for strings, bytes, dicts, data frames and models; what is the
@@ -263,7 +262,7 @@ def _raise(error: BaseException) -> Any:
 
 
 @overload
-def task(fn: Callable[P, R_co], /) -> Task[P, R_co]: ...
+def task(fn: Callable[P, R_co], /, **options: Any) -> Task[P, R_co]: ...
 @overload
 def task(
     *,
@@ -287,7 +286,7 @@ def task(
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function a task, bare or with options.
+    """Make a function a task: as a decorator, bare or with options, or by a call with the function.
 
     name
         The name of the task, by default that of the function.
@@ -348,6 +347,4 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     made = changed(TaskOptions(), options, "task") if options else TaskOptions()
     if fn is None:
         return lambda function: Task(function, made)
-    if options:
-        raise DefinitionError("Write @task or @task(...), not task(function, ...).")
     return Task(fn, made)

@@ -18,7 +18,7 @@ from dflow.attempts.kinds import kind_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
 from dflow.attempts.pickling import dumps_small
-from dflow.attempts.stepping import finished
+from dflow.attempts.stepping import finished, uncarried
 from dflow.attempts.tagging import tags
 from dflow.core.events import (
     AttemptRaised,
@@ -93,7 +93,7 @@ async def attempt(
     except BaseException as error:
         if interrupts and isinstance(error, KeyboardInterrupt):
             raise
-        return _raised(error, times, context.link), None
+        return _raised(uncarried(error), times, context.link), None
 
 
 class _Times:

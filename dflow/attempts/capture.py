@@ -33,7 +33,7 @@ class RemoteTraceback(Exception):
 def capture(error: BaseException) -> ErrorInfo:
     """Return an exception in words, with a pickle of it if it survives the way there and back."""
     return ErrorInfo(
-        type_name=_type_name(error),
+        type_name=type_name(error),
         text=_text(error)[:MAX_TEXT],
         traceback=_shortened(_traceback(error)),
         blob=_blob(error),
@@ -72,7 +72,8 @@ def rebuild(info: ErrorInfo, what: str) -> Exception:
     return failure
 
 
-def _type_name(error: BaseException) -> str:
+def type_name(error: BaseException) -> str:
+    """Return the type of an exception as it is recorded."""
     kind = type(error)
     if kind.__module__ in ("builtins", *pickling.MAIN_NAMES):
         return kind.__qualname__
@@ -103,7 +104,7 @@ def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
     except Exception as problem:
-        return f"{_type_name(error)}: (its traceback cannot be shown: {type(problem).__name__})\n"
+        return f"{type_name(error)}: (its traceback cannot be shown: {type(problem).__name__})\n"
 
 
 def _blob(error: BaseException) -> bytes | None:

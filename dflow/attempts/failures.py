@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dflow.attempts.capture import capture, rebuild
+from dflow.attempts.capture import capture, rebuild, type_name
 from dflow.core.records import ErrorInfo
 from dflow.errors import (
     CancelledError,
     CrashedError,
     DflowError,
+    TaskFailedError,
     UpstreamFailedError,
     UpstreamLostError,
 )
@@ -32,7 +33,8 @@ def failure_of(
     """
     raised = (root_state_name or state_name) in ("Failed", "TimedOut")
     if state_name in ("Failed", "TimedOut", "UpstreamFailed") and raised and error is not None:
-        original = live if isinstance(live, Exception) else rebuild(error, f"'{root_name or name}'")
+        same = isinstance(live, Exception) and type_name(live) == error.type_name
+        original = live if same and live else rebuild(error, f"'{root_name or name}'")
         if state_name == "UpstreamFailed":
             _note(original, f"'{name}' did not run. {message}")
         return original
@@ -41,7 +43,7 @@ def failure_of(
         "UpstreamLost": UpstreamLostError,
         "Crashed": CrashedError,
         "Cancelled": CancelledError,
-    }.get(state_name, CrashedError)
+    }.get(state_name, TaskFailedError)
     return kind(f"'{name}' has ended as {state_name}. {message}".strip())
 
 

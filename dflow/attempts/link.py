@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -68,6 +69,8 @@ class Sender:
 
     def send(self, address: Key, message: Up, *, urgent: bool = False) -> None:
         """Send a message that went into the link with this address. Does not block."""
+        if sys.is_finalizing():
+            return  # futures are collected at the end of the interpreter, when no thread can start
         with self._changed:
             due = clock.monotonic() + FLUSH
             if urgent:

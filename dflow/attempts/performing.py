@@ -12,7 +12,7 @@ from typing import Any
 from dflow.attempts import clock, deadlines
 from dflow.attempts.kinds import Kind, kind_of
 from dflow.attempts.pickling import dumps_small
-from dflow.attempts.stepping import Closed, hand_out, run_to_end
+from dflow.attempts.stepping import STOPS, Carried, Closed, hand_out, run_to_end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ async def perform(
 ) -> Any:
     """Call a function and return its value; of a generator that is handed out in place, `HandedOut`.
 
-    Raises what it raises, and `DeadlinePassed`.
+    Raises what it raises (a StopIteration as `Carried`), and `DeadlinePassed`.
     """
     kind = kind_of(function)
     if manner.in_place and kind is Kind.COROUTINE:
@@ -60,9 +60,12 @@ async def perform(
             return await _in_time(_collected(items), manner.timeout, manner.timeout)
         return await _hand_out_all_async(items, manner)
     whole = partial(_to_the_end, kind, partial(function, *args, **kwargs))
-    if manner.timeout is None:
-        return whole(deadlines.Stop())
-    return deadlines.within(manner.timeout, whole, manner.adopted)
+    try:
+        if manner.timeout is None:
+            return whole(deadlines.Stop())
+        return deadlines.within(manner.timeout, whole, manner.adopted)
+    except STOPS as error:
+        raise Carried(error) from None
 
 
 def _to_the_end(kind: Kind, call: Callable[[], Any], stop: deadlines.Stop) -> Any:
@@ -83,13 +86,33 @@ async def _in_time(body: Awaitable[Any], left: float | None, seconds: float | No
     """Await something for what is `left` of so many seconds."""
     if left is None or seconds is None:
         return await body
+    running = asyncio.ensure_future(_awaited(body))
     try:
-        async with asyncio.timeout(left) as time:
-            return await body
-    except TimeoutError:
-        if time.expired():
-            raise deadlines.passed(seconds) from None
+        await asyncio.wait([running], timeout=max(0.0, left))
+        if running.done():
+            return running.result()
+    except asyncio.CancelledError:
+        await _cancelled(running)
         raise
+    if await _cancelled(running):
+        raise deadlines.passed(seconds)
+    raise deadlines.passed(
+        seconds,
+        " Its body could not be cancelled and goes on; what becomes of it will not be recorded.",
+    )
+
+
+async def _awaited(body: Awaitable[Any]) -> Any:
+    return await body
+
+
+async def _cancelled(running: asyncio.Future[Any]) -> bool:
+    """Ask a coroutine to end, and return whether it does so soon."""
+    running.cancel()
+    await asyncio.wait([running], timeout=deadlines.GRACE)
+    if running.done() and not running.cancelled():
+        running.exception()  # it is told of in words; asyncio would tell of it again
+    return running.done()
 
 
 class _Handing:

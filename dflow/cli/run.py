@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from dflow import entrypoints
 from dflow.cli import exits, streams, whole_numbers
+from dflow.engine.defined import to_the_end
 from dflow.errors import DefinitionError
 from dflow.flows import Flow
 
@@ -38,7 +39,7 @@ def run(target: Raw, /, *parameters: Raw) -> int:
         return exits.COMPLETED
     from dflow.cli import driving  # lazy: commands that only look need no progress
 
-    return driving.drive(lambda: flow(*bound.args, **bound.kwargs))
+    return driving.drive(lambda: to_the_end(flow.kind, flow(*bound.args, **bound.kwargs)))
 
 
 def parse(flow: Flow[Any, Any], target: str, tokens: Sequence[str]) -> BoundArguments | None:

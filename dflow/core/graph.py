@@ -45,7 +45,7 @@ class Graph:
             self._forget_edges(task_run_id)
             self.mark(task_run_id, Progress.BLOCKED)
         self._progress.setdefault(task_run_id, Progress.BLOCKED)
-        self._upstreams[task_run_id] = tuple(dict.fromkeys(upstreams))
+        self._upstreams[task_run_id] = tuple(dict.fromkeys(upstreams)) if upstreams else ()
         for upstream in self._upstreams[task_run_id]:
             edges = self._dependents.setdefault(upstream.task_run_id, {})
             edges[task_run_id, upstream.need] = None

@@ -24,7 +24,7 @@ from typing import Any
 
 from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.records import Attempt, Cause, Ending, ErrorInfo, Held, Stage, TaskRun
+from dflow.core.records import Attempt, Cause, Ending, ErrorInfo, Held, Stage, TaskRun, moved
 from dflow.core.retry import delay, losses_left, retries_left
 from dflow.states import TYPE_OF_NAME
 
@@ -522,7 +522,7 @@ def step(run: TaskRun, event: ev.TaskEvent, table: Table = TABLE) -> Step:
         if row.guard(run, event):
             changes, orders = row.effect(run, event)
             at = max(run.changed_at, event.at)
-            return replace(run, stage=row.target, changed_at=at, **changes), orders
+            return moved(run, changes | {"stage": row.target, "changed_at": at}), orders
     return run, ()
 
 

@@ -6,9 +6,12 @@ since 1970 in UTC, durations are seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from operator import attrgetter
+from typing import Any
 
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, State, StateType
 
@@ -267,3 +270,13 @@ def _state(run: TaskRun | FlowRun) -> State:
 def is_final(run: TaskRun | FlowRun) -> bool:
     """Tell whether a run has ended, within its generation."""
     return run.state_type in FINAL_TYPES
+
+
+_values_of = attrgetter(*TaskRun.__slots__)
+
+
+def moved(run: TaskRun, changes: Mapping[str, Any]) -> TaskRun:
+    """Return a task run with some fields changed: ``dataclasses.replace`` for where every step counts."""
+    fields = dict(zip(TaskRun.__slots__, _values_of(run), strict=True))
+    fields.update(changes)
+    return TaskRun(**fields)

@@ -21,7 +21,8 @@ from dflow.states import State
 
 T = TypeVar("T")
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_LEAVES = (TaskFuture, State, Annotation, TaskFutureList)
+LEAVES = (TaskFuture, State, Annotation, TaskFutureList)
+"""What stands for other values in the arguments of a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class _Search:
     def of(self, value: Any) -> Any:
         """Return a value with something in the place of all that was looked for. Raises `ParameterError`."""
         try:
-            return swap(value, self._needed, _LEAVES)
+            return swap(value, self._needed, LEAVES)
         except RecursionError:
             raise ParameterError(
                 "An argument contains itself, or is nested too deep to look for futures in it. "
@@ -192,9 +193,9 @@ class _Search:
             while isinstance(value, Annotation):
                 value = value.value
             return self._quoted(value)
-        if isinstance(leaf, opaque) and not isinstance(value, _LEAVES):
+        if isinstance(leaf, opaque) and not isinstance(value, LEAVES):
             return self._quoted(value)
-        return swap(value, self._allowed if isinstance(leaf, allow_failure) else change, _LEAVES)
+        return swap(value, self._allowed if isinstance(leaf, allow_failure) else change, LEAVES)
 
     def _owns(self, future: TaskFuture[Any]) -> bool:
         return self._scope is not None and self._scope.owns(future.scope)
@@ -239,9 +240,9 @@ async def until_final(value: Any, *, native: bool) -> None:
         elif isinstance(leaf, TaskFutureList):
             found.extend([] if leaf.problem() is not None else leaf)
         elif isinstance(leaf, Annotation) and not isinstance(leaf, quote):
-            swap([leaf.value], note, _LEAVES)
+            swap([leaf.value], note, LEAVES)
 
-    swap(value, note, _LEAVES)
+    swap(value, note, LEAVES)
     for future in found:
         await future.until_final(native=native)
 
@@ -290,11 +291,11 @@ def _awaited(wait_for: Any) -> list[tuple[TaskFuture[Any], Need]]:
                     found.extend((future, need) for future in leaf)
             elif isinstance(leaf, Annotation):
                 inner = Need.ALLOW if isinstance(leaf, allow_failure) else need
-                swap([leaf.value], noting(inner), _LEAVES)
+                swap([leaf.value], noting(inner), LEAVES)
 
         return note
 
-    swap([wait_for], noting(Need.WAIT), _LEAVES)
+    swap([wait_for], noting(Need.WAIT), LEAVES)
     if wait_for and not found and not other:
         raise ParameterError(f"wait_for= takes futures from .submit() or .map(), not {wait_for!r}.")
     return found

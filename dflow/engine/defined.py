@@ -9,8 +9,7 @@ import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from functools import partial
-from types import MethodType
+from types import AsyncGeneratorType, MethodType
 from typing import (
     Any,
     Concatenate,
@@ -27,7 +26,7 @@ from typing import (
 from dflow.attempts.context import current
 from dflow.attempts.kinds import Kind, kind_of
 from dflow.attempts.pickling import MAIN_NAMES, main_attribute
-from dflow.attempts.stepping import async_generated, finished, generated
+from dflow.attempts.stepping import async_generated, finished, generated, run_to_end
 from dflow.engine import calls, definitions, homes
 from dflow.engine.options import FlowOptions, TaskOptions, changed
 from dflow.states import State
@@ -95,23 +94,24 @@ class Defined(ABC, Generic[P, R_co, Options]):
         return self.kind.hands_out
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
     def __call__(
-        self: Defined[..., Untyped, Any], *args: Any, return_state: Literal[True], **kwargs: Any
+        self: Defined[..., Untyped, Any], /, *args: Any, return_state: Literal[True], **kwargs: Any
     ) -> Any: ...
     @overload
     def __call__(
         self: Defined[..., Coroutine[Any, Any, Any] | AsyncIterator[Any], Any],
+        /,
         *args: Any,
         return_state: Literal[True],
         **kwargs: Any,
     ) -> Coroutine[Any, Any, State]: ...
     @overload
-    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    def __call__(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
-    def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R_co: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, wait_for: Any, **kwargs: Any) -> R_co: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run it now, in this thread, and return its value or raise what it raises.
 
         An async function gives a coroutine, which runs on the caller's loop once it is awaited; a generator
@@ -210,20 +210,51 @@ def as_called(kind: Kind, steps: Any, *, whole: bool = False) -> Any:
     return items
 
 
+def to_the_end(kind: Kind, called: Any) -> Any:
+    """Return the value of what calling a function of some kind gave: awaited, or all items as a list."""
+    if kind is Kind.COROUTINE:
+        return run_to_end(lambda: called)
+    if kind is Kind.GENERATOR:
+        return list(called)
+    return run_to_end(lambda: _all_of(called)) if kind is Kind.ASYNC_GENERATOR else called
+
+
+async def _all_of(items: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in items]
+
+
 def _close_with_body(items: Any) -> None:
     """Let a generator that was not run to its end be closed when the body that called it ends."""
     context = current()
     if context is None:
         return
     if "generators" not in context.notes:
-        left = context.notes["generators"] = weakref.WeakSet()
-        context.at_end.append(partial(_close_all, left))
+        left = context.notes["generators"] = _Left()
+        context.at_end.append(left.close)
     context.notes["generators"].add(items)
 
 
-async def _close_all(left: weakref.WeakSet[Any], _failed: bool) -> None:
-    for items in list(left):
+class _Left:
+    """Generators that a body has called. A plain one that is let go of before is closed at once by that.
+
+    An async one would be closed by its loop some time later, perhaps after the end of the run: it is held.
+    """
+
+    def __init__(self) -> None:
+        self._plain: weakref.WeakSet[Generator[Any, Any, Any]] = weakref.WeakSet()
+        self._held: list[AsyncGeneratorType[Any, Any]] = []
+
+    def add(self, items: Any) -> None:
+        """Note one more."""
         if isinstance(items, Generator):
-            items.close()
+            self._plain.add(items)
         else:
-            await items.aclose()
+            self._held = [each for each in self._held if each.ag_frame is not None]
+            self._held.append(items)
+
+    async def close(self, _failed: bool) -> None:
+        """Close those that were not run to their end."""
+        for items in list(self._plain):
+            items.close()
+        for each in self._held:
+            await each.aclose()

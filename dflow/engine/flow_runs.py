@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,13 +19,27 @@ from dflow.attempts.deadlines import DeadlinePassed
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.performing import HandedOut, Manner, perform
+from dflow.attempts.stepping import finished, uncarried
 from dflow.core import events as ev
 from dflow.core.records import FlowStage, Held
 from dflow.engine import outcomes, run_logs
 from dflow.engine.futures import TaskFuture
 from dflow.engine.keeping import Keeper
-from dflow.errors import CancelledError, CrashedError, DefinitionError, MissingResult
+from dflow.engine.scope import Status
+from dflow.errors import (
+    CancelledError,
+    CrashedError,
+    DefinitionError,
+    DflowError,
+    MissingResult,
+    TimedOutError,
+)
 from dflow.states import TYPE_OF_NAME, State, StateType
+
+OVERDUE = 0.4
+"""Seconds after its deadline in which a coroutine is expected to have ended."""
+LAST_GRACE = 0.3
+"""Seconds that running bodies get to stop when their flow has timed out."""
 
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -58,6 +73,12 @@ class Ended:
     message: str
     value: Any = None
     error: BaseException | None = None
+    at: float | None = None
+
+    @property
+    def status(self) -> Status:
+        """The final state, as it is shown."""
+        return Status(self.state_name, self.message, self.at)
 
 
 async def execute(keeper: Keeper, flow: FlowInfo, body: Body) -> Ended:
@@ -77,6 +98,9 @@ class _Execution:
     flow: FlowInfo
     body: Body
     stopped: bool = False
+    overdue: Ended | None = None
+    timer: threading.Timer | None = None
+    ending: threading.Lock = field(default_factory=threading.Lock)
     handed_out: list[TaskFuture[Any] | State] = field(default_factory=list)
 
     async def run(self) -> Ended:
@@ -84,7 +108,7 @@ class _Execution:
         while True:
             try:
                 generation = self.keeper.start(run_id)
-                with self._stoppable():
+                with self._stoppable(), self._watched():
                     ended = await self._once(replace(self.flow, generation=generation))
             except KeyboardInterrupt:
                 self._interrupted("Stopped from outside.")
@@ -97,7 +121,7 @@ class _Execution:
                 self._interrupted("Stopped from outside, while it awaited a retry.")
                 raise
             if run.stage.final:
-                return Ended(run.state_name, run.message)
+                return Ended(run.state_name, run.message, at=run.changed_at)
 
     def _stoppable(self) -> AbstractContextManager[None]:
         """Let a coroutine be cancelled from another thread, when the flow run is."""
@@ -122,12 +146,63 @@ class _Execution:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
+            if not self.ending.acquire(blocking=False):
+                return self._timed_out()
             self.keeper.check()
             if isinstance(error, asyncio.CancelledError) and self.body.interrupted():
                 self._interrupted("Stopped from outside.")
                 raise
-            return await self._raised(error)
+            return await self._raised(uncarried(error))
+        if not self.ending.acquire(blocking=False):
+            return self._timed_out()
         return self._record(ended)
+
+    # Deadlines of coroutines that hold up their loop ------------------------------------------------------
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Keep the deadline of a coroutine also when it holds up the loop that would end it."""
+        self.ending = threading.Lock()
+        if not self.body.native or self.body.timeout is None:
+            yield
+            return
+        self.timer = threading.Timer(self.body.timeout + OVERDUE, self._end_overdue)
+        self.timer.daemon = True
+        self.timer.start()
+        try:
+            yield
+        finally:
+            self.timer.cancel()
+
+    def _end_overdue(self) -> None:
+        """Record that the flow run has timed out, while its body goes on; called in a thread of its own."""
+        if not self.ending.acquire(blocking=False):
+            return
+        error = TimedOutError(
+            f"It took longer than {self.body.timeout:g} seconds. Its body holds up the event loop and goes "
+            "on; what becomes of it will not be recorded."
+        )
+        with suppress(DflowError):  # after the end of the session nobody needs to know
+            finished(self.keeper.cancel_all(self.flow.flow_run_id, native=False, grace=LAST_GRACE))
+            run = self.keeper.commit(
+                ev.FlowRunRaised(
+                    at=self.keeper.now(),
+                    flow_run_id=self.flow.flow_run_id,
+                    error=capture(error),
+                    state_name="TimedOut",
+                    retriable=False,
+                ),
+                partial(_raise, error),
+            )
+            self.overdue = Ended(run.state_name, run.message, error=error, at=run.changed_at)
+
+    def _timed_out(self) -> Ended:
+        """Return how the flow run has ended while its body went on."""
+        if self.timer is not None:
+            self.timer.join()
+        if self.overdue is None:
+            raise TimedOutError(f"'{self.flow.flow_run_name}' has timed out.")
+        return self.overdue
 
     async def _run_body(self, flow: FlowInfo) -> Any:
         context = self.keeper.context(flow)
@@ -188,9 +263,9 @@ class _Execution:
             ),
             lambda: outcome_of(self.flow.flow_name, ended),
         )
-        if run.state_name == ended.state_name:
-            return ended
-        return replace(ended, state_name=run.state_name, message=run.message)
+        if run.state_name != ended.state_name:
+            ended = replace(ended, state_name=run.state_name, message=run.message)
+        return replace(ended, at=run.changed_at)
 
     async def _raised(self, error: BaseException) -> Ended | None:
         """Cancel what is left, and record the failure; return None if the flow will be tried again."""
@@ -198,7 +273,11 @@ class _Execution:
         name = _state_of(error)
         if isinstance(error, DeadlinePassed):
             error = error.error
-        await self.keeper.cancel_all(self.flow.flow_run_id, native=self.body.native)
+        await self.keeper.cancel_all(
+            self.flow.flow_run_id,
+            native=self.body.native,
+            grace=LAST_GRACE if name == "TimedOut" else None,
+        )
         run = self.keeper.commit(
             ev.FlowRunRaised(
                 at=self.keeper.now(),
@@ -214,7 +293,7 @@ class _Execution:
             raise error
         if run.stage is FlowStage.AWAITING_RETRY:
             return None
-        return Ended(run.state_name, run.message, error=error)
+        return Ended(run.state_name, run.message, error=error, at=run.changed_at)
 
     def _interrupted(self, message: str) -> None:
         self.keeper.check()
@@ -254,15 +333,24 @@ def worked_out(returned: Any) -> Ended:
     elif not bad:
         ended = Ended("Completed", f"{len(states)} of {len(states)} completed." if states else "")
     else:
-        cancelled = any(state.is_cancelled() for state in bad)
-        ended = Ended(
-            "Cancelled" if cancelled else "Failed",
-            f"{len(bad)}/{len(states)} task runs {'were cancelled' if cancelled else 'failed'}.",
-        )
+        cancelled = sum(state.is_cancelled() for state in bad)
+        ended = Ended("Cancelled" if cancelled else "Failed", _counted(bad, cancelled, len(states)))
     if bad:
         return replace(ended, error=_failure_of(bad[0]))
+    if isinstance(shape, State):
+        inside = worked_out(shape.result())  # one that was made by hand may hold futures
+        return inside if inside.error is not None else replace(ended, value=inside.value)
     value = swap(shape, lambda state: state.result(), State) if states else returned
     return replace(ended, value=value)
+
+
+def _counted(bad: list[State], cancelled: int, total: int) -> str:
+    """Say how many of what was returned did not complete."""
+    failed = len(bad) - cancelled
+    if not cancelled:
+        return f"{failed}/{total} task runs failed."
+    said = f"{cancelled}/{total} task runs were cancelled"
+    return f"{said}, {failed}/{total} failed." if failed else f"{said}."
 
 
 def _failure_of(state: State) -> BaseException | None:

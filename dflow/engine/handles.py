@@ -7,15 +7,20 @@ import contextvars
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from dflow.attempts.context import current
+from dflow.core import events as ev
+from dflow.engine import beside
 from dflow.engine.flow_runs import Ended, outcome_of
 from dflow.engine.futures import slot_given_back, state_of
+from dflow.engine.outcomes import failure_of
 from dflow.engine.scope import PENDING, Status, status_of
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
-from dflow.errors import WaitTimeout
+from dflow.errors import CancelledError, DflowError, WaitTimeout
 from dflow.states import State
 
 R_co = TypeVar("R_co", covariant=True)
@@ -60,7 +65,7 @@ class FlowRunHandle(Generic[R_co]):
         if error is not None:
             return state_of(Status("Crashed", str(error)), self._outcome)
         ended = self._ended.result()
-        return state_of(Status(ended.state_name, ended.message), self._outcome)
+        return state_of(ended.status, self._outcome)
 
     def done(self) -> bool:
         """Tell whether the flow run has ended."""
@@ -122,8 +127,9 @@ class FlowRunHandle(Generic[R_co]):
         with self._lock:
             self._cancelled = True
             session = self._session
-        if session is not None:
-            session.cancel_flow(self.id)
+        if session is not None and not self.done():
+            with suppress(CancelledError):  # it has ended in this moment
+                session.cancel_flow(self.id)
 
     def __repr__(self) -> str:
         return f"<FlowRunHandle '{self.name}' {self.state.name}>"
@@ -135,19 +141,48 @@ class FlowRunHandle(Generic[R_co]):
 
         def body() -> None:
             try:
-                self._ended.set_result(work())
+                ended = work()
             except BaseException as error:
-                self._ended.set_exception(error)
+                with self._lock:
+                    if not self._ended.done():
+                        self._ended.set_exception(error)
+            else:
+                self._end(ended)
 
         context = contextvars.copy_context()
-        name = f"dflow-flow-{self.name}"
-        threading.Thread(target=context.run, args=(body,), name=name).start()
+        beside.go(partial(context.run, body), self._interrupt, f"dflow-flow-{self.name}")
+
+    def _interrupt(self) -> None:
+        """Record that the program ends before the flow run does; a subflow ends with what is around it."""
+        session = self._session
+        if session is None or session.root.flow_run_id != self.id:
+            return
+        with suppress(DflowError):
+            session.tracker.commit(
+                ev.FlowRunInterrupted(
+                    at=session.clock.now(), flow_run_id=self.id, message="Stopped from outside."
+                )
+            )
+            session.tracker.close()
+
+    def _end(self, ended: Ended) -> None:
+        with self._lock:
+            if not self._ended.done():
+                self._ended.set_result(ended)
 
     def is_cancelled(self, session: Session) -> bool:
         """Note the session that records the flow run; tell whether it was cancelled before it began."""
         with self._lock:
             self._session = session
-            return self._cancelled
+        session.tracker.when_final(self.id, self._end_if_timed_out)
+        return self._cancelled
+
+    def _end_if_timed_out(self) -> None:
+        """End, if the flow run has timed out: its body may go on, and is not waited for."""
+        run = None if self._session is None else self._session.tracker.shown.get(self.id)
+        if run is not None and run.state_name == "TimedOut":
+            error = failure_of(run.name, run.state_name, run.message, run.error)
+            self._end(Ended(run.state_name, run.message, error=error, at=run.changed_at))
 
     async def joined(self, failed: bool) -> None:
         """Wait until the flow run has ended, for the body around it; if that has failed, cancel it first."""

@@ -115,8 +115,13 @@ class Keeper(Protocol):
     async def wait_for_all(self, flow_run_id: str, *, native: bool) -> None:
         """Wait for whatever was submitted, by the flow or by its tasks; close what nobody asked for."""
 
-    async def cancel_all(self, flow_run_id: str, *, native: bool) -> None:
-        """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself."""
+    async def cancel_all(
+        self, flow_run_id: str, *, native: bool, grace: float | None = None
+    ) -> None:
+        """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself.
+
+        The grace is that of the settings, unless there is only so much time.
+        """
 
     async def await_retry(self, flow_run_id: str, *, native: bool) -> FlowRun:
         """Wait for the time of the next attempt, or the end of the flow run; return its record."""
@@ -284,12 +289,17 @@ class LocalKeeper:
                 f"{shown}",
             )
 
-    async def cancel_all(self, flow_run_id: str, *, native: bool) -> None:
+    async def cancel_all(
+        self, flow_run_id: str, *, native: bool, grace: float | None = None
+    ) -> None:
         """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself."""
         session, now = self._session, self.now()
+        seconds = session.settings.stop_grace
+        if grace is not None:
+            seconds = min(seconds, grace)
         session.in_tracker(lambda ledger: ledger.cancel_all(flow_run_id, now))
         ids = session.in_tracker(lambda ledger: _unfinished(ledger, flow_run_id))
-        await self._until_final(ids, session.settings.stop_grace, native=native)
+        await self._until_final(ids, seconds, native=native)
         now = self.now()
         session.in_tracker(lambda ledger: ledger.abandon_all(flow_run_id, now))
 

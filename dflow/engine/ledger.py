@@ -358,7 +358,10 @@ class Ledger:
     # Counting -----------------------------------------------------------------------------------------
 
     def _count(self, before: TaskRun | None, run: TaskRun) -> None:
-        group = self.counts.setdefault((run.flow_run_id, run.task_name), Counter())
+        key = (run.flow_run_id, run.task_name)
+        group = self.counts.get(key)
+        if group is None:
+            group = self.counts[key] = Counter()
         if before is not None:
             group[before.state_name] -= 1
         group[run.state_name] += 1

@@ -11,7 +11,10 @@ from dflow.attempts import names
 from dflow.attempts.calls import Call, swap
 from dflow.attempts.names import NameRule
 from dflow.attempts.parameters import by_name
+from dflow.engine import calls
 from dflow.messages import Ref
+
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,46 @@ class Naming:
         Then the call that is returned with it makes the name when it runs.
         """
         kwargs = {**call.shared, **call.kwargs}
-        if call.has_refs and self._waits(call.args, kwargs):
+        if call.has_refs and self._waits(call.args, kwargs, (Ref,)):
             return None, replace(call, named=(self.what, self.argument, self.rule))
         return self.name(call.args, kwargs), call
 
-    def _waits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def waits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Tell whether the name of a flow run takes values of futures among its arguments."""
+        return self._waits(args, kwargs, calls.LEAVES)
+
+    def _waits(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kinds: tuple[type, ...]
+    ) -> bool:
         used = names.used_by(self.rule)
-        found: list[Ref] = []
+        found: list[Any] = []
         if used is None or args:
-            swap((args, kwargs), found.append, Ref)
+            swap((args, kwargs), found.append, kinds)
         else:
-            swap([kwargs[name] for name in used if name in kwargs], found.append, Ref)
+            swap([kwargs[name] for name in used if name in kwargs], found.append, kinds)
         return bool(found) and used != frozenset()
+
+
+def is_late(naming: Naming | None, arguments: Arguments) -> bool:
+    """Tell whether the name of a flow run takes values that may not be there yet."""
+    return naming is not None and naming.waits(*arguments)
+
+
+def name_of(naming: Naming | None, arguments: Arguments, other: str) -> str:
+    """Return the name of a flow run; `other` if no rule gives one, or none yet."""
+    return other if naming is None or is_late(naming, arguments) else naming.name(*arguments)
+
+
+async def late_name(
+    naming: Naming | None, arguments: Arguments, other: str, *, native: bool
+) -> str:
+    """Wait for values and return the name that is made of them; `other` if they fail, as the run will."""
+    await calls.until_final(arguments, native=native)
+    try:
+        arguments = calls.values_of(arguments)
+    except Exception:
+        return other
+    return name_of(naming, arguments, other)
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:

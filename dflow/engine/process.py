@@ -100,7 +100,7 @@ def _end_at_exit() -> None:
 
     The session ends before the standard library ends the executors that runners stand on, which is before
     anything that is registered with ``atexit``: ``threading`` keeps a list of its own for them, the last
-    entry first, which has no public name. Flows in other threads go on until these end.
+    entry first, which has no public name. Flows that were started beside end before.
     """
     atexit.register(shutdown)
     register: Callable[[Callable[[], None]], object] = getattr(

@@ -109,9 +109,11 @@ class RemoteKeeper:
         """Wait for whatever was submitted, by the flow or by its tasks; close what nobody asked for."""
         await self._await("wait_for_all", flow_run_id, native=native)
 
-    async def cancel_all(self, flow_run_id: str, *, native: bool) -> None:
+    async def cancel_all(
+        self, flow_run_id: str, *, native: bool, grace: float | None = None
+    ) -> None:
         """Cancel what has not started, ask what runs to stop, and after a grace leave it to itself."""
-        await self._await("cancel_all", flow_run_id, native=native)
+        await self._await("cancel_all", flow_run_id, grace, native=native)
 
     async def await_retry(self, flow_run_id: str, *, native: bool) -> FlowRun:
         """Wait for the time of the next attempt, or the end of the flow run; return its record."""
@@ -165,7 +167,9 @@ def _done(keeper: LocalKeeper, asked: FlowAsked) -> Any:
     }
     long: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
         "wait_for_all": keeper.wait_for_all,
-        "cancel_all": keeper.cancel_all,
+        "cancel_all": lambda flow_run_id, grace, native: keeper.cancel_all(
+            flow_run_id, native=native, grace=grace
+        ),
         "await_retry": keeper.await_retry,
     }
     if asked.what in plain:

@@ -29,7 +29,7 @@ from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet
-from dflow.errors import DflowError, InternalError, MissingResult
+from dflow.errors import DflowError, InternalError, MissingResult, NotResumable
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
@@ -47,6 +47,7 @@ from dflow.messages import (
 )
 from dflow.ports import Clock, Ids, OpenRunner, RunJournal, TaskRunner
 from dflow.settings import Settings
+from dflow.states import StateType
 
 T = TypeVar("T")
 MAX_ERRORS = 1000
@@ -123,6 +124,12 @@ class Session:
             if runner not in self._open:
                 self._open[runner] = runner.open(self)
             return self._open[runner]
+
+    def check_unfinished(self) -> None:
+        """Raise `NotResumable` if the root flow run has completed."""
+        run = self.tracker.shown[self.root.flow_run_id]
+        if run.state_type is StateType.COMPLETED:
+            raise NotResumable(f"Run '{run.name}' has completed: there is nothing to resume.")
 
     def witness(self, task_run_id: str, error: BaseException) -> None:
         """Keep an exception itself, for those in this process who ask for it; the oldest are let go."""

@@ -186,11 +186,10 @@ def test_what_cannot_run_is_refused(decorator: Any, function: Any, said: str) ->
 
 @pytest.mark.parametrize("decorator", BOTH)
 def test_bare_with_brackets_and_with_options(decorator: Any) -> None:
-    """All ways of writing it give the same, but not a mix of them."""
+    """All ways of writing it give the same; options may also come with the function."""
     for made in (decorator(body), decorator()(body), decorator(name="n")(body)):
         assert made.fn is body
-    with pytest.raises(DefinitionError, match="Write @"):
-        decorator(body, retries=1)
+    assert decorator(body, name="named").name == "named"
 
 
 def test_a_definition_keeps_what_its_function_says() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 import sys
 import threading
 import types
@@ -376,6 +377,26 @@ def test_prints_are_bounded_beside_log_lines(monkeypatch: pytest.MonkeyPatch) ->
     logged = [message.message for message in left if isinstance(message, LogEntry)]
     assert logged[:3] == ["log"] * 3
     assert logged[3].startswith("2 more lines were dropped")
+
+
+AT_THE_END = """
+from dflow.attempts.link import Sender
+
+class Last:
+    def __del__(self, send=Sender(print).send):
+        send(("run", 1), None)
+
+last = Last()
+last.itself = last
+"""
+
+
+def test_nothing_is_sent_at_the_end_of_the_interpreter() -> None:
+    """What is collected then may have something to say: it does not hold up the end of the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END], timeout=20, check=False, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_a_mailbox_that_closes() -> None:
