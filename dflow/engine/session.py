@@ -81,6 +81,7 @@ class Session:
         self.flow_calls: dict[str, Any] = {}
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
+        self._closed = False
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
@@ -302,6 +303,11 @@ class Session:
 
     def kept_bytes(self, run_id: str) -> bytes:
         """Return the pickled value of a run that the journal keeps. Raises `MissingResult`."""
+        if self._closed:
+            raise MissingResult(
+                f"The flow run of '{self.name_of(run_id)}' has ended, and its values are not at hand. "
+                "Ask for them while it runs, or return them from the flow."
+            )
         data = self.journal.value(run_id)
         if data is None:
             raise MissingResult(f"The journal has no value of '{self.name_of(run_id)}'.")
@@ -353,6 +359,7 @@ class Session:
         """Let go of runners, tracker and journal. The runs stay as they were recorded."""
         with ExitStack() as stack:
             stack.callback(self.journal.close)
+            stack.callback(setattr, self, "_closed", True)
             stack.callback(self.hooks.close)
             stack.callback(self.tracker.close)
             stack.callback(self.dispatcher.close)

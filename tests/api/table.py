@@ -581,6 +581,10 @@ TABLE |= {
             "test_states.py::test_states_of_task_runs",
         ),
         (
+            "A state that outlives its flow tells that its value is not at hand.",
+            "test_states.py::test_a_state_that_outlives_its_flow",
+        ),
+        (
             "There are nine types of state.",
             "test_states.py::test_the_names_are_those_of_the_package",
         ),

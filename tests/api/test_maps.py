@@ -122,12 +122,12 @@ def test_a_map_is_one_message(runner: TaskRunner) -> None:
 
     @flow(task_runner=runner)
     def main() -> int:
-        return sum(add_all.map(range(500), unmapped((1, 2))).result())
+        return sum(add_all.map(range(200), unmapped((1, 2))).result())
 
-    assert main() == sum(range(500)) + 500 * 3
+    assert main() == sum(range(200)) + 200 * 3
     with runs.opened(runs.find("latest")) as reader:
         made = [event for _, event in reader.events() if isinstance(event, MapCreated)]
-    assert [len(event.items) for event in made] == [500]
+    assert [len(event.items) for event in made] == [200]
 
 
 PICKLED: list[int] = []
