@@ -18,7 +18,7 @@ TABLE: dict[str, Rows] = {
     ),
     "@flow": (
         (
-            "Functions, methods of all kinds, lambdas, partials and callable objects can be flows, bare or with options.",
+            "Functions, methods, lambdas, partials and objects can be flows, bare or with options.",
             "test_flow_forms.py::test_functions_of_every_form_make_flows",
         ),
         (
@@ -82,7 +82,7 @@ TABLE: dict[str, Rows] = {
             "test_logs.py::test_the_level_holds_everywhere",
         ),
         (
-            "With `retries` the function runs again; completed task runs are returned, and every attempt is kept.",
+            "With `retries` the function runs again; completed task runs are returned, attempts are kept.",
             "test_flow_times.py::test_a_flow_runs_again",
         ),
         (
@@ -90,7 +90,7 @@ TABLE: dict[str, Rows] = {
             "test_flow_times.py::test_delays_of_a_flow_are_waited",
         ),
         (
-            "A flow beyond `timeout_seconds` is TimedOut within a second, its work cancelled; its late calls raise.",
+            "Beyond `timeout_seconds` a flow is TimedOut within a second; its late calls raise.",
             "test_flow_times.py::test_a_flow_that_takes_too_long_times_out",
         ),
         (
