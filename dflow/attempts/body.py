@@ -141,7 +141,12 @@ async def _execute(
             await context.end(failed=True)
             raise
         await context.end(failed=False)
-        return value
+        resolve = context.notes.get(
+            "resolve"
+        )  # there if the body has asked for task runs of its own
+        if resolve is None or isinstance(value, State | HandedOut):
+            return value
+        return await resolve(value, native=context.notes["native"])
 
 
 def _renamed(context: RunContext, name: str) -> RunContext:

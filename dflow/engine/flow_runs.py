@@ -300,11 +300,13 @@ class _Execution:
 
     def _interrupted(self, message: str) -> None:
         self.keeper.check()
-        self.keeper.commit(
+        run = self.keeper.commit(
             ev.FlowRunInterrupted(
                 at=self.keeper.now(), flow_run_id=self.flow.flow_run_id, message=message
             )
         )
+        if run.parent_id is None:
+            run_logs.show_interrupted(run)
 
 
 def _raise(error: BaseException) -> None:

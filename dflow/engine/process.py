@@ -196,6 +196,7 @@ def session(root: RootRun) -> Iterator[Session]:
             here.ids,
             table,
             answer=remote_flows.answer,
+            reader=lambda: here.journal.read(run_id),
         )
     except BaseException:
         catalog.release(run_id, epoch)
