@@ -28,7 +28,7 @@ from dflow.engine.naming import Naming, is_late, late_name, name_of
 from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
 from dflow.engine.parameters import Validator
 from dflow.engine.signals import noting_interrupts
-from dflow.errors import MissingMainGuard, NotResumable
+from dflow.errors import CancelledError, MissingMainGuard, NotResumable
 from dflow.ports import RunEntry
 
 Q = ParamSpec("Q")
@@ -302,6 +302,8 @@ class Flow(Defined[P, R_co, FlowOptions]):
 
     def _body(self, called: _Called) -> Body:
         async def prepare(arguments: Arguments) -> Arguments:
+            if called.handle is not None and called.handle.cancelled:
+                raise CancelledError("It was cancelled before it began.")
             ready = await self._resolved(arguments, called.wait_for)
             return self._validator.validated(*ready) if self._options.validate_parameters else ready
 
@@ -321,7 +323,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
 
     async def _execute(self, keeper: Keeper, called: _Called, body: Body) -> Ended:
         handle = called.handle
-        if isinstance(keeper, LocalKeeper) and handle and handle.is_cancelled(keeper.session):
+        if handle and handle.begins(keeper) and isinstance(keeper, LocalKeeper):
             keeper.session.cancel_flow(called.flow.flow_run_id)
             keeper.session.hooks.tell_flow(called.flow)
             return Ended("Cancelled", "It was cancelled before it began.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -110,7 +110,7 @@ class _Execution:
         while True:
             try:
                 generation = await self._beside(partial(self.keeper.start, run_id))
-                with self._stoppable(), self._watched():
+                with self._watched():
                     ended = await self._once(replace(self.flow, generation=generation))
             except KeyboardInterrupt:
                 self._interrupted("Stopped from outside.")
@@ -125,25 +125,35 @@ class _Execution:
             if run.stage.final:
                 return Ended(run.state_name, run.message, at=run.changed_at)
 
-    def _stoppable(self) -> AbstractContextManager[None]:
-        """Let a coroutine be cancelled from another thread, when the flow run is."""
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Let a coroutine be cancelled from another thread, when the flow run is: in here, not later."""
         if not self.body.native:
-            return nullcontext()
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            yield
+            return
+        loop, task, inside = asyncio.get_running_loop(), asyncio.current_task(), True
+
+        def cancel() -> None:
+            if task is not None and inside:
+                task.cancel()
 
         def stop() -> None:
             self.stopped = True
-            if task is not None:
-                loop.call_soon_threadsafe(task.cancel)
+            loop.call_soon_threadsafe(cancel)
 
-        return self.keeper.stoppable(self.flow.flow_run_id, stop)
+        try:
+            with self.keeper.stoppable(self.flow.flow_run_id, stop):
+                yield
+        finally:
+            inside = False
 
     async def _once(self, flow: FlowInfo) -> Ended | None:
         """Run the body once; return how the flow run ended, or None if it will be tried again."""
         self.handed_out.clear()
         try:
-            returned = await self._run_body(flow)
-            await self.keeper.wait_for_all(flow.flow_run_id, native=self.body.native)
+            with self._stoppable():
+                returned = await self._run_body(flow)
+                await self.keeper.wait_for_all(flow.flow_run_id, native=self.body.native)
             ended = self._worked_out(returned)
         except (KeyboardInterrupt, GeneratorExit):
             raise

@@ -16,6 +16,7 @@ from dflow.core import events as ev
 from dflow.engine import beside
 from dflow.engine.flow_runs import Ended, outcome_of
 from dflow.engine.futures import slot_given_back, state_of
+from dflow.engine.keeping import Keeper, LocalKeeper
 from dflow.engine.outcomes import failure_of
 from dflow.engine.scope import PENDING, Status, status_of
 from dflow.engine.session import Session
@@ -48,8 +49,8 @@ class FlowRunHandle(Generic[R_co]):
         self.flow_name = flow_name
         self._ended: Future[Ended] = Future()
         self._lock = threading.Lock()
-        self._session: Session | None = None
-        self._cancelled = False
+        self._keeper: Keeper | None = None
+        self.cancelled = False
 
     # For those who hold it -----------------------------------------------------------------------------
 
@@ -59,7 +60,8 @@ class FlowRunHandle(Generic[R_co]):
         if not self.done():
             session = self._session
             shown = None if session is None else session.tracker.shown.get(self.id)
-            status = PENDING if shown is None else status_of(shown)
+            begun = PENDING if self._keeper is None else Status("Running")
+            status = begun if shown is None else status_of(shown)
             return state_of(Status("Running") if status.final else status, _nothing)
         error = self._ended.exception()
         if error is not None:
@@ -125,11 +127,11 @@ class FlowRunHandle(Generic[R_co]):
         raises `dflow.errors.CancelledError` in it.
         """
         with self._lock:
-            self._cancelled = True
-            session = self._session
-        if session is not None and not self.done():
+            self.cancelled = True
+            keeper = self._keeper
+        if keeper is not None and not self.done():
             with suppress(CancelledError):  # it has ended in this moment
-                session.cancel_flow(self.id)
+                keeper.cancel(self.id)
 
     def __repr__(self) -> str:
         return f"<FlowRunHandle '{self.name}' {self.state.name}>"
@@ -170,12 +172,18 @@ class FlowRunHandle(Generic[R_co]):
             if not self._ended.done():
                 self._ended.set_result(ended)
 
-    def is_cancelled(self, session: Session) -> bool:
-        """Note the session that records the flow run; tell whether it was cancelled before it began."""
+    def begins(self, keeper: Keeper) -> bool:
+        """Note who keeps the record of the flow run; tell whether it was cancelled before it began."""
         with self._lock:
-            self._session = session
-        session.tracker.when_final(self.id, self._end_if_timed_out)
-        return self._cancelled
+            self._keeper = keeper
+        if self._session is not None:
+            self._session.tracker.when_final(self.id, self._end_if_timed_out)
+        return self.cancelled
+
+    @property
+    def _session(self) -> Session | None:
+        """The session that records the flow run, if it is one of this process."""
+        return self._keeper.session if isinstance(self._keeper, LocalKeeper) else None
 
     def _end_if_timed_out(self) -> None:
         """End, if the flow run has timed out: its body may go on, and is not waited for."""

@@ -102,6 +102,9 @@ class Keeper(Protocol):
     ) -> AbstractContextManager[None]:
         """Let `stop` be called from another thread, while inside, when the flow run is cancelled."""
 
+    def cancel(self, flow_run_id: str) -> None:
+        """Ask a flow run to end: nothing new begins in it, and what waits is cancelled."""
+
     def check(self) -> None:
         """Raise what has made the journal or the driver fail."""
 
@@ -152,6 +155,10 @@ class LocalKeeper:
             yield
         finally:
             self._session.stops.pop(flow_run_id, None)
+
+    def cancel(self, flow_run_id: str) -> None:
+        """Ask a flow run to end: nothing new begins in it, and what waits is cancelled."""
+        self._session.cancel_flow(flow_run_id)
 
     # One flow run -------------------------------------------------------------------------------------
 

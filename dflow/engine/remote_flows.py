@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ class RemoteKeeper:
         self._around = around
         self._attempt: AttemptInfo = around.notes.get("attempt", around.info)
         self._desk = desk_of(around.link)
+        self._stops: dict[str, Callable[[], object]] = {}
 
     @property
     def small(self) -> int:
@@ -121,13 +122,21 @@ class RemoteKeeper:
         run: FlowRun = await self._await("await_retry", flow_run_id, native=native)
         return run
 
-    def stoppable(
-        self,
-        flow_run_id: str,  # noqa: ARG002  (of the protocol)
-        stop: Callable[[], object],  # noqa: ARG002  (of the protocol)
-    ) -> AbstractContextManager[None]:
-        """Do nothing: a flow run on a worker ends with the task that called it."""
-        return nullcontext()
+    @contextmanager
+    def stoppable(self, flow_run_id: str, stop: Callable[[], object]) -> Iterator[None]:
+        """Let `stop` be called from another thread, while inside, when the flow run is cancelled here."""
+        self._stops[flow_run_id] = stop
+        try:
+            yield
+        finally:
+            self._stops.pop(flow_run_id, None)
+
+    def cancel(self, flow_run_id: str) -> None:
+        """Ask a flow run to end: nothing new begins in it, and what waits is cancelled."""
+        self._ask("cancel", flow_run_id)
+        stop = self._stops.get(flow_run_id)
+        if stop is not None:
+            stop()
 
     def _ask(self, what: str, *arguments: Any) -> Any:
         return finished(self._desk.ask(what, arguments, native=False))
@@ -165,6 +174,7 @@ def _done(keeper: LocalKeeper, asked: FlowAsked) -> Any:
         "begun": keeper.begun,
         "about": lambda flow_run_id: keeper.about(flow_run_id).packed(),
         "commit": keeper.commit,
+        "cancel": keeper.cancel,
     }
     long: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
         "wait_for_all": keeper.wait_for_all,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -144,3 +145,27 @@ def starts_flows(n: int) -> list[int]:
     """Start flows in a task and join them."""
     handles = [child.start(x) for x in range(n)]
     return [handle.result(timeout=60) for handle in handles]
+
+
+@flow
+async def async_endless() -> None:
+    """Await what never comes."""
+    await asyncio.Event().wait()
+
+
+@flow
+def endless() -> None:
+    """Call tasks, one after the other."""
+    while True:
+        add.submit(1).result()
+
+
+@task
+def cancels_flow(way: str, at_once: bool) -> str:
+    """Start a flow in a task, and cancel it."""
+    handle = async_endless.start() if way == "async" else endless.start()
+    while not at_once and handle.state.name == "Pending":
+        threading.Event().wait(0.001)
+    handle.cancel()
+    handle.wait(timeout=30)
+    return handle.state.name

@@ -255,6 +255,14 @@ TABLE: dict[str, Rows] = {
             "A flow that is cancelled before it begins never runs.",
             "test_flow_times.py::test_a_flow_is_cancelled_before_it_begins",
         ),
+        (
+            "Flows that were started in tasks, on workers too, can be cancelled there.",
+            "test_flow_times.py::test_flows_started_in_tasks_are_cancelled",
+        ),
+        (
+            "A body that fails cancels the flows that it has started.",
+            "test_flow_times.py::test_a_body_that_fails_cancels_what_it_has_started",
+        ),
     ),
     "The final state": (
         (

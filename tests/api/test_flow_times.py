@@ -15,7 +15,18 @@ import pytest
 from dflow import current_run, flow, runs
 from dflow.errors import CancelledError, TimedOutError, WaitTimeout
 from dflow.ports import TaskRunner
-from tests.api.shared_flows import add, async_child, child, fail, numbers, seen, starts_flows
+from tests.api.shared_flows import (
+    add,
+    async_child,
+    async_endless,
+    cancels_flow,
+    child,
+    endless,
+    fail,
+    numbers,
+    seen,
+    starts_flows,
+)
 from tests.api.test_flows_and_tasks import fails_once
 
 # Retries ------------------------------------------------------------------------------------------------
@@ -333,3 +344,32 @@ def test_a_flow_is_cancelled_before_it_begins(runner: TaskRunner) -> None:
     assert len(ran) == names.count("Completed")
     assert sorted(run.state_name for run in seen().flows[1:]) == sorted(names)
     assert runs.find("latest").state_name == "Completed"
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_flows_started_in_tasks_are_cancelled(runner: TaskRunner, way: str) -> None:
+    """On workers too, whether they have begun or are about to: none is missed, and the task goes on."""
+
+    @flow(task_runner=runner)
+    def main() -> list[str]:
+        at_once = [True] * 5 + [False] * 3
+        return [cancels_flow.submit(way, now).result(timeout=60) for now in at_once]
+
+    assert main() == ["Cancelled"] * 8
+    assert {run.state_name for run in seen().flows[1:]} == {"Cancelled"}
+
+
+def test_a_body_that_fails_cancels_what_it_has_started(runner: TaskRunner) -> None:
+    """Also what is just about to begin: its end does not wait for it."""
+
+    @flow(task_runner=runner)
+    def main() -> None:
+        async_endless.start()
+        endless.start()
+        raise RuntimeError("the body")
+
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match="the body"):
+        main()
+    assert time.monotonic() - begun < 5
+    assert sorted(run.state_name for run in seen().flows) == ["Cancelled", "Cancelled", "Failed"]
