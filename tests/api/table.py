@@ -918,3 +918,48 @@ TABLE |= {
         ),
     ),
 }
+
+TABLE |= {
+    "Bodies": (
+        (
+            "The exception that a body raises is the one that the caller catches, a StopIteration too.",
+            "test_bodies.py::test_a_stop_iteration_is_what_the_caller_catches",
+        ),
+        (
+            "A task that returns futures gives their values.",
+            "test_bodies.py::test_a_task_that_returns_futures_gives_their_values",
+        ),
+        (
+            "A future that is kept gives a small value after its flow has ended.",
+            "test_bodies.py::test_small_values_can_be_had_after_the_flow_has_ended",
+        ),
+        (
+            "Context variables of a call are those of its body, in every thread of the process.",
+            "test_bodies.py::test_context_variables_of_the_call_are_those_of_the_body",
+        ),
+        (
+            "A list of futures can be awaited.",
+            "test_bodies.py::test_a_list_of_futures_can_be_awaited",
+        ),
+        (
+            "Hooks do not hold up the loop of an async flow.",
+            "test_bodies.py::test_hooks_do_not_hold_up_the_loop_of_an_async_flow",
+        ),
+        (
+            "A flow that holds up its event loop is TimedOut all the same.",
+            "test_bodies.py::test_the_deadline_of_a_flow_is_kept_though_it_holds_up_its_loop",
+        ),
+        (
+            "A coroutine that cannot be cancelled is left behind at its deadline.",
+            "test_bodies.py::test_a_coroutine_that_cannot_be_cancelled_is_left_behind",
+        ),
+        (
+            "Cancelling a run that has ended does nothing.",
+            "test_bodies.py::test_an_ended_run_can_be_cancelled_without_harm",
+        ),
+        (
+            "Cancelling a run ends a map whose bodies run in the caller's own thread.",
+            "test_bodies.py::test_cancelling_ends_a_map_in_the_callers_own_thread",
+        ),
+    ),
+}
