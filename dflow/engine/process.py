@@ -276,7 +276,11 @@ def _stray() -> NoRunError:
 
 def _in_loop() -> bool:
     """Tell whether an event loop runs in this thread: flows beside it are no reason to suspect a mistake."""
-    return asyncio._get_running_loop() is not None
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 _ambient_exit = contextlib.ExitStack()
