@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 from dflow.attempts.context import FlowInfo, current
 from dflow.attempts.scripts import being_imported_by_a_worker
-from dflow.attempts.stepping import finished, hand_out, run_to_end
+from dflow.attempts.stepping import STOPS, Carried, finished, hand_out, run_to_end
 from dflow.attempts.tagging import around
 from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
 from dflow.engine.callbacks import AddsHook
@@ -111,15 +111,15 @@ class Flow(Defined[P, R_co, FlowOptions]):
 
     @overload
     def start(
-        self: Flow[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+        self: Flow[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> FlowRunHandle[T]: ...
     @overload
     def start(
-        self: Flow[P, Items[T]], *args: P.args, **kwargs: P.kwargs
+        self: Flow[P, Items[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> FlowRunHandle[list[T]]: ...
     @overload
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> FlowRunHandle[R_co]: ...
-    def start(self, *args: Any, **kwargs: Any) -> FlowRunHandle[Any]:
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> FlowRunHandle[R_co]: ...
+    def start(self, /, *args: Any, **kwargs: Any) -> FlowRunHandle[Any]:
         """Begin to run the flow in a thread of its own, and return at once with the handle of the run.
 
         Several runs, also of the same flow, may go on at once; those on equal runners share one cluster.
@@ -244,7 +244,10 @@ class Flow(Defined[P, R_co, FlowOptions]):
         ended, ran = await self._ended(called)
         if called.return_state:
             return state_of(ended.status, lambda: flow_runs.outcome_of(self.name, ended))
-        value = flow_runs.outcome_of(self.name, ended)
+        try:
+            value = flow_runs.outcome_of(self.name, ended)
+        except STOPS as error:
+            raise Carried(error) from None
         if self.kind.hands_out and not ran:
             for item in value:  # of an earlier run
                 await hand_out(item)
@@ -374,12 +377,12 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Whether prints become log lines, of the flow and of the tasks that leave it open.
     on_running, on_completion, on_failure, on_cancellation, on_crashed
         Hooks: one or several ``hook(flow, flow_run, state)``, sync or async, called after the commit by the
-        thread that runs the body: `on_running` before the body, each time that it runs (retries, resume);
-        the others once the run is final and the hooks of its tasks have run. `on_failure` also for
-        timeouts. An interrupted run (Ctrl-C, a dead driver) has not ended and calls none; a subflow that is
-        returned from the record calls none either. ``state.result()`` gives the value, or raises. An error
-        in a hook is logged and harms nothing. ``@my_flow.on_failure`` adds one to this very flow;
-        `with_options` replaces, None clears.
+        thread that runs the body, for an async flow by one beside its loop: `on_running` before the body,
+        each time that it runs (retries, resume); the others once the run is final and the hooks of its tasks
+        have run. `on_failure` also for timeouts. An interrupted run (Ctrl-C, a dead driver) has not ended
+        and calls none; a subflow that is returned from the record calls none either. ``state.result()``
+        gives the value, or raises. An error in a hook is logged and harms nothing. ``@my_flow.on_failure``
+        adds one to this very flow; `with_options` replaces, None clears.
 
     >>> @flow(name="adding")
     ... def add(x: int, y: int = 1) -> int:

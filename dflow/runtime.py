@@ -24,8 +24,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from dflow.attempts.context import FlowInfo, RunContext, current
 from dflow.attempts.parameters import by_name
+from dflow.engine.about import About
 from dflow.engine.context import keeper_in
-from dflow.engine.keeping import About
 from dflow.errors import NoRunError
 from dflow.messages import AttemptInfo
 

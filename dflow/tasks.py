@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from dflow.attempts.context import current
-from dflow.attempts.stepping import hand_out
+from dflow.attempts.stepping import hand_out, uncarried
 from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
 from dflow.core.records import Upstream
@@ -102,7 +102,7 @@ class Task(Defined[P, R_co, TaskOptions]):
             status = scope.status(event.task_run_id)
             if not return_state or not status.final:
                 raise
-            return state_of(status, partial(_raise, error))
+            return state_of(status, partial(_raise, uncarried(error)))
         if return_state:
             return state_of(scope.status(event.task_run_id), lambda: called.value)
         if self.kind.hands_out and not called.ran:
@@ -111,16 +111,16 @@ class Task(Defined[P, R_co, TaskOptions]):
         return called.value
 
     @overload
-    def submit(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    def submit(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
     def submit(
-        self: Task[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+        self: Task[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any
     ) -> TaskFuture[T]: ...
     @overload
-    def submit(self: Task[..., Items[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
+    def submit(self: Task[..., Items[T]], /, *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
     @overload
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[R_co]: ...
-    def submit(self, *args: Any, **kwargs: Any) -> Any:
+    def submit(self, /, *args: Any, **kwargs: Any) -> TaskFuture[R_co]: ...
+    def submit(self, /, *args: Any, **kwargs: Any) -> Any:
         """Ask for a task run, and return its future at once.
 
         Futures among the arguments, at any depth of containers, are the values of other task runs: this one
@@ -142,16 +142,16 @@ class Task(Defined[P, R_co, TaskOptions]):
         return future.state
 
     @overload
-    def map(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> list[State]: ...
+    def map(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> list[State]: ...
     @overload
     def map(
-        self: Task[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+        self: Task[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any
     ) -> TaskFutureList[T]: ...
     @overload
-    def map(self: Task[..., Items[T]], *args: Any, **kwargs: Any) -> TaskFutureList[list[T]]: ...
+    def map(self: Task[..., Items[T]], /, *args: Any, **kwargs: Any) -> TaskFutureList[list[T]]: ...
     @overload
-    def map(self, *args: Any, **kwargs: Any) -> TaskFutureList[R_co]: ...
-    def map(self, *args: Any, **kwargs: Any) -> Any:
+    def map(self, /, *args: Any, **kwargs: Any) -> TaskFutureList[R_co]: ...
+    def map(self, /, *args: Any, **kwargs: Any) -> Any:
         """Ask for a task run for each item of the arguments that are lists; return their futures at once.
 
         Every iterable argument is mapped, but for strings, bytes, dicts, data frames and models; what is the

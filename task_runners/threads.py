@@ -18,7 +18,7 @@ from dflow.messages import Down, Key, Work
 from dflow.ports import Host
 from task_runners.pool import Job, Pool
 from task_runners.sharing import Shared
-from task_runners.values import Values
+from task_runners.values import Asked, Values, asked_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ class OpenThreads:
         self._waiting: dict[Key, Job] = {}
         self._closed = False
 
-    def pack(self, call: Any) -> Any:
-        """Return the call itself."""
-        return call
+    def pack(self, call: Any) -> Asked:
+        """Return the call, and the context in which it was made: its variables are those of the body."""
+        return asked_here(call)
 
     def dispatch(self, works: Sequence[Work]) -> None:
         """Queue the bodies."""
@@ -87,9 +87,11 @@ class OpenThreads:
         with self._lock:
             if self._waiting.pop(key, None) is None:  # withdrawn, or all is over
                 return
-        outcome, value = body.run(
+        asked: Asked = work.call
+        outcome, value = asked.in_context(
+            body.run,
             work.info,
-            lambda: (work.call, self._values.of(work)),
+            lambda: (asked.call, self._values.of(work)),
             self._host.link(work.info),
             worker=threading.current_thread().name,
             slot=slot,

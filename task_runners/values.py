@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from dflow.attempts.pickling import loads
 from dflow.errors import MissingResult
 from dflow.messages import Blob, Here, Input, Key, Work
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call, and the context in which it was made: its variables are those of the body."""
+
+    call: Any
+    context: Context
+
+    def in_context(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a function in a copy of the context."""
+        return self.context.copy().run(function, *args, **kwargs)
+
+
+def asked_here(call: Any) -> Asked:
+    """Return a call with the present context."""
+    return Asked(call, copy_context())
 
 
 def missing(key: Key) -> MissingResult:

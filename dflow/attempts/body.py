@@ -11,14 +11,14 @@ from typing import Any
 from dflow.attempts import clock, names
 from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
-from dflow.attempts.context import RunContext, entered
+from dflow.attempts.context import RunContext, at_work, entered
 from dflow.attempts.deadlines import DeadlinePassed
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
 from dflow.attempts.pickling import dumps_small
-from dflow.attempts.stepping import finished
+from dflow.attempts.stepping import finished, uncarried
 from dflow.attempts.tagging import tags
 from dflow.core.events import (
     AttemptRaised,
@@ -55,7 +55,10 @@ def run(
     """Run one attempt to its end, in this thread; see `attempt`."""
     context = RunContext(info=info, link=link, worker=worker, slot=slot, adopted=adopted)
     manner = Manner(timeout=info.timeout, keep=info.small, adopted=adopted)
-    return finished(attempt(context, load, manner, must_travel=must_travel, interrupts=interrupts))
+    with at_work(context):
+        return finished(
+            attempt(context, load, manner, must_travel=must_travel, interrupts=interrupts)
+        )
 
 
 async def attempt(
@@ -90,7 +93,7 @@ async def attempt(
     except BaseException as error:
         if interrupts and isinstance(error, KeyboardInterrupt):
             raise
-        return _raised(error, times, context.link), None
+        return _raised(uncarried(error), times, context.link), None
 
 
 class _Times:
@@ -138,7 +141,12 @@ async def _execute(
             await context.end(failed=True)
             raise
         await context.end(failed=False)
-        return value
+        resolve = context.notes.get(
+            "resolve"
+        )  # there if the body has asked for task runs of its own
+        if resolve is None or isinstance(value, State | HandedOut):
+            return value
+        return await resolve(value, native=context.notes["native"])
 
 
 def _renamed(context: RunContext, name: str) -> RunContext:

@@ -106,3 +106,24 @@ def entered(context: RunContext) -> Iterator[RunContext]:
         yield context
     finally:
         _current.reset(token)
+
+
+_far: dict[int, RunContext] = {}
+
+
+@contextmanager
+def at_work(context: RunContext) -> Iterator[None]:
+    """Note a body that a runner runs in this process, if its driver is another one."""
+    if not context.link.far:
+        yield
+        return
+    _far[id(context)] = context
+    try:
+        yield
+    finally:
+        del _far[id(context)]
+
+
+def works_for_another() -> bool:
+    """Tell whether a body runs in this process whose driver is another one."""
+    return bool(_far)

@@ -82,8 +82,9 @@ def get_run_logger() -> RunLogger:
     context = spoken_for()
     if context is None:
         raise NoRunError(
-            "There is no current run to log for. Call get_run_logger() inside a flow or a task; "
-            "elsewhere use logging.getLogger(__name__)."
+            "There is no current run to log for. Call get_run_logger() inside a flow or a task; a thread "
+            "of your own belongs to its run when it is given current_run().bind(function) to run. "
+            "Elsewhere use logging.getLogger(__name__)."
         )
     return RunLogger(context)
 

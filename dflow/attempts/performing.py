@@ -12,7 +12,7 @@ from typing import Any
 from dflow.attempts import clock, deadlines
 from dflow.attempts.kinds import Kind, kind_of
 from dflow.attempts.pickling import dumps_small
-from dflow.attempts.stepping import Closed, hand_out, run_to_end
+from dflow.attempts.stepping import STOPS, Carried, Closed, hand_out, run_to_end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ async def perform(
 ) -> Any:
     """Call a function and return its value; of a generator that is handed out in place, `HandedOut`.
 
-    Raises what it raises, and `DeadlinePassed`.
+    Raises what it raises (a StopIteration as `Carried`), and `DeadlinePassed`.
     """
     kind = kind_of(function)
     if manner.in_place and kind is Kind.COROUTINE:
@@ -60,9 +60,12 @@ async def perform(
             return await _in_time(_collected(items), manner.timeout, manner.timeout)
         return await _hand_out_all_async(items, manner)
     whole = partial(_to_the_end, kind, partial(function, *args, **kwargs))
-    if manner.timeout is None:
-        return whole(deadlines.Stop())
-    return deadlines.within(manner.timeout, whole, manner.adopted)
+    try:
+        if manner.timeout is None:
+            return whole(deadlines.Stop())
+        return deadlines.within(manner.timeout, whole, manner.adopted)
+    except STOPS as error:
+        raise Carried(error) from None
 
 
 def _to_the_end(kind: Kind, call: Callable[[], Any], stop: deadlines.Stop) -> Any:

@@ -42,6 +42,23 @@ class Closed(BaseException):
     """
 
 
+class Carried(Exception):
+    """Carries a StopIteration of a plain body through coroutines, which may not raise one."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+STOPS = (StopIteration, StopAsyncIteration)
+"""What no coroutine may raise."""
+
+
+def uncarried(error: BaseException) -> BaseException:
+    """Return the exception itself, if it was carried."""
+    return error.error if isinstance(error, Carried) else error
+
+
 async def hand_out(value: Any) -> Any:
     """Give a value to the one who iterates; return what they send. Raises what they throw."""
     return await _Item(value)
@@ -54,6 +71,8 @@ def finished(steps: Steps[T]) -> T:
     except StopIteration as end:
         value: T = end.value
         return value
+    except Carried as carried:
+        raise carried.error from None
     steps.close()
     raise InternalError("A plain function was treated as an async one. Please report this.")
 

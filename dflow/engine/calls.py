@@ -138,6 +138,12 @@ def values_of(value: T) -> T:
     return found
 
 
+async def resolved(value: Any, *, native: bool) -> Any:
+    """Return `value` with the values of futures and states in their places, once these are there."""
+    await until_final(value, native=native)
+    return values_of(value)
+
+
 class _Search:
     """A search for futures, states and annotations in arguments.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dflow.attempts.context import RunContext, current
-from dflow.engine import process
+from dflow.engine import calls, process
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.keeping import Keeper, LocalKeeper
 from dflow.engine.links import LocalLink
@@ -22,6 +22,7 @@ def current_scope() -> Scope:
     if scope is None:
         # Threads of one body may come here at once: all get the same scope, which counts their calls.
         scope = context.notes.setdefault("scope", _made_for(context))
+        context.notes["resolve"] = calls.resolved
     return scope
 
 

@@ -94,23 +94,24 @@ class Defined(ABC, Generic[P, R_co, Options]):
         return self.kind.hands_out
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
     def __call__(
-        self: Defined[..., Untyped, Any], *args: Any, return_state: Literal[True], **kwargs: Any
+        self: Defined[..., Untyped, Any], /, *args: Any, return_state: Literal[True], **kwargs: Any
     ) -> Any: ...
     @overload
     def __call__(
         self: Defined[..., Coroutine[Any, Any, Any] | AsyncIterator[Any], Any],
+        /,
         *args: Any,
         return_state: Literal[True],
         **kwargs: Any,
     ) -> Coroutine[Any, Any, State]: ...
     @overload
-    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    def __call__(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
-    def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R_co: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, wait_for: Any, **kwargs: Any) -> R_co: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run it now, in this thread, and return its value or raise what it raises.
 
         An async function gives a coroutine, which runs on the caller's loop once it is awaited; a generator

@@ -13,9 +13,10 @@ from dflow.attempts.calls import Call
 from dflow.attempts.context import RunContext, current
 from dflow.attempts.kinds import Kind
 from dflow.attempts.performing import Manner
-from dflow.attempts.stepping import finished
+from dflow.attempts.stepping import STOPS, Carried, finished
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.core.machine import create
+from dflow.core.records import Stage
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
 from dflow.engine.outcomes import received
@@ -95,7 +96,7 @@ class DriverScope:
                 order = await orders.get()
                 if order is None:
                     left -= 1
-                else:
+                elif not self._withdrawn(order):
                     self.session.dispatcher.carry(runner, order)
 
     async def call(
@@ -116,7 +117,7 @@ class DriverScope:
             with slot_given_back() if event.upstreams else nullcontext():
                 order = await orders.get()
             while order is not None:
-                if not at_once:
+                if not at_once and not self._withdrawn(order):
                     value, ran = await run_body(*self._given_to(order)), True
                 at_once = False
                 order = await orders.get()
@@ -124,8 +125,19 @@ class DriverScope:
             return Called(value, ran)
         try:
             return Called(self.session.value(event.task_run_id), ran)
+        except STOPS as error:
+            raise Carried(error) from None
         finally:
             self.session.errors.pop(event.task_run_id, None)
+
+    def _withdrawn(self, order: Go) -> bool:
+        """Give up a dispatch that was cancelled before its body began here; return whether it was."""
+        run = self.session.ledger.table.task_runs[order.task_run_id]
+        if run.stage is not Stage.CANCELLING:
+            return False
+        now = self.now()
+        self.session.in_tracker(lambda ledger: ledger.give_up([run.id], now))
+        return True
 
     def _may_go_at_once(self, event: TaskCreated) -> bool:
         """Tell whether nothing can stand in the way of a first attempt: it need not wait for its record."""

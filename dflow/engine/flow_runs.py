@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from dflow.attempts import pickling
 from dflow.attempts.calls import swap
@@ -19,7 +19,7 @@ from dflow.attempts.deadlines import DeadlinePassed
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.performing import HandedOut, Manner, perform
-from dflow.attempts.stepping import finished
+from dflow.attempts.stepping import finished, uncarried
 from dflow.core import events as ev
 from dflow.core.records import FlowStage, Held
 from dflow.engine import outcomes, run_logs
@@ -36,6 +36,7 @@ from dflow.errors import (
 )
 from dflow.states import TYPE_OF_NAME, State, StateType
 
+T = TypeVar("T")
 OVERDUE = 0.4
 """Seconds after its deadline in which a coroutine is expected to have ended."""
 LAST_GRACE = 0.3
@@ -105,9 +106,10 @@ class _Execution:
 
     async def run(self) -> Ended:
         run_id, native = self.flow.flow_run_id, self.body.native
+        self.keeper.begun(run_id, (self.body.function, *self.body.arguments))
         while True:
             try:
-                generation = self.keeper.start(run_id)
+                generation = await self._beside(partial(self.keeper.start, run_id))
                 with self._watched():
                     ended = await self._once(replace(self.flow, generation=generation))
             except KeyboardInterrupt:
@@ -162,10 +164,14 @@ class _Execution:
             if isinstance(error, asyncio.CancelledError) and self.body.interrupted():
                 self._interrupted("Stopped from outside.")
                 raise
-            return await self._raised(error)
+            return await self._raised(uncarried(error))
         if not self.ending.acquire(blocking=False):
             return self._timed_out()
-        return self._record(ended)
+        return await self._record(ended)
+
+    async def _beside(self, record: Callable[[], T]) -> T:
+        """Record something; hooks may hear of it, which must not hold up the loop of a coroutine."""
+        return await asyncio.to_thread(record) if self.body.native else record()
 
     # Deadlines of coroutines that hold up their loop ------------------------------------------------------
 
@@ -252,7 +258,7 @@ class _Execution:
             ended = replace(ended, message=f"Closed by its caller after {returned.count} items.")
         return replace(ended, value=None if self.handed_out else returned.items)
 
-    def _record(self, ended: Ended) -> Ended:
+    async def _record(self, ended: Ended) -> Ended:
         blob: bytes | None = None
         if ended.error is None:
             try:
@@ -261,18 +267,17 @@ class _Execution:
                 run_logs.show(
                     10, f"DEBUG   {self.flow.flow_run_name} | its value is not kept: {problem}"
                 )
-        run = self.keeper.commit(
-            ev.FlowRunReturned(
-                at=self.keeper.now(),
-                flow_run_id=self.flow.flow_run_id,
-                state_name=ended.state_name,
-                message=ended.message,
-                held=Held.NOWHERE if blob is None else Held.JOURNAL,
-                value=blob,
-                error=None if ended.error is None else capture(ended.error),
-            ),
-            lambda: outcome_of(self.flow.flow_name, ended),
+        event = ev.FlowRunReturned(
+            at=self.keeper.now(),
+            flow_run_id=self.flow.flow_run_id,
+            state_name=ended.state_name,
+            message=ended.message,
+            held=Held.NOWHERE if blob is None else Held.JOURNAL,
+            value=blob,
+            error=None if ended.error is None else capture(ended.error),
         )
+        outcome = partial(outcome_of, self.flow.flow_name, ended)
+        run = await self._beside(partial(self.keeper.commit, event, outcome))
         if run.state_name != ended.state_name:
             ended = replace(ended, state_name=run.state_name, message=run.message)
         return replace(ended, at=run.changed_at)
@@ -288,17 +293,15 @@ class _Execution:
             native=self.body.native,
             grace=LAST_GRACE if name == "TimedOut" else None,
         )
-        run = self.keeper.commit(
-            ev.FlowRunRaised(
-                at=self.keeper.now(),
-                flow_run_id=self.flow.flow_run_id,
-                error=capture(error),
-                state_name=name,
-                retriable=name != "Cancelled" and not isinstance(error, DefinitionError),
-                luck=luck(),
-            ),
-            partial(_raise, error),
+        event = ev.FlowRunRaised(
+            at=self.keeper.now(),
+            flow_run_id=self.flow.flow_run_id,
+            error=capture(error),
+            state_name=name,
+            retriable=name != "Cancelled" and not isinstance(error, DefinitionError),
+            luck=luck(),
         )
+        run = await self._beside(partial(self.keeper.commit, event, partial(_raise, error)))
         if cancelled and not self.stopped:
             raise error
         if run.stage is FlowStage.AWAITING_RETRY:
@@ -307,11 +310,13 @@ class _Execution:
 
     def _interrupted(self, message: str) -> None:
         self.keeper.check()
-        self.keeper.commit(
+        run = self.keeper.commit(
             ev.FlowRunInterrupted(
                 at=self.keeper.now(), flow_run_id=self.flow.flow_run_id, message=message
             )
         )
+        if run.parent_id is None:
+            run_logs.show_interrupted(run)
 
 
 def _raise(error: BaseException) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from dflow.attempts.calls import Listed
 from dflow.attempts.clock import monotonic
 from dflow.engine.futures import TaskFuture, slot_given_back, wait
+from dflow.engine.waiting import bell
 from dflow.errors import WaitTimeout
 from dflow.states import State
 
@@ -130,6 +132,27 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
                 f"{len(not_done)} of {len(futures)} task runs have not ended within {timeout} seconds."
             )
         return [future.result(raise_on_failure=raise_on_failure) for future in futures]
+
+    async def aresult(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109  (as of `result`)
+        raise_on_failure: bool = True,
+    ) -> list[Any]:
+        """Do what `result` does, without holding up the event loop."""
+        deadline = _deadline(timeout)
+        if not self._expansion.over:
+            over = bell(native=True)
+            self._expansion.when_over(over.ring)
+            with slot_given_back():
+                await over.rung(timeout)
+        if self._expansion.over and self._expansion.problem is None:
+            for future in self._expansion.futures:
+                await future.until_final(_left(deadline), native=True)
+        return await asyncio.to_thread(self.result, _left(deadline), raise_on_failure)
+
+    def __await__(self) -> Generator[Any, None, list[R]]:
+        """Await the values of all."""
+        return self.aresult().__await__()
 
     @property
     def states(self) -> list[State]:

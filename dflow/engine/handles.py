@@ -21,7 +21,7 @@ from dflow.engine.outcomes import failure_of
 from dflow.engine.scope import PENDING, Status, status_of
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
-from dflow.errors import DflowError, WaitTimeout
+from dflow.errors import CancelledError, DflowError, WaitTimeout
 from dflow.states import State
 
 R_co = TypeVar("R_co", covariant=True)
@@ -129,8 +129,9 @@ class FlowRunHandle(Generic[R_co]):
         with self._lock:
             self.cancelled = True
             keeper = self._keeper
-        if keeper is not None:
-            keeper.cancel(self.id)
+        if keeper is not None and not self.done():
+            with suppress(CancelledError):  # it has ended in this moment
+                keeper.cancel(self.id)
 
     def __repr__(self) -> str:
         return f"<FlowRunHandle '{self.name}' {self.state.name}>"

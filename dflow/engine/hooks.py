@@ -17,6 +17,7 @@ from dflow.attempts.context import FlowInfo
 from dflow.core.records import FlowRun, Stage, TaskRun
 from dflow.engine import callbacks as calling
 from dflow.engine import outcomes
+from dflow.engine.about import About
 from dflow.engine.futures import state_of
 from dflow.engine.notes import Noted
 from dflow.engine.scope import Status, status_of
@@ -36,6 +37,27 @@ FLOW_HOOKS = {
 """What the hooks of a flow hear of; an interrupted flow run has not ended, and they do not hear of it."""
 
 _MISSING = object()
+
+
+class HeardOf:
+    """A flow run as its hooks hear of it: its record, and its `parameters` once its body has begun."""
+
+    __slots__ = ("_parameters", "_run")
+
+    def __init__(self, run: FlowRun, parameters: Callable[[], dict[str, Any]]) -> None:
+        self._run = run
+        self._parameters = parameters
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The arguments of the body by name; none before they are there."""
+        return self._parameters()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+    def __repr__(self) -> str:
+        return repr(self._run)
 
 
 class Hooks:
@@ -74,7 +96,11 @@ class Hooks:
         state = run.state if outcome is None else state_of(status_of(run), outcome)
         context = calling.told_of_flow(self._session, info)
         for hook in getattr(flow._options, kind):
-            calling.call(context, kind, hook, flow, run, state)
+            calling.call(context, kind, hook, flow, self._heard_of(run), state)
+
+    def _heard_of(self, run: FlowRun) -> HeardOf:
+        call = self._session.flow_calls.get(run.id)
+        return HeardOf(run, About(self._session.flow_info(run.id), call).parameters)
 
     # Task runs: in the tracker's thread -----------------------------------------------------------------
 

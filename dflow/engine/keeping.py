@@ -14,18 +14,18 @@ from functools import partial
 from typing import Any, Protocol
 
 from dflow.attempts.context import FlowInfo, RunContext, current
-from dflow.attempts.parameters import by_name
-from dflow.attempts.pickling import dumps, loads
+from dflow.attempts.pickling import loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, FlowStage, Held, Policy
 from dflow.engine import outcomes, run_logs
+from dflow.engine.about import About
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.futures import slot_given_back
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
-from dflow.errors import InternalError, MissingResult, SerializationError
+from dflow.errors import InternalError, MissingResult
 from dflow.messages import Callbacks
 from dflow.ports import TaskRunner
 
@@ -40,35 +40,6 @@ class Opened:
     def load(self) -> Any:
         """Return the value."""
         return None if self.value is None else loads(self.value)
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """A flow run as its tasks see it; `call` is what it was called with, pickled when it came from afar."""
-
-    flow: FlowInfo
-    call: tuple[Callable[..., Any], Any, Any] | bytes | None
-
-    def parameters(self) -> dict[str, Any]:
-        """Return its parameters by name. Raises what unpickling them raises."""
-        if self.call is None:
-            return {}
-        if isinstance(self.call, bytes):
-            parameters: dict[str, Any] = loads(self.call)
-            return parameters
-        return by_name(*self.call)
-
-    def packed(self) -> About:
-        """Return what can travel. Raises `SerializationError` for parameters that cannot."""
-        if self.call is None or isinstance(self.call, bytes):
-            return self
-        try:
-            return About(self.flow, dumps(self.parameters()))
-        except Exception as error:
-            raise SerializationError(
-                f"The parameters of flow run '{self.flow.flow_run_name}' cannot travel to a worker: {error}. "
-                "Pass the task what it needs as an argument."
-            ) from None
 
 
 class Keeper(Protocol):

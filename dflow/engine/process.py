@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dflow import settings as settings_module
-from dflow.attempts.context import FlowInfo
+from dflow.attempts.context import FlowInfo, works_for_another
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
@@ -196,6 +196,7 @@ def session(root: RootRun) -> Iterator[Session]:
             here.ids,
             table,
             answer=remote_flows.answer,
+            reader=lambda: here.journal.read(run_id),
         )
     except BaseException:
         catalog.release(run_id, epoch)
@@ -251,19 +252,26 @@ def _begin(opened: Session, root: RootRun) -> None:
 
 
 def ambient_scope() -> DriverScope:
-    """Return the scope of work outside of flows. Raises `NoRunError` in a stray thread of a flow."""
+    """Return the scope of work outside of flows. Raises `NoRunError` in a stray thread of a body."""
     global _ambient  # noqa: PLW0603  (one per process, by its nature)
+    with _lock:
+        if works_for_another() and not _roots and _ambient is None:
+            raise _stray()
     process()
     stray = threading.current_thread() is not threading.main_thread()
     with _lock:
         if _roots and stray and not _in_loop():
-            raise NoRunError(
-                "A task was called in a thread that does not know the flow it belongs to. Give the thread "
-                "current_run().bind(function) to run, so that it does."
-            )
+            raise _stray()
         if _ambient is None:
             _ambient = _open_ambient()
         return _ambient[1]
+
+
+def _stray() -> NoRunError:
+    return NoRunError(
+        "A task was called in a thread that does not know the run it belongs to. Give the thread "
+        "current_run().bind(function) to run, so that it does."
+    )
 
 
 def _in_loop() -> bool:

@@ -22,6 +22,7 @@ from dflow.attempts.context import RunContext
 from dflow.attempts.kinds import Kind
 from dflow.attempts.performing import Manner
 from dflow.attempts.pickling import loads
+from dflow.attempts.stepping import STOPS, Carried
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
 from dflow.engine.callbacks import sent_up
@@ -256,7 +257,10 @@ class RemoteScope:
                 value, ran = await self._run_body(order, event, call, options, whole), True
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
             return Called(value, ran)
-        return Called(self.value(event.task_run_id), ran)
+        try:
+            return Called(self.value(event.task_run_id), ran)
+        except STOPS as error:
+            raise Carried(error) from None
 
     @contextmanager
     def _given_up(self, task_run_id: str) -> Iterator[None]:

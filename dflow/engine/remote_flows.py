@@ -14,8 +14,9 @@ from dflow.attempts.parameters import by_name
 from dflow.attempts.stepping import finished
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, Policy
+from dflow.engine.about import About
 from dflow.engine.callbacks import sent_up
-from dflow.engine.keeping import About, LocalKeeper, Opened
+from dflow.engine.keeping import LocalKeeper, Opened
 from dflow.engine.remote import desk_of
 from dflow.engine.session import Session
 from dflow.errors import DefinitionError, DflowError, InternalError

@@ -147,3 +147,9 @@ def show_end(name: str, flow_name: str, state_name: str, message: str) -> None:
     level = logging.INFO if state_name == "Completed" else logging.ERROR
     what = f"flow '{one_line(flow_name, NAME)}'. {one_line(message, MESSAGE)}".rstrip()
     show(level, f"{state_name.upper():<7} {one_line(name, NAME)} | {what}")
+
+
+def show_interrupted(run: FlowRun) -> None:
+    """Show that a root flow run was interrupted, and how it goes on."""
+    name = one_line(run.name, NAME)
+    show(logging.WARNING, f"INTERRUPTED {name} | Go on with: dflow resume {run.id}")

@@ -45,7 +45,7 @@ from dflow.messages import (
     StartConfirmed,
     Up,
 )
-from dflow.ports import Clock, Ids, OpenRunner, RunJournal, TaskRunner
+from dflow.ports import Clock, Ids, OpenRunner, RunJournal, RunReader, TaskRunner
 from dflow.settings import Settings
 from dflow.states import StateType
 
@@ -67,6 +67,7 @@ class Session:
         table: Table | None = None,
         *,
         answer: Callable[[Session, FlowAsked], None],
+        reader: Callable[[], RunReader],
     ) -> None:
         self.root = root
         self.settings = settings
@@ -78,9 +79,11 @@ class Session:
         self.errors: dict[str, BaseException] = {}
         self.stops: dict[str, Callable[[], object]] = {}
         self._answer = answer
+        self._reader = reader
         self.flow_calls: dict[str, Any] = {}
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
+        self._closed = False
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
@@ -276,7 +279,8 @@ class Session:
     def value_of(self, run: TaskRun) -> Any:
         """Return the value of a task run that has completed. Blocks while it is fetched."""
         asked = self.dispatcher.asked.get(run.id)
-        if asked is not None and asked.runner is not None and run.id in self.ledger.with_runner:
+        at_runner = asked is not None and run.id in self.ledger.with_runner
+        if at_runner and not self._closed and asked and asked.runner is not None:
             return asked.runner.fetch((run.id, run.dispatch))
         if run.held is Held.JOURNAL:
             return self.kept(run.id)
@@ -302,10 +306,24 @@ class Session:
 
     def kept_bytes(self, run_id: str) -> bytes:
         """Return the pickled value of a run that the journal keeps. Raises `MissingResult`."""
-        data = self.journal.value(run_id)
+        data = self._reopened(run_id) if self._closed else self.journal.value(run_id)
         if data is None:
             raise MissingResult(f"The journal has no value of '{self.name_of(run_id)}'.")
         return data
+
+    def _reopened(self, run_id: str) -> bytes | None:
+        """Return a value from the record of a flow run that has ended here."""
+        try:
+            reader = self._reader()
+        except DflowError as error:
+            raise MissingResult(
+                f"The flow run of '{self.name_of(run_id)}' has ended, and its record cannot be read any "
+                f"more: {error} Ask for values while it runs, or return them from the flow."
+            ) from error
+        try:
+            return reader.value(run_id)
+        finally:
+            reader.close()
 
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down to an attempt."""
@@ -353,6 +371,7 @@ class Session:
         """Let go of runners, tracker and journal. The runs stay as they were recorded."""
         with ExitStack() as stack:
             stack.callback(self.journal.close)
+            stack.callback(setattr, self, "_closed", True)
             stack.callback(self.hooks.close)
             stack.callback(self.tracker.close)
             stack.callback(self.dispatcher.close)

@@ -20,6 +20,7 @@ from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.connection import Connection
 from task_runners.dask.graph import DaskKey, Draft, Encoder, Parts
 from task_runners.dask.places import Place
+from task_runners.values import Asked, asked_here
 
 
 class Courier(Protocol):
@@ -112,9 +113,9 @@ class InMemory:
         self._lock = threading.Lock()
         self._waiting: set[int] = set()
 
-    def pack(self, call: Any) -> Any:
-        """Return the call itself."""
-        return call
+    def pack(self, call: Any) -> Asked:
+        """Return the call, with the context in which it was made."""
+        return asked_here(call)
 
     def draft(self, draft: Draft, work: Work, entry: Entry) -> None:
         """Add a dispatch; what is to be run stays here."""
@@ -145,10 +146,12 @@ class InMemory:
             values = {name: carried.value for name, carried in brought.items()}
             for name, given in along.items():
                 values[name] = loads(given.data) if isinstance(given, Blob) else given.value
-            return work.call, values
+            return asked.call, values
 
+        asked: Asked = work.call
         key = work.info.key
-        outcome, value = body.run(
+        outcome, value = asked.in_context(
+            body.run,
             work.info,
             load,
             self._host.link(work.info),

@@ -308,3 +308,613 @@ TABLE: dict[str, Rows] = {
     ),
 }
 """The sections of the description, each with its statements."""
+
+TABLE |= {
+    "@task": (
+        (
+            "Plain, coroutine, generator and async generator functions can be tasks.",
+            "test_tasks.py::test_functions_of_every_kind_are_tasks",
+        ),
+        (
+            "Methods, class methods and static methods can be tasks, bound to what they are looked up on.",
+            "test_tasks.py::test_methods_are_tasks",
+        ),
+        (
+            "Lambdas, partials and callable objects can be tasks, and have readable names.",
+            "test_tasks.py::test_lambdas_partials_and_objects_are_tasks",
+        ),
+        (
+            "What cannot be a task is refused at its definition, with the reason.",
+            "test_tasks.py::test_what_cannot_be_a_task_is_refused",
+        ),
+        (
+            "A task has the name, doc and signature of its function, which is its `fn`.",
+            "test_tasks.py::test_a_task_looks_like_its_function",
+        ),
+        (
+            "`@task` stands bare or takes options; one that does not exist is an error.",
+            "test_tasks.py::test_the_decorator_takes_its_options",
+        ),
+        (
+            "`with_options` changes what is named, keeps the rest, and clears with None.",
+            "test_tasks.py::test_with_options_keeps_and_clears",
+        ),
+        (
+            "`task_run_name` is a template or a callable, over values of futures too.",
+            "test_tasks.py::test_task_runs_are_named_by_rules",
+        ),
+        (
+            "A name that needs the value of a future is made when the body begins.",
+            "test_tasks.py::test_a_name_that_waits_for_a_value_is_made_when_the_body_begins",
+        ),
+        (
+            "Tags are those of the task and those around the call, on workers too.",
+            "test_tasks.py::test_tags_around_calls",
+        ),
+    ),
+    "Calls, submits and maps": (
+        (
+            "A call runs in the caller's thread, is recorded, and gives the value or the very exception.",
+            "test_tasks.py::test_a_direct_call_runs_here_and_is_recorded",
+        ),
+        (
+            "Tasks can be called, submitted and mapped outside of flows, in one session run.",
+            "test_tasks.py::test_tasks_outside_of_a_flow",
+        ),
+        (
+            "What is outside of flows ends with `shutdown`, as Completed.",
+            "test_flows_and_tasks.py::test_work_outside_of_a_flow",
+        ),
+        (
+            "`return_state=True` gives the final state instead, in calls, submits and maps.",
+            "test_tasks.py::test_return_state_everywhere",
+        ),
+        (
+            "`wait_for` puts calls, submits and maps after others, whose failure keeps them from running.",
+            "test_tasks.py::test_wait_for_everywhere",
+        ),
+        (
+            "What is only waited for is not passed on.",
+            "test_flows_and_tasks.py::test_wait_for_orders_without_passing_a_value",
+        ),
+        (
+            "Arguments that do not fit are refused at the call, and nothing is recorded.",
+            "test_tasks.py::test_arguments_that_do_not_fit_are_refused",
+        ),
+        (
+            "What cannot travel is named when it is submitted: parameter, path and type.",
+            "test_tasks.py::test_what_cannot_travel_is_named_at_submit",
+        ),
+        (
+            "A lock inside of an argument fails the submit, and so the flow.",
+            "test_flows_and_tasks.py::test_an_argument_that_cannot_travel_is_named",
+        ),
+        (
+            "A result that cannot travel fails once, and names its type.",
+            "test_flows_and_tasks.py::test_a_result_that_cannot_travel_fails_once",
+        ),
+        (
+            "Submits, maps and futures as arguments give the values of plain Python.",
+            "test_flows_and_tasks.py::test_values_flow_along_the_graph",
+        ),
+        (
+            "Futures are found in dataclasses, dicts and lists, at any depth.",
+            "test_flows_and_tasks.py::test_futures_are_found_inside_containers",
+        ),
+        (
+            "Futures are found in sets, tuples, models and keys, and the user's containers stay as they are.",
+            "test_arguments_and_maps.py::test_futures_are_found_in_every_container",
+        ),
+        (
+            "`quote` hides a value from that search, `opaque` is resolved and not looked into.",
+            "test_arguments_and_maps.py::test_states_and_annotations",
+        ),
+        (
+            "A quoted future cannot go to another process, and the error says where it is.",
+            "test_arguments_and_maps.py::test_a_quoted_future_cannot_go_to_another_process",
+        ),
+        (
+            "`allow_failure` gives the exception of a failed task run as the value.",
+            "test_arguments_and_maps.py::test_a_failure_may_be_given_to_a_task",
+        ),
+        (
+            "Tasks may give failures to the tasks that they submit.",
+            "test_arguments_and_maps.py::test_failures_are_given_to_nested_task_runs",
+        ),
+        (
+            "`allow_failure` is for crashes too.",
+            "test_arguments_and_maps.py::test_a_task_whose_worker_died_may_fail",
+        ),
+        (
+            "`allow_failure` gives values that are large.",
+            "test_arguments_and_maps.py::test_large_values_go_to_those_that_allow_failure",
+        ),
+        (
+            "A value that is too large for the journal goes from task to task, and can be fetched.",
+            "test_flows_and_tasks.py::test_large_values_go_from_task_to_task",
+        ),
+        ("A map goes over every iterable argument.", "test_maps.py::test_every_iterable_is_mapped"),
+        (
+            "Strings, bytes, dicts, models and what is `unmapped` are the same for each item.",
+            "test_maps.py::test_some_iterables_are_values",
+        ),
+        ("The lengths of what is mapped must agree.", "test_maps.py::test_lengths_must_agree"),
+        (
+            "A map gives a list of futures with `wait`, `result` and `states`.",
+            "test_maps.py::test_a_map_gives_a_list_of_futures",
+        ),
+        (
+            "A map returns before its task runs have ended.",
+            "test_maps.py::test_a_map_does_not_block",
+        ),
+        (
+            "A map is one message, however many items it has.",
+            "test_maps.py::test_a_map_is_one_message",
+        ),
+        ("What is `unmapped` travels once.", "test_maps.py::test_what_is_unmapped_travels_once"),
+        (
+            "A map over the future of a list is made when the list is there.",
+            "test_arguments_and_maps.py::test_maps_over_lists_that_are_still_to_come",
+        ),
+        (
+            "A map over a list that fails raises when its values are asked for.",
+            "test_arguments_and_maps.py::test_maps_over_a_list_that_fails",
+        ),
+        (
+            "`max_in_flight` bounds how many task runs of a map are under way.",
+            "test_arguments_and_maps.py::test_no_more_than_the_limit_run_at_once",
+        ),
+        (
+            "A failed upstream makes UpstreamFailed, which is final and never retried.",
+            "test_futures.py::test_upstream_failures_are_final",
+        ),
+        (
+            "The message of UpstreamFailed names the chain to its root.",
+            "test_flows_and_tasks.py::test_a_chain_of_upstream_failures_names_its_root",
+        ),
+        (
+            "Async tasks are awaited in async code, together with futures.",
+            "test_async_and_generators.py::test_async_tasks_in_async_code",
+        ),
+        (
+            "An async task called in a sync flow gives a coroutine; submitted, a future.",
+            "test_async_and_generators.py::test_async_tasks_in_a_sync_flow",
+        ),
+        (
+            "Sync flows call, submit and wait under a running loop.",
+            "test_async_and_generators.py::test_sync_tasks_and_waits_under_a_running_loop",
+        ),
+        (
+            "An awaited call that is cancelled ends Cancelled, and its body at its await.",
+            "test_async_and_generators.py::test_a_direct_call_that_is_cancelled",
+        ),
+        (
+            "Generators that are called give their items as they come.",
+            "test_async_and_generators.py::test_called_generators_give_items_as_they_come",
+        ),
+        (
+            "Generators that are submitted give lists.",
+            "test_async_and_generators.py::test_submitted_generators_give_lists",
+        ),
+        (
+            "Async generators are iterated over with `async for`.",
+            "test_async_and_generators.py::test_async_generators_are_iterated_asynchronously",
+        ),
+        (
+            "A generator that its caller closes or forgets has completed, and says after how many items.",
+            "test_async_and_generators.py::test_a_generator_that_is_closed_early_has_completed",
+        ),
+        (
+            "`send` and `throw` reach a generator that was called.",
+            "test_async_and_generators.py::test_a_generator_takes_what_is_sent",
+        ),
+        (
+            "A generator runs in the thread of its caller, and in its own run.",
+            "test_async_and_generators.py::test_generators_run_in_the_thread_that_iterates",
+        ),
+    ),
+    "Futures": (
+        (
+            "A future tells the id, name, state and value of its task run.",
+            "test_futures.py::test_a_future_tells_of_its_run",
+        ),
+        (
+            "A wait that takes too long returns, or raises WaitTimeout, and the task run goes on.",
+            "test_futures.py::test_a_wait_that_takes_too_long",
+        ),
+        (
+            "WaitTimeout, TimedOutError and a task's own TimeoutError are told apart.",
+            "test_futures.py::test_timeouts_are_told_apart",
+        ),
+        (
+            "`wait` never raises; `result` raises, or returns the exception if asked to.",
+            "test_futures.py::test_waiting_never_raises_and_results_do",
+        ),
+        (
+            "The exception that is caught is the one that was raised, with its attributes.",
+            "test_futures.py::test_the_exception_is_the_one_that_was_raised",
+        ),
+        (
+            "The traceback of the worker is the cause of the exception.",
+            "test_futures.py::test_the_traceback_of_the_worker_is_the_cause",
+        ),
+        (
+            "An exception that cannot be rebuilt is a TaskFailedError with its type, text and traceback.",
+            "test_futures.py::test_an_exception_that_cannot_be_rebuilt",
+        ),
+        (
+            "`add_done_callback` calls a function once the task run has ended, also afterwards.",
+            "test_futures.py::test_callbacks_are_called_once",
+        ),
+        (
+            "`wait` gives those done and those not done.",
+            "test_flows_and_tasks.py::test_wait_and_as_completed",
+        ),
+        (
+            "`as_completed` gives futures in the order in which they end.",
+            "test_futures.py::test_futures_come_in_order_of_completion",
+        ),
+        (
+            "`as_completed` works with `async for`.",
+            "test_async_and_generators.py::test_async_for_over_as_completed",
+        ),
+        (
+            "No value is pulled to the driver to learn a state.",
+            "test_futures.py::test_no_value_is_pulled_to_learn_a_state",
+        ),
+        (
+            "`cancel` ends what waits at once, and what depends on it never runs.",
+            "test_futures.py::test_what_waits_is_cancelled_at_once",
+        ),
+        (
+            "`cancel` asks a body that runs to end, and does not wait for it longer than the grace.",
+            "test_futures.py::test_what_runs_is_cancelled_after_the_grace",
+        ),
+        (
+            "`cancel` changes nothing in what has ended.",
+            "test_futures.py::test_cancelling_what_has_ended_changes_nothing",
+        ),
+    ),
+    "States": (
+        (
+            "Every state can be made by hand, and has the type of its name.",
+            "test_states.py::test_every_state_can_be_made_by_hand",
+        ),
+        (
+            "A state made by hand gives its data, or raises its exception.",
+            "test_states.py::test_results_of_states_made_by_hand",
+        ),
+        (
+            "The state of a task run has type, name, message, time and result.",
+            "test_states.py::test_states_of_task_runs",
+        ),
+        (
+            "A state that outlives its flow tells that its value is not at hand.",
+            "test_states.py::test_a_state_that_outlives_its_flow",
+        ),
+        (
+            "There are nine types of state.",
+            "test_states.py::test_the_names_are_those_of_the_package",
+        ),
+        (
+            "A task may return a Completed, whose data is its value.",
+            "test_states.py::test_a_task_may_return_a_completed_state",
+        ),
+        (
+            "A task may return Failed, Crashed or Cancelled, and ends so without a retry.",
+            "test_states.py::test_a_task_may_return_another_final_state",
+        ),
+        (
+            "An exception in a returned state is the one that is raised.",
+            "test_states.py::test_an_exception_as_data_is_what_is_raised",
+        ),
+        (
+            "A returned state that is not final is an error.",
+            "test_states.py::test_a_state_that_is_not_final_is_an_error",
+        ),
+        (
+            "`sys.exit` in a body is a failure, and its worker lives on.",
+            "test_flows_and_tasks.py::test_sys_exit_in_a_body_is_a_failure_and_the_worker_lives",
+        ),
+    ),
+    "Retries and timeouts": (
+        (
+            "`retries=N` gives N+1 attempts, each kept with its error and times.",
+            "test_retries_and_timeouts.py::test_as_many_attempts_as_retries_and_one",
+        ),
+        (
+            "Attempts on workers are kept with the worker.",
+            "test_retries_and_timeouts.py::test_attempts_on_workers_name_them",
+        ),
+        (
+            "What depends on a task run that is retried gets the value of its success.",
+            "test_flows_and_tasks.py::test_a_retry_and_its_downstream_come_out_right",
+        ),
+        (
+            "Awaited calls of async tasks are retried on their loop.",
+            "test_async_and_generators.py::test_async_calls_are_retried",
+        ),
+        (
+            "A generator that raises is retried from its beginning.",
+            "test_async_and_generators.py::test_a_called_generator_that_raises_is_retried",
+        ),
+        (
+            "Delays are a number, a list whose last value repeats, or a callable of the retries.",
+            "test_retries_and_timeouts.py::test_delays_before_retries",
+        ),
+        (
+            "`exponential_backoff` doubles up to a limit.",
+            "test_retries_and_timeouts.py::test_backoff_is_clamped",
+        ),
+        (
+            "`retry_jitter_factor` spreads delays by its share.",
+            "test_retries_and_timeouts.py::test_jitter_changes_delays",
+        ),
+        (
+            "A retry with a delay is AwaitingRetry until its time.",
+            "test_retries_and_timeouts.py::test_the_state_between_attempts",
+        ),
+        (
+            "A retry that waits holds no slot.",
+            "test_flows_and_tasks.py::test_a_retry_waits_its_delay_and_holds_no_worker",
+        ),
+        (
+            "A retry without a delay is Retrying.",
+            "test_retries_and_timeouts.py::test_without_a_delay_the_state_is_retrying",
+        ),
+        (
+            "`retry_condition_fn` is any callable, async too, and decides about each retry.",
+            "test_retries_and_timeouts.py::test_a_condition_decides_about_retries",
+        ),
+        (
+            "Retry conditions are asked in the driver.",
+            "test_hooks.py::test_conditions_are_asked_in_the_driver",
+        ),
+        (
+            "Retry conditions decide about tasks that are called in tasks.",
+            "test_hooks.py::test_conditions_decide_about_tasks_called_in_tasks",
+        ),
+        (
+            "What takes too long is TimedOut within a second, whatever it does, and disturbs nobody.",
+            "test_retries_and_timeouts.py::test_a_body_that_takes_too_long",
+        ),
+        (
+            "What is left behind after its time holds no slot.",
+            "test_retries_and_timeouts.py::test_the_only_slot_is_free_again",
+        ),
+        (
+            "A direct call that takes too long raises a TimedOutError.",
+            "test_retries_and_timeouts.py::test_a_direct_call_that_takes_too_long",
+        ),
+        (
+            "An awaited call that takes too long is cancelled.",
+            "test_retries_and_timeouts.py::test_an_awaited_call_that_takes_too_long",
+        ),
+        (
+            "Timeouts are per attempt, count as failures, and are retried.",
+            "test_retries_and_timeouts.py::test_timeouts_are_failures_and_are_retried",
+        ),
+        (
+            "What ends in time is as without a limit.",
+            "test_retries_and_timeouts.py::test_what_ends_in_time_is_as_without_a_limit",
+        ),
+    ),
+    "The current run": (
+        (
+            "`current_run` tells ids, names, parameters, tags and counts, wherever the body runs.",
+            "test_current_run.py::test_every_attribute_everywhere",
+        ),
+        ("`current_run().worker` names the worker.", "test_current_run.py::test_workers_are_named"),
+        (
+            "Outside of runs `current_run` raises, and `runtime` gives nothings.",
+            "test_current_run.py::test_nothing_outside_of_runs",
+        ),
+        (
+            "`runtime.task_run` gives nothings in a flow.",
+            "test_current_run.py::test_a_flow_is_no_task_run",
+        ),
+        (
+            "`checkpoint_dir` and `idempotency_key` are the same in each attempt of a task run.",
+            "test_current_run.py::test_the_next_attempt_finds_what_was_left",
+        ),
+        (
+            "`checkpoint_dir` and `idempotency_key` are the same after a resume.",
+            "test_current_run.py::test_a_resume_finds_what_was_left",
+        ),
+        (
+            "`bind` gives threads of the user's own to the run.",
+            "test_current_run.py::test_bound_functions_belong_to_their_run",
+        ),
+        (
+            "A bound function keeps its name and its doc.",
+            "test_current_run.py::test_bound_generators_and_names",
+        ),
+        (
+            "Threads that do not know their run are told to use `bind`.",
+            "test_current_run.py::test_threads_without_a_run_are_told_to_bind",
+        ),
+    ),
+    "Nested work": (
+        (
+            "Tasks call, submit and map other tasks, and take what ends first.",
+            "test_nested_work.py::test_tasks_call_submit_and_map_others",
+        ),
+        (
+            "Nested task runs are recorded below their parents.",
+            "test_flows_and_tasks.py::test_nested_work_is_recorded_and_does_not_deadlock",
+        ),
+        (
+            "Tasks may call, map, and rescue others that fail.",
+            "test_flows_and_tasks.py::test_tasks_may_call_map_and_rescue_others",
+        ),
+        (
+            "Calls and submits in turn go deeper than there are slots.",
+            "test_nested_work.py::test_calls_and_submits_in_turn",
+        ),
+        ("Fifty levels complete on one slot.", "test_slots.py::test_fifty_levels"),
+        (
+            "All kinds of nested work complete on one slot.",
+            "test_nested_work.py::test_everything_nested_on_the_only_slot",
+        ),
+        (
+            "Bodies with a time limit, bound threads and coroutines wait without holding the slot.",
+            "test_slots.py::test_timed_and_async_bodies_wait",
+        ),
+        (
+            "Threads of a body wait without holding the slot.",
+            "test_slots.py::test_threads_of_a_body_wait",
+        ),
+        (
+            "Failures of nested work are raised where they are asked for.",
+            "test_nested_work.py::test_failures_of_nested_work",
+        ),
+        (
+            "Work that a task submitted and did not wait for is done.",
+            "test_nested_work.py::test_what_a_task_leaves_open_is_done",
+        ),
+        (
+            "Maps in tasks over lists that are still to come are made before the task ends.",
+            "test_arguments_and_maps.py::test_nested_maps_over_lists_that_are_still_to_come",
+        ),
+        (
+            "Flows can be called in tasks, and are child runs.",
+            "test_nested_work.py::test_flows_are_called_in_tasks",
+        ),
+        (
+            "Async tasks submit, await and gather on workers.",
+            "test_nested_work.py::test_async_tasks_ask_for_work",
+        ),
+    ),
+    "Hooks": (
+        (
+            "Hooks of tasks are called in the driver, before the flow call returns.",
+            "test_hooks.py::test_hooks_run_in_the_driver",
+        ),
+        (
+            "Hooks of tasks called in tasks are called in the driver too.",
+            "test_hooks.py::test_hooks_of_tasks_called_in_tasks_run_in_the_driver",
+        ),
+        (
+            "Hooks of tasks that were made in a function are those of this program.",
+            "test_hooks.py::test_local_tasks_tell_the_hooks_of_this_program",
+        ),
+        (
+            "A hook gets the value, however large, though nobody else keeps it.",
+            "test_hooks.py::test_a_hook_gets_a_large_value_whose_future_is_gone",
+        ),
+    ),
+    "Logs": (
+        (
+            "`get_run_logger` and `log_prints` record lines with task run and attempt.",
+            "test_flows_and_tasks.py::test_prints_and_logs_reach_the_journal",
+        ),
+        (
+            "Nothing that is logged is lost, however odd.",
+            "test_logs.py::test_nothing_that_is_logged_is_lost",
+        ),
+        (
+            "Lines of prints belong to the task run that printed them, in threads and coroutines.",
+            "test_logs.py::test_two_bodies_that_print_at_once_keep_their_lines",
+        ),
+        (
+            "Prints that are not log lines appear at the driver, once and in order.",
+            "test_logs.py::test_prints_appear_at_the_driver",
+        ),
+        (
+            "Lines that two workers print at once are not mixed.",
+            "test_logs.py::test_prints_of_workers_come_in_whole_lines",
+        ),
+        (
+            "Workers that share the driver's terminal show nothing twice.",
+            "test_logs.py::test_a_script_shows_each_print_once",
+        ),
+        (
+            "What a body printed and logged before it raised is there when the flow has failed.",
+            "test_logs.py::test_the_last_words_of_a_failure_arrive",
+        ),
+        (
+            "Endless prints are bounded, and it is said how many were dropped.",
+            "test_logs.py::test_endless_prints_are_bounded",
+        ),
+        (
+            "A driver without an output goes on.",
+            "test_logs.py::test_a_driver_without_an_output_goes_on",
+        ),
+        (
+            "The level is that of the settings, on workers too.",
+            "test_logs.py::test_the_level_holds_everywhere",
+        ),
+        (
+            "Extra loggers speak to the run in which they speak.",
+            "test_logs.py::test_extra_loggers_speak_to_their_run",
+        ),
+        ("Extra loggers are named in the settings.", "test_logs.py::test_extra_loggers_are_set"),
+        (
+            "Extra loggers that cannot be read are an error that names the variable.",
+            "test_logs.py::test_extra_loggers_that_cannot_be_read",
+        ),
+        (
+            "A program with its own logging sees each line once.",
+            "test_logs.py::test_a_program_with_logging_sees_each_line_once",
+        ),
+        (
+            "Lines of workers come to the driver's log with task run, attempt and worker.",
+            "test_logs.py::test_what_runs_elsewhere_is_shown_here",
+        ),
+        (
+            "A worker that was lost is announced in the driver's log.",
+            "test_logs.py::test_a_lost_worker_is_announced",
+        ),
+    ),
+    "On Dask": (
+        (
+            "Bodies run in worker processes, and attempts and lines name them.",
+            "test_flows_and_tasks.py::test_bodies_run_in_worker_processes",
+        ),
+        (
+            "The functions of a module share its globals on a worker.",
+            "test_flows_and_tasks.py::test_two_tasks_of_one_module_share_its_globals",
+        ),
+        (
+            "`resources` and `workers` say where bodies run.",
+            "test_placement.py::test_bodies_run_where_they_must",
+        ),
+        (
+            "A retry goes where the first attempt had to go.",
+            "test_placement.py::test_a_retry_goes_there_too",
+        ),
+        ("`priority` says what goes first.", "test_placement.py::test_the_higher_goes_first"),
+        (
+            "What no worker can take is said once, and runs when such a worker comes.",
+            "test_placement.py::test_what_nobody_can_take_is_said_once",
+        ),
+        (
+            "A worker that comes back under its name is the same one.",
+            "test_placement.py::test_a_worker_that_comes_back_is_the_same_one",
+        ),
+        (
+            "Clusters that dflow starts have the resources that they are given.",
+            "test_placement.py::test_clusters_of_our_own_have_resources",
+        ),
+        (
+            "Other runners take no notice of resources, priorities and workers.",
+            "test_placement.py::test_other_runners_take_no_notice",
+        ),
+        (
+            "A task that kills its workers ends Crashed after `max_worker_losses`, and others complete.",
+            "test_worker_deaths.py::test_a_poison_task_ends_and_others_complete",
+        ),
+        (
+            "What waits on a dead worker is sent out again as often as it was lost.",
+            "test_worker_deaths.py::test_what_waits_on_a_dead_worker_is_not_sent_out_in_a_loop",
+        ),
+        (
+            "Work that a script leaves open outside of flows is cancelled.",
+            "test_worker_deaths.py::test_work_left_open_outside_of_a_flow_is_cancelled",
+        ),
+        (
+            "Bodies with a time limit know their Dask worker.",
+            "test_slots.py::test_timed_bodies_know_their_worker",
+        ),
+    ),
+}

@@ -109,6 +109,20 @@ def check(before: datetime, completed: State, failed: State) -> None:
     assert isinstance(asyncio.run(failed.aresult(raise_on_failure=False)), KeyError)
 
 
+def test_a_state_that_outlives_its_flow(runner: TaskRunner) -> None:
+    """It tells what it told; a value that is not at hand any more is a MissingResult."""
+    kept: list[Any] = []
+
+    @flow(task_runner=runner)
+    def main() -> None:
+        kept.append(done.submit(5, return_state=True))
+
+    main()
+    assert kept[0].is_completed()
+    with pytest.raises(MissingResult):
+        kept[0].result()
+
+
 @task
 def done(x: Any) -> Any:
     """Return it."""
