@@ -34,6 +34,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return what is needed to call a flow again: where it is, and with what."""
     bound = signature.bind(*arguments[0], **arguments[1])
+    bound.apply_defaults()
     return {
         "entrypoint": entrypoint(function),
         "parameters": {key: _shown(value) for key, value in bound.arguments.items()},

@@ -18,7 +18,7 @@ def test_prints_the_result_and_where_the_run_is(command: Command, flows: Path) -
     assert recorded.startswith("Recorded as ")
     shown = command(*last.rpartition("dflow ")[2].split())
     assert shown.code == 0
-    assert "count=4, offset=1.0" in shown.out
+    assert "count=4, kind='plain', offset=1.0" in shown.out
 
 
 def test_help_comes_from_the_signature(command: Command, flows: Path) -> None:
