@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from contextvars import Context, copy_context
+from collections.abc import Callable, Collection, Iterable
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,9 +22,20 @@ class Asked:
     call: Any
     context: Context
 
-    def in_context(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call a function in a copy of the context."""
-        return self.context.copy().run(function, *args, **kwargs)
+    def in_context(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        kept: Collection[ContextVar[Any]] = (),
+        **kwargs: Any,
+    ) -> T:
+        """Call a function in a context like that of the call, but for variables that are `kept` as here."""
+        context = self.context.copy()
+        here = copy_context()
+        for variable in kept:
+            if variable in here:
+                context.run(variable.set, here[variable])
+        return context.run(function, *args, **kwargs)
 
 
 def asked_here(call: Any) -> Asked:

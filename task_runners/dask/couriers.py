@@ -19,6 +19,7 @@ from task_runners.dask.book import Entry
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.connection import Connection
 from task_runners.dask.graph import DaskKey, Draft, Encoder, Parts
+from task_runners.dask.internals import own_variables
 from task_runners.dask.places import Place
 from task_runners.values import Asked, asked_here
 
@@ -155,6 +156,7 @@ class InMemory:
             work.info,
             load,
             self._host.link(work.info),
+            kept=own_variables(),
             worker=threading.current_thread().name,
             slot=place.slot,
             adopted=place.adopted,

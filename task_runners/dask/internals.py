@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 from distributed import Nanny, Scheduler, Worker
@@ -94,3 +96,10 @@ def hide_noise() -> None:
     """Install the filters in this process; a second time changes nothing."""
     for name, hide in _FILTERS.items():
         logging.getLogger(name).addFilter(hide)
+
+
+def own_variables() -> tuple[ContextVar[Any], ...]:
+    """Return Dask's own context variables, by which bodies find their worker and its client."""
+    modules = [sys.modules.get(f"distributed.{name}") for name in ("worker", "client")]
+    named = [value for module in modules for value in vars(module or object).values()]
+    return tuple(value for value in named if isinstance(value, ContextVar))

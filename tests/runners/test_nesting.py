@@ -37,6 +37,11 @@ class DriverLink(HostLink):
         """Return what the driver has sent."""
         return self._box.get(timeout=timeout)
 
+    def pack(self, call: Any) -> Any:
+        """Return a call as the runner takes it."""
+        assert isinstance(self._host, Driver)
+        return self._host.opened.pack(call)
+
     def fetch(self, key: Key) -> Any:
         """Return the value of a child."""
         assert isinstance(self._host, Driver)
