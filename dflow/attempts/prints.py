@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TextIO
 
@@ -65,13 +65,19 @@ class _Stdout:
     """Stands in for ``sys.stdout``."""
 
     def __init__(self, original: TextIO) -> None:
-        self.original = original
+        self.original: Any = original
+        self._write = original.write
 
     def write(self, text: str) -> int:
         sink = _sink.get()
         if sink is None or not sink.here or not isinstance(text, str):
-            return self.original.write(text)
+            return self._write(text)
         return sink.write(text)
+
+    def take_over(self) -> None:
+        """Let writes to the original come here too: modules that were loaded before may have kept it."""
+        with suppress(AttributeError):  # an output of another kind stays as it is
+            self.original.write = self.write
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -124,8 +130,10 @@ def settle() -> None:
     """Let the stand-in stay, from now on: this is a worker process."""
     global _settled  # noqa: PLW0603  (one per process, as sys.stdout is)
     if not _settled:
-        _settled = True
         _install(+1)
+        if isinstance(sys.stdout, _Stdout):
+            sys.stdout.take_over()
+        _settled = True
 
 
 def _install(change: int) -> None:

@@ -589,7 +589,7 @@ TABLE |= {
             "test_states.py::test_states_of_task_runs",
         ),
         (
-            "A state that outlives its flow tells that its value is not at hand.",
+            "A state that outlives its flow gives a small value, from the record.",
             "test_states.py::test_a_state_that_outlives_its_flow",
         ),
         (
