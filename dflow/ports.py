@@ -18,13 +18,17 @@ from dflow.messages import AttemptInfo, Down, Key, LogEntry, Up, Work
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that drives a run. A pid alone may be used again; with start time and boot it may not."""
+    """The process that drives a run. A pid alone may be used again; with start time and boot it may not.
+
+    `pids` names the processes among which the pid is unique, where one machine has several such groups.
+    """
 
     pid: int
     host: str
     boot_id: str
     started_at: float
     user: str = ""
+    pids: str = ""
 
 
 @dataclass(frozen=True, slots=True)
