@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from dflow.core import commands as do
 from dflow.core import events as ev
@@ -27,7 +27,17 @@ from dflow.core.record_invariants import (
     returned_ends_it,
     states_fit_stages,
 )
-from dflow.core.records import Cause, Ending, FlowRun, FlowStage, Held, Need, Stage, Upstream
+from dflow.core.records import (
+    Cause,
+    Ending,
+    FlowRun,
+    FlowStage,
+    Held,
+    Need,
+    Stage,
+    TaskRun,
+    Upstream,
+)
 from dflow.core.replay import Table
 from dflow.states import TYPE_OF_NAME
 
@@ -152,8 +162,13 @@ def final_stays_final(changes: Iterable[Change]) -> list[str]:
 
 
 def _only_value_moved(before: Run, after: Run) -> bool:
-    at_runner = {before.held, after.held} <= {Held.RUNNER, Held.LOST}
-    return at_runner and replace(before, held=after.held, changed_at=after.changed_at) == after
+    """Tell whether nothing else changed than where the value is, and when it was last given."""
+    if before.held is not after.held and Held.JOURNAL in (before.held, after.held):
+        return False
+    moved: dict[str, Any] = {"held": after.held, "stored": after.stored}
+    if isinstance(after, TaskRun):
+        moved["reused"] = after.reused
+    return replace(before, changed_at=after.changed_at, **moved) == after
 
 
 def stale_news_changes_nothing(changes: Iterable[Change]) -> list[str]:
