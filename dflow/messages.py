@@ -23,8 +23,8 @@ class Keeping:
     """What becomes of a value that is too large for the journal.
 
     With `persist` it is written to the result store at the URL `storage`, below `folder`, by `serializer`;
-    left open (None), if its body took `seconds` or longer and it has at most `quota` bytes. `name` is the path
-    in the store that its user has chosen, if there is one.
+    left open (None), if its body took `seconds` or longer and it has at most `quota` bytes. `name` is the
+    path in the store that its user has chosen, if there is one.
     """
 
     storage: str

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from dflow.core import commands as do
 from dflow.core import events as ev
@@ -27,17 +27,7 @@ from dflow.core.record_invariants import (
     returned_ends_it,
     states_fit_stages,
 )
-from dflow.core.records import (
-    Cause,
-    Ending,
-    FlowRun,
-    FlowStage,
-    Held,
-    Need,
-    Stage,
-    TaskRun,
-    Upstream,
-)
+from dflow.core.records import Cause, Ending, FlowRun, FlowStage, Held, Need, Stage, Upstream
 from dflow.core.replay import Table
 from dflow.states import TYPE_OF_NAME
 
@@ -162,13 +152,12 @@ def final_stays_final(changes: Iterable[Change]) -> list[str]:
 
 
 def _only_value_moved(before: Run, after: Run) -> bool:
-    """Tell whether nothing else changed than where the value is, and when it was last given."""
     if before.held is not after.held and Held.JOURNAL in (before.held, after.held):
         return False
-    moved: dict[str, Any] = {"held": after.held, "stored": after.stored}
-    if isinstance(after, TaskRun):
-        moved["reused"] = after.reused
-    return replace(before, changed_at=after.changed_at, **moved) == after
+    changeable = [
+        name for name in ("changed_at", "held", "stored", "reused") if hasattr(after, name)
+    ]
+    return replace(before, **{name: getattr(after, name) for name in changeable}) == after
 
 
 def stale_news_changes_nothing(changes: Iterable[Change]) -> list[str]:
