@@ -77,15 +77,6 @@ class Missing:
         """Tell whether anything is missing."""
         return bool(self.events or self.logs)
 
-    def __str__(self) -> str:
-        """Say it, as in 'its last 12 events and its last log line'."""
-        parts = [(self.events, "event"), (self.logs, "log line")]
-        return " and ".join(
-            f"its last {number} {what}s" if number > 1 else f"its last {what}"
-            for number, what in parts
-            if number
-        )
-
 
 class RunReader(Protocol):
     """The record of one root flow run, to be read; it may be growing meanwhile.

@@ -9,6 +9,7 @@ from dflow.cli.page import Page
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine import process
 from dflow.errors import RunNotFound
+from dflow.journal.holding import in_words
 from dflow.ports import Missing, RunReader
 
 
@@ -54,6 +55,6 @@ def warn_of_missing(reader: RunReader, name: str) -> None:
 def lacks(name: str, missing: Missing) -> str:
     """Return what to say of a record whose end is missing."""
     return (
-        f"The record of run '{text.name(name)}' lacks {missing}: the machine lost power, or a file of the "
-        "record was cut. When the run is resumed, what they told is done again."
+        f"The record of run '{text.name(name)}' lacks {in_words(missing)}: the machine lost power, or a "
+        "file of the record was cut. When the run is resumed, what they told is done again."
     )

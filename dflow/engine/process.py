@@ -31,6 +31,7 @@ from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
 from dflow.errors import NoRunError
 from dflow.journal import SqliteJournal
+from dflow.journal.holding import in_words
 from dflow.messages import LogEntry
 from dflow.ports import Clock, Ids, Journal, Missing, RunEntry, TaskRunner
 from dflow.settings import Settings
@@ -233,7 +234,7 @@ def _table_of(journal: Any) -> Table:
 
 def _told(missing: Missing) -> str:
     return (
-        f"The record of this run lacks {missing}: the machine lost power, or a file of the record was "
+        f"The record of this run lacks {in_words(missing)}: the machine lost power, or a file of the record was "
         "cut. What they told is done again."
     )
 

@@ -14,6 +14,7 @@ import pytest
 
 from dflow.errors import JournalDamaged, RunTakenOver
 from dflow.journal import SqliteJournal
+from dflow.journal.holding import in_words
 from dflow.journal.sqlite.run_journal import SqliteRunJournal
 from dflow.ports import Batch, Missing
 from tests.journal.processes import in_child
@@ -298,7 +299,7 @@ def test_the_watermark_is_synced_as_the_record_is(
 
 def test_what_is_missing_is_said_in_words() -> None:
     """It reads as a part of a sentence."""
-    assert str(Missing(events=12, logs=1)) == "its last 12 events and its last log line"
-    assert str(Missing(events=1)) == "its last event"
-    assert str(Missing(logs=3)) == "its last 3 log lines"
+    assert in_words(Missing(events=12, logs=1)) == "its last 12 events and its last log line"
+    assert in_words(Missing(events=1)) == "its last event"
+    assert in_words(Missing(logs=3)) == "its last 3 log lines"
     assert not Missing()
