@@ -234,8 +234,8 @@ def _table_of(journal: Any) -> Table:
 
 def _told(missing: Missing) -> str:
     return (
-        f"The record of this run lacks {in_words(missing)}: the machine lost power, or a file of the record was "
-        "cut. What they told is done again."
+        f"The record of this run lacks {in_words(missing)}: the machine lost power, or a file of the "
+        "record was cut. What they told is done again."
     )
 
 
