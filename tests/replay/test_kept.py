@@ -58,7 +58,7 @@ def test_each_version_of_a_schema_is_kept(tmp_path: Path) -> None:
     for home in HOMES:
         for path in keep.restored(home, tmp_path / home.name).rglob("*.sqlite"):
             kept.add((schema_of(path).name, version_of(path)))
-    due = {(s.name, n) for s in (RUN, CATALOG, LEASES) for n in range(1, len(s.scripts) + 1)}
+    due = {(s.name, n) for s in (RUN, CATALOG, LEASES) for n in range(1, s.newest + 1)}
     assert kept == due, "keep the new schema: python -m tests.replay.keep NAME"
 
 
@@ -69,6 +69,19 @@ def test_nothing_is_changed_by_looking(home: Path) -> None:
         with runs.opened(run) as reader:
             list(reader.events()), list(reader.logs()), reader.counts()
     assert {path: path.read_bytes() for path in home.rglob("journal.sqlite")} == before
+
+
+@pytest.mark.usefixtures("home")
+def test_who_reads_goes_on_when_the_record_is_migrated() -> None:
+    """A record that is resumed, and brought to the newest schema, while somebody looks stays readable."""
+    (run,) = (run for run in runs.list_runs() if run.entry.flow_name == "cut")
+    with runs.opened(run) as reader:
+        events, lines = len(list(reader.events())), len(list(reader.logs()))
+        flows.cut.resume(run.entry.id)
+        assert len(list(reader.events())) > events
+        assert len(list(reader.logs())) > lines
+        assert sum(sum(states.values()) for states in reader.counts().values()) == 4
+        assert reader.missing() == Missing()
 
 
 @pytest.mark.usefixtures("home")
@@ -132,7 +145,7 @@ def test_a_kept_run_is_resumed(home: Path, caplog: pytest.LogCaptureFixture) -> 
         assert [len(tried) == 1 for tried in attempts] == [True, True, False, True]
         assert (attempts[2][0].ending, attempts[2][-1].ending) == (Ending.RAISED, Ending.SUCCEEDED)
         assert doctor.check(reader)[1] == []
-    assert version_of(home / "runs" / run.entry.id / "journal.sqlite") == len(RUN.scripts)
+    assert version_of(home / "runs" / run.entry.id / "journal.sqlite") == RUN.newest
 
 
 def test_kept_leases_and_catalog_are_used(home: Path) -> None:
@@ -141,9 +154,9 @@ def test_kept_leases_and_catalog_are_used(home: Path) -> None:
     assert list(journal.leases.holders("gpu", 1e9)) == ["ada"]
     assert journal.leases.acquire("gpu", "bob", 10.0, at=1e9, limit=2)
     assert not journal.leases.acquire("gpu", "eve", 10.0, at=1e9, limit=2)
-    assert version_of(home / "leases.sqlite") == len(LEASES.scripts)
+    assert version_of(home / "leases.sqlite") == LEASES.newest
     assert flows.inner("new") == "new"
-    assert version_of(home / "catalog.sqlite") == len(CATALOG.scripts)
+    assert version_of(home / "catalog.sqlite") == CATALOG.newest
     assert [run.state_name for run in runs.list_runs()] == ["Completed", "Interrupted", "Completed"]
 
 

@@ -15,7 +15,7 @@ from dflow.core.records import FlowRun, TaskRun
 from dflow.errors import JournalUnavailable
 from dflow.journal.sqlite.connection import Connection
 from dflow.journal.sqlite.failures import code_of, damaged
-from dflow.journal.sqlite.queries import queries
+from dflow.journal.sqlite.queries import queries, views
 from dflow.journal.sqlite.rows import (
     Head,
     Record,
@@ -73,8 +73,15 @@ class SqliteRunReader:
             raise damaged(self._connection.path, str(error)) from error
 
     def check_kind(self) -> None:
-        """Raise NotAJournal, JournalTooNew or JournalDamaged unless this is the record of a run."""
-        self.look(lambda db: RUN.version(db, self._connection.path))
+        """Raise NotAJournal, JournalTooNew or JournalDamaged unless this is the record of a run.
+
+        One of an earlier version is shown as one of the newest.
+        """
+        version = self.look(lambda db: RUN.version(db, self._connection.path))
+        if version < RUN.newest:
+            self._connection.pragma("temp_store = MEMORY")
+            with self._connection.usable() as db:
+                db.executescript(views(RUN.name, version))
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event | None]]:
         """Yield (number, event) after a number; None for an unknown kind."""
@@ -144,20 +151,20 @@ class SqliteRunReader:
 
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
-        return self._logs(task_run_id, after, self.look(last_log))
+        lines = self._logs(after, self.look(found_level).logs)
+        return (e for e in lines if task_run_id is None or e.task_run_id == task_run_id)
 
-    def _logs(self, task_run_id: str | None, after: int, last: int) -> Iterator[LogEntry]:
-        page = self._page_of_logs(task_run_id, after, last)
-        while page:
+    def _logs(self, after: int, last: int) -> Iterator[LogEntry]:
+        while after < last:
+            page = self._page_of_logs(after, last)
             yield from page
-            page = self._page_of_logs(task_run_id, page[-1].number, last)
+            after += len(page)
 
-    def _page_of_logs(self, task_run_id: str | None, after: int, last: int) -> list[LogEntry]:
+    def _page_of_logs(self, after: int, last: int) -> list[LogEntry]:
         def look(db: sqlite3.Connection) -> list[LogEntry]:
-            if task_run_id is None:
-                rows = db.execute(SQL["logs"], (after, last, PAGE))
-            else:
-                rows = db.execute(SQL["logs_of_task_run"], (after, last, task_run_id, PAGE))
+            rows = db.execute(SQL["logs"], (after, last, PAGE)).fetchall()
+            expected = list(range(after + 1, min(after + PAGE, last) + 1))
+            check([row[0] for row in rows] == expected, f"the list of log lines after {after}")
             return [log_of(row) for row in rows]
 
         return self.look(look)
@@ -187,7 +194,8 @@ def head(db: sqlite3.Connection) -> Head:
 def found_level(db: sqlite3.Connection) -> Level:
     """Return how far the file of a record goes."""
     found = head(db)
-    return Level(found.epoch, found.events, last_log(db))
+    logs = last_log(db) if found.logs is None else found.logs
+    return Level(found.epoch, found.events, logs)
 
 
 def last_log(db: sqlite3.Connection) -> int:
