@@ -126,7 +126,7 @@ def test_a_kept_record_tells_what_happened() -> None:
         assert said.message == "3 of 4"
 
 
-@pytest.mark.parametrize("command", ["show", "logs", "doctor"])
+@pytest.mark.parametrize("command", ["show", "logs", "export", "doctor"])
 def test_the_commands_read_it(home: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """All that looks at records looks at these."""
     for run in runs.list_runs():

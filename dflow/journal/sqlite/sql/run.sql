@@ -42,7 +42,8 @@ ON CONFLICT (id) DO UPDATE SET
 SELECT coalesce(max(number), 0) FROM task_runs;
 
 -- name: task_runs
-SELECT number, id, record, mark FROM task_runs ORDER BY number;
+-- A limit of -1 is none.
+SELECT number, id, record, mark FROM task_runs WHERE number > ? ORDER BY number LIMIT ?;
 
 -- name: task_run
 SELECT number, id, record, mark FROM task_runs WHERE id = ?;
