@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.lanes import Forks, Lane, Place, Programs, lane
+from tests.faults.lanes import Lane, Place, lane
 from tests.faults.reports import Asked, Report
 from tests.faults.rounds import Round, Tally, times
 
@@ -45,7 +45,7 @@ class Ground:
 def held(
     report: Report,
     cases: Sequence[Case],
-    kind: type[Forks] | type[Programs],
+    kind: type[Lane],
     play: Callable[[Ground], Tally],
     asked: Asked,
 ) -> Report:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -35,6 +36,8 @@ class Fate:
     after_lines: int = 0
     crash_at: int = 0
     place: str = "before"
+    syscall: str = ""
+    """In front of this system call: its name, a colon, and which of those of one thread it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,16 @@ class Ended:
     said: str = ""
     left: tuple[str, ...] = ()
     """Processes of its own that outlived it by more than a grace."""
+
+
+class Lane(Protocol):
+    """Carries out orders, one at a time."""
+
+    def drive(self, order: Order, said: Path, fate: Fate) -> Ended:
+        """Carry out an order, and let the driver have its fate."""
+
+    def close(self) -> None:
+        """Let go of what it has open."""
 
 
 class Forks:
@@ -120,6 +133,31 @@ class Programs:
         """Nothing is open."""
 
 
+class Traced(Forks):
+    """Drivers that are killed at a system call; the others are forked."""
+
+    def drive(self, order: Order, said: Path, fate: Fate) -> Ended:
+        """Carry out an order, and let the driver have its fate."""
+        if not fate.syscall:
+            return super().drive(order, said, fate)
+        name, number = fate.syscall.split(":")
+        began = time.monotonic()
+        with said.open("ab") as file:
+            traced = subprocess.run(
+                ["strace", "-f", "-qqq", "-o", os.devnull, "-e", f"trace={name}"]
+                + ["-e", f"inject={name}:signal=KILL:when={number}"]
+                + [sys.executable, "-m", "tests.faults.drivers", text_of(order)],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                timeout=DEADLINE,
+                check=False,
+            )
+        code = traced.returncode
+        return Ended(code == -signal.SIGKILL, code, began, False, _read(said))
+
+
 def _meets(fate: Fate, oracle: Path, pid: int, ended: Callable[[float], bool]) -> bool:
     """Wait until a driver has ended by itself, or kill it when its time has come; tell whether it hung.
 
@@ -146,11 +184,8 @@ def _lines(oracle: Path) -> int:
     return oracle.read_bytes().count(b"\n") if oracle.exists() else 0
 
 
-Lane = Forks | Programs
-
-
 @contextmanager
-def lane(kind: type[Forks] | type[Programs]) -> Iterator[Lane]:
+def lane(kind: type[Lane]) -> Iterator[Lane]:
     """Give a lane."""
     opened = kind()
     try:
