@@ -133,6 +133,9 @@ class Programs:
         """Nothing is open."""
 
 
+_KILLING = ("strace", "-f", "-qqq", "-o", os.devnull, "-e")
+
+
 class Traced(Forks):
     """Drivers that are killed at a system call; the others are forked."""
 
@@ -144,8 +147,7 @@ class Traced(Forks):
         began = time.monotonic()
         with said.open("ab") as file:
             traced = subprocess.run(
-                ["strace", "-f", "-qqq", "-o", os.devnull, "-e", f"trace={name}"]
-                + ["-e", f"inject={name}:signal=KILL:when={number}"]
+                [*_KILLING, f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}"]
                 + [sys.executable, "-m", "tests.faults.drivers", text_of(order)],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
