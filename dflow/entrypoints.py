@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dflow.attempts.pickling import MAIN_NAMES
 from dflow.engine.calls import called
 from dflow.errors import EntrypointError
 from dflow.flows import Flow
+from dflow.results.pickling import MAIN_NAMES
 
 
 def load(text: str) -> Flow[Any, Any]:

@@ -12,10 +12,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.core.events import Event, MapCreated, TaskCreated
-from dflow.core.records import ErrorInfo
+from dflow.core.records import ErrorInfo, Stored
 
 Key = tuple[str, int]
 """(task run id, dispatch): never the same twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """What becomes of a value that is too large for the journal.
+
+    With `persist` it is written to the result store at the URL `storage`, below `folder`, by `serializer`;
+    left open (None), if its body took `seconds` or longer and it has at most `quota` bytes. `name` is the
+    path in the store that its user has chosen, if there is one.
+    """
+
+    storage: str
+    folder: str
+    persist: bool | None = None
+    serializer: str = "pickle"
+    seconds: float = 1.0
+    quota: int = 0
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +41,8 @@ class AttemptInfo:
     """What an attempt knows of itself.
 
     `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
-    the tags that hold for whatever it calls, `checkpoints` the folder of its root flow run's checkpoints.
+    the tags that hold for whatever it calls, `checkpoints` the folder of its root flow run's checkpoints,
+    `keeping` what becomes of its value.
     """
 
     task_run_id: str
@@ -45,6 +64,7 @@ class AttemptInfo:
     timeout: float | None = None
     around: tuple[str, ...] = ()
     checkpoints: str = ""
+    keeping: Keeping | None = None
 
     @property
     def key(self) -> Key:
@@ -79,6 +99,14 @@ class Here:
     """An upstream's value itself, in the memory of the driver; or what stands for its failure."""
 
     value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An upstream's value, in a result store: read by who takes it."""
+
+    name: str
+    stored: Stored
 
 
 Input = AtRunner | Blob | Here

@@ -24,7 +24,6 @@ from typing import Any
 
 from dflow import settings
 from dflow.attempts.capture import capture
-from dflow.attempts.pickling import dumps
 from dflow.core import events as ev
 from dflow.core.records import Cause, Held
 from dflow.engine import process, system
@@ -32,6 +31,7 @@ from dflow.errors import MissingResult
 from dflow.journal import MemoryJournal
 from dflow.messages import Down, Key, Work
 from dflow.ports import Host, Journal
+from dflow.results.pickling import dumps
 
 __all__ = [
     "START",

@@ -8,9 +8,9 @@ from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dflow.attempts.pickling import loads
 from dflow.errors import MissingResult
 from dflow.messages import Blob, Here, Input, Key, Work
+from dflow.results.pickling import loads
 
 T = TypeVar("T")
 

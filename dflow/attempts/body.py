@@ -17,7 +17,6 @@ from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
-from dflow.attempts.pickling import dumps_small
 from dflow.attempts.stepping import finished, uncarried
 from dflow.attempts.tagging import tags
 from dflow.core.events import (
@@ -34,6 +33,7 @@ from dflow.core.records import Held
 from dflow.errors import DefinitionError, MissingResult, SerializationError, TaskFailedError
 from dflow.messages import AttemptInfo
 from dflow.ports import Link
+from dflow.results.pickling import dumps_small
 from dflow.states import State
 
 Load = Callable[[], tuple[Call, Mapping[str, Any]]]

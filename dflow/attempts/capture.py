@@ -8,9 +8,9 @@ import os
 import traceback
 from pathlib import Path
 
-from dflow.attempts import pickling
 from dflow.core.records import ErrorInfo
 from dflow.errors import TaskFailedError
+from dflow.results import pickling
 
 MAX_TEXT = 10_000
 """How many characters of an exception's message are kept."""

@@ -17,8 +17,8 @@ from typing import Any
 
 import cloudpickle
 
-from dflow.attempts.pickling import MAIN_NAMES, loads, main_attribute, script
 from dflow.errors import SerializationError
+from dflow.results.pickling import MAIN_NAMES, loads, main_attribute, script
 
 
 @dataclass(frozen=True, slots=True)

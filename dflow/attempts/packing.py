@@ -9,8 +9,8 @@ from typing import Any
 
 from dflow.attempts.calls import Call, Quoted
 from dflow.attempts.functions import FunctionRef, refer, resolve
-from dflow.attempts.pickling import dumps, loads
 from dflow.errors import SerializationError
+from dflow.results.pickling import dumps, loads
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from dflow.attempts import clock, deadlines
 from dflow.attempts.kinds import Kind, kind_of
-from dflow.attempts.pickling import dumps_small
 from dflow.attempts.stepping import STOPS, Carried, Closed, hand_out, run_to_end
+from dflow.results.pickling import dumps_small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from dflow.core.records import Cause, ErrorInfo, Held, Policy, Upstream
+from dflow.core.records import Cause, ErrorInfo, Held, Policy, Stored, Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,7 @@ class TaskCreated(TaskEvent):
     policy: Policy = Policy()
     generation: int = 1
     tags: tuple[str, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class MapCreated(Event):
     policy: Policy = Policy()
     generation: int = 1
     tags: tuple[str, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +121,14 @@ class Outcome(Report):
 class AttemptSucceeded(Outcome):
     """The body returned. A small value rides along as `value`, pickled; a large one stays where it is.
 
-    `message` is that of a state that the body made by hand.
+    One that was put into a result store is `stored` there. `message` is that of a state that the body made by
+    hand.
     """
 
     held: Held = Held.RUNNER
     value: bytes | None = None
     message: str = ""
+    stored: Stored | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +186,7 @@ class RetryDue(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultLost(Report):
-    """The value of a completed task run is gone from the cluster."""
+    """The value of a completed task run is gone from the cluster, or from its result store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,10 +212,12 @@ class UpstreamLost(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheHit(TaskEvent):
-    """The value was already there: no worker is needed."""
+    """The value was already there: no worker is needed. `message` says whose it is."""
 
     held: Held = Held.JOURNAL
     value: bytes | None = None
+    stored: Stored | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,11 +237,24 @@ class Unpaused(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reopened(TaskEvent):
-    """The task run was asked for again, in a new generation."""
+    """The task run was asked for again, in a new generation.
+
+    One that has completed with a value that is kept runs again only when it is `forced`: by a rerun, or
+    because its code has changed.
+    """
 
     generation: int
     upstreams: tuple[Upstream, ...] = ()
     policy: Policy = Policy()
+    source: str = ""
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reused(TaskEvent):
+    """The value of a completed task run was asked for again, in a later generation of its flow run."""
+
+    generation: int
 
 
 # The life of a flow run ------------------------------------------------------------------------
@@ -280,6 +299,7 @@ class FlowRunReturned(FlowEvent):
     held: Held = Held.NOWHERE
     value: bytes | None = None
     error: ErrorInfo | None = None
+    stored: Stored | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ def begin(run: FlowRun, event: ev.FlowRunStarted) -> tuple[Changes, tuple[do.Com
         "message": "",
         "due": None,
         "held": Held.NOWHERE,
+        "stored": None,
     }
     if run.stage.final:
         changes |= {"raised": 0, "error": None}
@@ -73,6 +74,7 @@ def settle(run: FlowRun, event: ev.FlowRunReturned) -> tuple[Changes, tuple[do.C
         "state_name": event.state_name,
         "message": event.message,
         "held": event.held,
+        "stored": event.stored,
         "error": event.error,
     }
     return changes, (do.Settle(run.id),)

@@ -152,8 +152,12 @@ def final_stays_final(changes: Iterable[Change]) -> list[str]:
 
 
 def _only_value_moved(before: Run, after: Run) -> bool:
-    at_runner = {before.held, after.held} <= {Held.RUNNER, Held.LOST}
-    return at_runner and replace(before, held=after.held, changed_at=after.changed_at) == after
+    if before.held is not after.held and Held.JOURNAL in (before.held, after.held):
+        return False
+    changeable = [
+        name for name in ("changed_at", "held", "stored", "reused") if hasattr(after, name)
+    ]
+    return replace(before, **{name: getattr(after, name) for name in changeable}) == after
 
 
 def stale_news_changes_nothing(changes: Iterable[Change]) -> list[str]:

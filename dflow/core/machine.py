@@ -75,9 +75,14 @@ def next_generation(run: TaskRun, event: ev.Reopened) -> bool:
     return event.generation > run.generation
 
 
-def value_gone(run: TaskRun, event: ev.Reopened) -> bool:
-    """The generation is a later one, and the value can no longer be had."""
-    return next_generation(run, event) and run.held is not Held.JOURNAL
+def value_unwanted(run: TaskRun, event: ev.Reopened) -> bool:
+    """The generation is a later one, and the value is not kept, or not wanted any more."""
+    return next_generation(run, event) and (event.forced or not run.held.kept)
+
+
+def later_use(run: TaskRun, event: ev.Reused) -> bool:
+    """The value is given in a later generation of the flow run than before."""
+    return event.generation > run.reused
 
 
 def late_start(run: TaskRun, event: ev.AttemptStarted) -> bool:
@@ -86,8 +91,8 @@ def late_start(run: TaskRun, event: ev.AttemptStarted) -> bool:
 
 
 def value_held(run: TaskRun, event: ev.Report) -> bool:
-    """The report is current, and the value is at the runner."""
-    return current(run, event) and run.held is Held.RUNNER
+    """The report is current, and the value is at the runner or in a result store."""
+    return current(run, event) and run.held in (Held.RUNNER, Held.STORED)
 
 
 def value_lost(run: TaskRun, event: ev.Report) -> bool:
@@ -191,6 +196,7 @@ def succeed(run: TaskRun, event: ev.AttemptSucceeded) -> tuple[Changes, tuple[do
         "state_name": "Completed",
         "message": event.message,
         "held": event.held,
+        "stored": event.stored,
         "error": None,
     }
     return changes, (do.Settle(run.id),)
@@ -321,7 +327,13 @@ def upstream_lost(run: TaskRun, event: ev.UpstreamLost) -> tuple[Changes, tuple[
 
 def hit(run: TaskRun, event: ev.CacheHit) -> tuple[Changes, tuple[do.Command, ...]]:
     """End well without an attempt."""
-    changes: Changes = {"state_name": "Cached", "message": "", "held": event.held, "error": None}
+    changes: Changes = {
+        "state_name": "Cached",
+        "message": event.message,
+        "held": event.held,
+        "stored": event.stored,
+        "error": None,
+    }
     return changes, (do.Settle(run.id),)
 
 
@@ -370,7 +382,7 @@ def pause(run: TaskRun, event: ev.PauseRequested) -> tuple[Changes, tuple[do.Com
 
 def lose_value(run: TaskRun, event: ev.ResultLost) -> tuple[Changes, tuple[do.Command, ...]]:
     """Note that the value is gone; the task run stays completed."""
-    return {"held": Held.LOST}, ()
+    return {"held": Held.LOST, "stored": None}, ()
 
 
 def regain_value(
@@ -378,6 +390,11 @@ def regain_value(
 ) -> tuple[Changes, tuple[do.Command, ...]]:
     """Note that the value is back."""
     return {"held": Held.RUNNER}, ()
+
+
+def reuse(run: TaskRun, event: ev.Reused) -> tuple[Changes, tuple[do.Command, ...]]:
+    """Note that the value was given again."""
+    return {"reused": event.generation}, ()
 
 
 def _next(run: TaskRun, event: ev.Reopened) -> Changes:
@@ -389,6 +406,8 @@ def _next(run: TaskRun, event: ev.Reopened) -> Changes:
         "state_name": "Pending",
         "message": "",
         "held": Held.NOWHERE,
+        "stored": None,
+        "source": event.source,
         "suspect": False,
     }
 
@@ -484,7 +503,8 @@ def _rows() -> Iterator[Row]:
 
     yield Row(completed, ev.ResultLost, value_held, completed, lose_value)
     yield Row(completed, ev.ResultRecomputed, value_lost, completed, regain_value)
-    yield Row(completed, ev.Reopened, value_gone, waiting, reopen)
+    yield Row(completed, ev.Reused, later_use, completed, reuse)
+    yield Row(completed, ev.Reopened, value_unwanted, waiting, reopen)
 
     for stage in (failed, crashed, cancelled):
         yield Row(stage, ev.Reopened, next_generation, waiting, reopen)
@@ -540,6 +560,7 @@ def create(event: ev.TaskCreated) -> Step:
         policy=event.policy,
         generation=event.generation,
         tags=event.tags,
+        source=event.source,
     )
     return run, (do.Consider(run.id),)
 
@@ -558,4 +579,5 @@ def unfold(event: ev.MapCreated) -> Iterator[ev.TaskCreated]:
             policy=event.policy,
             generation=event.generation,
             tags=event.tags,
+            source=event.source,
         )

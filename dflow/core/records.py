@@ -107,8 +107,32 @@ class Held(StrEnum):
     """Only where it was computed: gone with the cluster or the process."""
     JOURNAL = "journal"
     """In the journal: it outlives every process."""
+    STORED = "stored"
+    """In a result store, where `stored` says: it outlives every process."""
     LOST = "lost"
-    """It was at the runner, and is lost."""
+    """It was at the runner or in a store, and is lost."""
+
+    @property
+    def kept(self) -> bool:
+        """Tell whether the value outlives the processes that made it."""
+        return self is Held.JOURNAL or self is Held.STORED
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A value in a result store: where it is, and what tells that it is still the same.
+
+    `storage` is the URL of the store, `path` the name in it; `size` is in bytes, `digest` the hexadecimal
+    BLAKE2b hash (16 bytes) of what was written, by `serializer`. One that was kept because its body took
+    long, and not because somebody asked for it, is `automatic`.
+    """
+
+    storage: str
+    path: str
+    size: int
+    digest: str
+    serializer: str
+    automatic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +195,8 @@ class TaskRun:
     `dispatch` numbers every handing-over to a runner and is never used twice; `raised` and `losses`
     are what has been spent of the budgets in `policy`. A `suspect` was assigned to a worker that died
     before anything was heard of a start: from then on its starts are confirmed before its body runs.
+    `source` stands for the code of its function, and `reused` is the generation of its flow run in which its
+    value was last given without running it again.
     """
 
     id: str
@@ -195,6 +221,9 @@ class TaskRun:
     held: Held = Held.NOWHERE
     error: ErrorInfo | None = None
     tags: tuple[str, ...] = ()
+    stored: Stored | None = None
+    source: str = ""
+    reused: int = 0
 
     @property
     def state_type(self) -> StateType:
@@ -245,6 +274,7 @@ class FlowRun:
     held: Held = Held.NOWHERE
     error: ErrorInfo | None = None
     tags: tuple[str, ...] = ()
+    stored: Stored | None = None
 
     @property
     def state_type(self) -> StateType:

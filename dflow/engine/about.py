@@ -8,8 +8,8 @@ from typing import Any
 
 from dflow.attempts.context import FlowInfo
 from dflow.attempts.parameters import by_name
-from dflow.attempts.pickling import dumps, loads
 from dflow.errors import SerializationError
+from dflow.results.pickling import dumps, loads
 
 
 @dataclass(frozen=True, slots=True)

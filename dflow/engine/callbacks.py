@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dflow.attempts import logs
 from dflow.attempts.context import FlowInfo, RunContext, beside
-from dflow.attempts.pickling import dumps, loads
 from dflow.attempts.stepping import run_to_end
 from dflow.core.records import TaskRun
 from dflow.engine import definitions, run_logs
@@ -24,6 +23,7 @@ from dflow.engine.links import LocalLink
 from dflow.engine.options import FlowOptions, TaskOptions
 from dflow.errors import SerializationError
 from dflow.messages import Callbacks, Go
+from dflow.results.pickling import dumps, loads
 
 if TYPE_CHECKING:
     from dflow.engine.session import Session

@@ -25,10 +25,10 @@ from typing import (
 
 from dflow.attempts.context import current
 from dflow.attempts.kinds import Kind, kind_of
-from dflow.attempts.pickling import MAIN_NAMES, main_attribute
 from dflow.attempts.stepping import async_generated, finished, generated, run_to_end
 from dflow.engine import calls, definitions, homes
 from dflow.engine.options import FlowOptions, TaskOptions, changed
+from dflow.results.pickling import MAIN_NAMES, main_attribute
 from dflow.states import State
 
 P = ParamSpec("P")

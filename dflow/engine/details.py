@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dflow.attempts import pickling
-from dflow.attempts.pickling import MAIN_NAMES
 from dflow.errors import NotResumable
+from dflow.results import pickling
+from dflow.results.pickling import MAIN_NAMES
 
 MAX_SHOWN = 500
 """How many characters of a parameter are shown."""

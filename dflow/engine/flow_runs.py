@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from dflow.attempts import pickling
 from dflow.attempts.calls import swap
 from dflow.attempts.capture import capture
 from dflow.attempts.clock import luck
@@ -34,6 +33,7 @@ from dflow.errors import (
     MissingResult,
     TimedOutError,
 )
+from dflow.results import pickling
 from dflow.states import TYPE_OF_NAME, State, StateType
 
 T = TypeVar("T")

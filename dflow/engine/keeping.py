@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from dflow.attempts.context import FlowInfo, RunContext, current
-from dflow.attempts.pickling import loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, FlowStage, Held, Policy
 from dflow.engine import outcomes, run_logs
@@ -28,6 +27,7 @@ from dflow.engine.waiting import bell
 from dflow.errors import InternalError, MissingResult
 from dflow.messages import Callbacks
 from dflow.ports import TaskRunner
+from dflow.results.pickling import loads
 
 
 @dataclass(frozen=True, slots=True)

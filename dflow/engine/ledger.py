@@ -58,7 +58,7 @@ class Ledger:
 
     def obtainable(self, run: TaskRun) -> bool:
         """Tell whether the value of a completed task run can be had."""
-        return run.held is Held.JOURNAL or run.id in self.with_runner
+        return run.held.kept or run.id in self.with_runner
 
     # Asking for task runs -------------------------------------------------------------------------
 

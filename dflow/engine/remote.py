@@ -21,7 +21,6 @@ from dflow.attempts.calls import Call
 from dflow.attempts.context import RunContext
 from dflow.attempts.kinds import Kind
 from dflow.attempts.performing import Manner
-from dflow.attempts.pickling import loads
 from dflow.attempts.stepping import STOPS, Carried
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
@@ -45,6 +44,7 @@ from dflow.messages import (
     Settled,
 )
 from dflow.ports import Link
+from dflow.results.pickling import loads
 from dflow.states import StateType
 
 PAUSE = 0.5

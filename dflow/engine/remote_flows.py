@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from dflow.attempts import clock, pickling
+from dflow.attempts import clock
 from dflow.attempts.context import FlowInfo, RunContext
 from dflow.attempts.parameters import by_name
 from dflow.attempts.stepping import finished
@@ -22,6 +22,7 @@ from dflow.engine.session import Session
 from dflow.errors import DefinitionError, DflowError, InternalError
 from dflow.messages import AttemptInfo, Callbacks, FlowAnswered, FlowAsked
 from dflow.ports import TaskRunner
+from dflow.results import pickling
 
 
 class RemoteKeeper:

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from dflow.attempts.context import FlowInfo
 from dflow.attempts.failures import Failure
-from dflow.attempts.pickling import loads
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, Held, Stage, TaskRun
 from dflow.core.replay import Table
@@ -46,6 +45,7 @@ from dflow.messages import (
     Up,
 )
 from dflow.ports import Clock, Ids, OpenRunner, RunJournal, RunReader, TaskRunner
+from dflow.results.pickling import loads
 from dflow.settings import Settings
 from dflow.states import StateType
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from dask.sizeof import sizeof
 
-from dflow.attempts.pickling import dumps_apart, loads
 from dflow.core.events import AttemptRaised, AttemptTimedOut, Outcome
 from dflow.errors import SerializationError
 from dflow.messages import Key
+from dflow.results.pickling import dumps_apart, loads
 
 MAX_BLOB = 20_000
 MAX_TRACEBACK = 5_000

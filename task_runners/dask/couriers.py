@@ -10,10 +10,10 @@ from dask.task_spec import TaskRef
 
 from dflow.attempts import body
 from dflow.attempts.packing import Packer
-from dflow.attempts.pickling import dumps, loads
 from dflow.core.events import AttemptSucceeded, Outcome
 from dflow.messages import AtRunner, Blob, Here, Key, Work
 from dflow.ports import Host
+from dflow.results.pickling import dumps, loads
 from task_runners.dask import execution
 from task_runners.dask.book import Entry
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack

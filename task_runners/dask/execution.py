@@ -12,8 +12,8 @@ from distributed import get_worker
 
 from dflow.attempts import body, prints
 from dflow.attempts.calls import Call
-from dflow.attempts.pickling import loads
 from dflow.core.events import AttemptSucceeded
+from dflow.results.pickling import loads
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.internals import hide_noise
 from task_runners.dask.payload import Payload, call_of, decode

@@ -13,10 +13,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from dflow.attempts import clock
-from dflow.attempts.pickling import loads
 from dflow.errors import MissingResult
 from dflow.messages import AtRunner, Down, Key, Settled, Up, Work
 from dflow.ports import Host
+from dflow.results.pickling import loads
 from task_runners.dask import clusters
 from task_runners.dask.book import Book, Entry
 from task_runners.dask.carried import Carried

@@ -18,9 +18,9 @@ from typing import Any
 from dflow.attempts.calls import Call
 from dflow.attempts.functions import ByValue
 from dflow.attempts.packing import PackedCall, unpack
-from dflow.attempts.pickling import loads
 from dflow.errors import SerializationError
 from dflow.messages import AttemptInfo
+from dflow.results.pickling import loads
 
 LARGE = 64_000
 """From how many bytes on a part travels beside the payload."""

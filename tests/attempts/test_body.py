@@ -13,11 +13,11 @@ import pytest
 from dflow.attempts import body
 from dflow.attempts.calls import Call
 from dflow.attempts.context import current
-from dflow.attempts.pickling import loads
 from dflow.core.events import AttemptRaised, AttemptStarted, AttemptSucceeded, Outcome
 from dflow.core.records import Held
 from dflow.errors import CancelledError, SerializationError
 from dflow.messages import Ref
+from dflow.results.pickling import loads
 from tests.attempts.recorder import TASK_RUN, Recorder, info
 
 

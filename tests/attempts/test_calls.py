@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from dflow.attempts.calls import Call, Listed, Quoted, resolved, swap
 from dflow.attempts.capture import capture
 from dflow.attempts.failures import Failure
-from dflow.attempts.pickling import dumps, loads
 from dflow.errors import CancelledError, TaskFailedError
 from dflow.messages import Ref
+from dflow.results.pickling import dumps, loads
 from tests.attempts.shapes import Bag, Box, CheckedBox, Numbered, Table, containers
 
 KINDS = sorted(containers(Ref("x")))

@@ -12,9 +12,9 @@ import pytest
 from dflow.attempts.calls import Call
 from dflow.attempts.functions import ByReference
 from dflow.attempts.packing import PackedCall, Packer, unpack
-from dflow.attempts.pickling import dumps
 from dflow.errors import SerializationError
 from dflow.messages import Ref
+from dflow.results.pickling import dumps
 from tests.attempts.shapes import Box, SlottedBox
 
 LOCK = threading.Lock()

@@ -73,6 +73,7 @@ def go_on(driver: Simulation, luck: Random) -> None:
             lambda: driver.rename(pick, f"name {luck.randrange(3)}"),
             lambda: driver.lose(pick, luck.randrange(99), copies, partition=luck.random() < 0.3),
             lambda: driver.lose_value(pick, luck.choice(["recomputed", "reopened", "gone"])),
+            lambda: driver.rerun(pick),
             *4 * [lambda: driver.deliver(pick)],
             lambda: driver.fire(pick),
             lambda: driver.pause(asked),

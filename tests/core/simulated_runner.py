@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 
 from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.records import Cause, ErrorInfo, Held, Need, Stage, TaskRun
+from dflow.core.records import Cause, ErrorInfo, Held, Need, Stage, Stored, TaskRun
 
 ERROR = ErrorInfo("ValueError", "no")
+STORED = Stored("memory://store", "runs/f/t.1", size=3, digest="00", serializer="pickle")
 CAUSES = (Cause.WORKER_DIED, Cause.WORKER_DIED, Cause.SCALED_DOWN, Cause.SCHEDULER_LOST)
 # A body may always stop: somebody else may have asked it, or it goes on though it was asked.
 RETURNS = ("return failed", "return crashed", "return cancelled")
 ENDS = (
-    *("succeed", "succeed and keep", "raise", "raise for good", "time out", "stop", "void"),
+    *("succeed", "succeed and keep", "succeed and store"),
+    *("raise", "raise for good", "time out", "stop", "void"),
     *RETURNS,
 )
 
@@ -135,6 +137,8 @@ class SimulatedRunner:
                 return says(ev.AttemptSucceeded, held=Held.RUNNER)
             case "succeed and keep":
                 return says(ev.AttemptSucceeded, held=Held.JOURNAL, value=b"v")
+            case "succeed and store":
+                return says(ev.AttemptSucceeded, held=Held.STORED, stored=STORED)
             case "time out":
                 return says(ev.AttemptTimedOut, error=ERROR)
             case "stop":

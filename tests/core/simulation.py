@@ -326,13 +326,21 @@ class Simulation:
             if number == forgotten:
                 self._forget(run)
             elif self.flow.stage is FlowStage.RUNNING:
+                self.post(ev.Reused(at=self.tick(), task_run_id=run.id, generation=generation))
                 self._ask_again(run, newest, run.upstreams[fewer:])
 
     def _forget(self, run: TaskRun) -> None:
         self.cancel(run)
         self.post(ev.StopExpired(at=self.tick(), task_run_id=run.id, dispatch=run.dispatch))
 
-    def _ask_again(self, run: TaskRun, generation: int, upstreams: tuple[Upstream, ...]) -> None:
+    def _ask_again(
+        self,
+        run: TaskRun,
+        generation: int,
+        upstreams: tuple[Upstream, ...],
+        *,
+        forced: bool = False,
+    ) -> None:
         self.post(
             ev.Reopened(
                 at=self.tick(),
@@ -340,6 +348,7 @@ class Simulation:
                 generation=generation,
                 upstreams=upstreams,
                 policy=run.policy,
+                forced=forced,
             )
         )
 
@@ -378,7 +387,8 @@ class Simulation:
 
     def lose_value(self, pick: int, then: str) -> None:
         """Let the value of a completed task run vanish; `then` it is "recomputed", "reopened" or "gone"."""
-        runs = [r for r in self.runs if r.stage is Stage.COMPLETED and r.held is Held.RUNNER]
+        there = (Held.RUNNER, Held.STORED)
+        runs = [r for r in self.runs if r.stage is Stage.COMPLETED and r.held in there]
         if runs:
             run, at = choose(runs, pick), self.tick()
             self.post(ev.ResultLost(at=at, task_run_id=run.id, dispatch=run.dispatch))
@@ -390,6 +400,13 @@ class Simulation:
                 )
             elif self.open:
                 self._ask_again(run, run.generation + 1, run.upstreams)
+
+    def rerun(self, pick: int) -> None:
+        """Ask for a completed task run again, whatever is kept of it."""
+        runs = [r for r in self.runs if r.stage is Stage.COMPLETED]
+        if runs and self.open:
+            run = choose(runs, pick)
+            self._ask_again(run, run.generation + 1, run.upstreams, forced=True)
 
     # To the end ------------------------------------------------------------------------------------
 

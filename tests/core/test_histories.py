@@ -87,6 +87,12 @@ class Histories(RuleBasedStateMachine):
         self.driver.lose_value(pick, then)
 
     @precondition(while_driven)
+    @rule(pick=number)
+    def asked_for_again(self, pick):
+        """A task run that has completed is to run again."""
+        self.driver.rerun(pick)
+
+    @precondition(while_driven)
     @rule(several=st.lists(number, min_size=1, max_size=5))
     def news_arrives(self, several):
         """Some news arrives."""

@@ -12,9 +12,9 @@ from dflow.core import events as ev
 from dflow.core import machine
 from dflow.core.codec import KINDS
 from dflow.core.machine import ROWS, TABLE, Row, create, step
-from dflow.core.records import Cause, Ending, ErrorInfo, Held, Policy, Stage, TaskRun
+from dflow.core.records import Cause, Ending, Held, Policy, Stage, TaskRun
+from tests.core.simulated_runner import ERROR, STORED
 
-ERROR = ErrorInfo("ValueError", "no")
 EVENTS = [
     cls for cls in KINDS.values() if issubclass(cls, ev.TaskEvent) and cls is not ev.TaskCreated
 ]
@@ -36,6 +36,7 @@ def example(kind: type[ev.TaskEvent], run: TaskRun, **more: object) -> ev.TaskEv
         ev.UpstreamLost: {"cause_id": "u", "message": "gone"},
         ev.StateReturned: {"state_name": "Failed"},
         ev.TaskRunNamed: {"name": "another"},
+        ev.Reused: {"generation": run.reused + 1},
         ev.Reopened: {"generation": run.generation + 1, "policy": run.policy},
     }
     return kind(**(given | fields.get(kind, {}) | more))  # type: ignore[arg-type]  # the fields of `kind`
@@ -182,6 +183,8 @@ def stale() -> Iterator[Case]:
         if row.event is ev.Reopened:
             yield row, run, example(ev.Reopened, run, generation=run.generation)
             yield row, run, example(ev.Reopened, run, generation=run.generation - 1)
+        if row.event is ev.Reused:
+            yield row, run, example(ev.Reused, run, generation=run.reused)
         if row.guard is machine.timer_fits:
             yield row, run, example(ev.RetryDue, run, attempt=2)
             yield row, run, example(ev.RetryDue, run, attempt=0)
@@ -197,6 +200,9 @@ def unfit() -> Iterator[Case]:
     """Yield events that come in order, to records whose past forbids them."""
     running = at(Stage.RUNNING)
     kept, _ = step(running, example(ev.AttemptSucceeded, running, held=Held.JOURNAL))
+    stored, _ = step(
+        running, example(ev.AttemptSucceeded, running, held=Held.STORED, stored=STORED)
+    )
     at_runner = at(Stage.COMPLETED)
     lost = lived(Policy(), *LIVES[Stage.COMPLETED], ev.ResultLost)
     tried = [
@@ -206,8 +212,8 @@ def unfit() -> Iterator[Case]:
     ]
     records = {
         machine.value_held: [kept, lost],
-        machine.value_lost: [kept, at_runner],
-        machine.value_gone: [kept],
+        machine.value_lost: [kept, stored, at_runner],
+        machine.value_unwanted: [kept, stored],
         machine.late_start: [lived(Policy(), *RUNNING, ev.CancelRequested)],
         machine.untried: tried,
     }

@@ -11,11 +11,11 @@ from dflow.attempts import body
 from dflow.attempts.calls import Call
 from dflow.attempts.link import Mailbox, Sender, WorkerLink, open_batch
 from dflow.attempts.packing import Packer, unpack
-from dflow.attempts.pickling import loads
 from dflow.core.events import AttemptSucceeded
 from dflow.errors import MissingResult
 from dflow.messages import Blob, Down, Here, Input, Key, Work
 from dflow.ports import Host
+from dflow.results.pickling import loads
 
 
 def everywhere(_: ModuleType) -> bool:

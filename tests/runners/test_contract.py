@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from dflow.attempts.pickling import dumps
 from dflow.core.events import AttemptRaised, AttemptStarted, AttemptSucceeded, DispatchVoided
 from dflow.core.records import Cause, Held
 from dflow.errors import MissingResult, SerializationError
 from dflow.messages import Blob, Here, Work
+from dflow.results.pickling import dumps
 from tests.runners import bodies
 from tests.runners.conftest import RUNNERS
 from tests.runners.hosts import FakeHost, work

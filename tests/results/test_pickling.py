@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dflow.attempts import pickling
-from dflow.attempts.pickling import dumps, dumps_apart, dumps_small, loads
+from dflow.results import pickling
+from dflow.results.pickling import dumps, dumps_apart, dumps_small, loads
 from tests.attempts.shapes import Box, Model
 
 values = st.recursive(
@@ -119,7 +119,7 @@ import pickle, runpy, sys
 from dataclasses import dataclass
 from pathlib import Path
 from dflow.attempts.functions import ByReference, ByValue, refer, resolve
-from dflow.attempts.pickling import dumps, dumps_small, lives_in_script, loads
+from dflow.results.pickling import dumps, dumps_small, lives_in_script, loads
 from dflow.tasks import task
 
 @dataclass
@@ -156,7 +156,7 @@ READER = """
 import sys
 from pathlib import Path
 from dflow.attempts.functions import ByReference, resolve
-from dflow.attempts.pickling import loads
+from dflow.results.pickling import loads
 from dflow.entrypoints import load_file
 module = load_file(Path(sys.argv[3]))
 point, inner, plain = loads(Path(sys.argv[1]).read_bytes())
@@ -168,7 +168,7 @@ assert type(module.double.fn(point)) is module.Point
 STRANGER = """
 import sys
 from pathlib import Path
-from dflow.attempts.pickling import loads
+from dflow.results.pickling import loads
 assert loads(Path(sys.argv[2]).read_bytes()).x == 5
 try:
     loads(Path(sys.argv[1]).read_bytes())
