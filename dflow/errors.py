@@ -15,7 +15,8 @@
     │   ├── CrashedError         its worker died, more often than its budget allows
     │   ├── CancelledError       it was cancelled
     │   ├── TimedOutError        its attempt took longer than it may
-    │   └── MissingResult        it completed, but its value was not kept
+    │   └── MissingResult        it completed, but its value was not kept, or is gone
+    │       └── ResultDamaged    what was kept is not what was written
     ├── EnvironmentProblem       the machine, a file or a cluster is not as it must be
     │   ├── JournalError         the record on disk
     │   │   ├── JournalUnavailable   it cannot be opened or written
@@ -24,6 +25,7 @@
     │   │   ├── JournalDamaged       it does not hold what was written
     │   │   ├── RunHeld              a live driver owns this run
     │   │   └── RunTakenOver         another driver has taken this run from us
+    │   ├── ResultStoreError     a result store cannot be used
     │   ├── RunNotFound          no run, or more than one, answers to that name
     │   ├── NotResumable         the run cannot be resumed as it was recorded
     │   ├── EntrypointError      a ``FILE.py:FLOW`` that cannot be loaded
@@ -62,6 +64,8 @@ __all__ = [
     "NotAJournal",
     "NotResumable",
     "ParameterError",
+    "ResultDamaged",
+    "ResultStoreError",
     "RunError",
     "RunHeld",
     "RunNotFound",
@@ -144,6 +148,10 @@ class MissingResult(RunError):
     """A task run completed, but its value was neither kept nor is it still on the cluster."""
 
 
+class ResultDamaged(MissingResult):
+    """What a result store keeps is not what was written to it: another size, or another content."""
+
+
 class EnvironmentProblem(DflowError):
     """The machine, a file or a cluster is not as it must be."""
 
@@ -179,6 +187,10 @@ class RunHeld(JournalError):
 
 class RunTakenOver(JournalError):
     """Another driver has taken the run over; this one may not write any more."""
+
+
+class ResultStoreError(EnvironmentProblem):
+    """A result store cannot be reached, read or written, or is not shared with workers."""
 
 
 class RunNotFound(EnvironmentProblem):

@@ -18,13 +18,17 @@ from dflow.messages import AttemptInfo, Down, Key, LogEntry, Up, Work
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that drives a run. A pid alone may be used again; with start time and boot it may not."""
+    """The process that drives a run. A pid alone may be used again; with start time and boot it may not.
+
+    `pids` names the processes among which the pid is unique, where one machine has several such groups.
+    """
 
     pid: int
     host: str
     boot_id: str
     started_at: float
     user: str = ""
+    pids: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +157,51 @@ class Inbox(Protocol):
 
 
 class Leases(Protocol):
-    """Shares of something limited, held for a time: concurrency limits, keys of a cache."""
+    """Shares of something limited, held for a time: concurrency limits, keys of a cache.
 
-    def acquire(self, key: str, owner: str, seconds: float, at: float, limit: int = 1) -> bool:
+    A share counts until it expires, is released, or the process that holds it is known to be dead.
+    """
+
+    def acquire(
+        self,
+        key: str,
+        owner: str,
+        seconds: float,
+        at: float,
+        limit: int = 1,
+        holder: Holder | None = None,
+    ) -> bool:
         """Take a share until ``at + seconds``, or return False if `limit` others hold theirs.
 
-        An owner that has a share already renews it.
+        An owner that has a share already renews it. `holder` is the process on whose life the share
+        depends: others have it at once when that dies, if they can see so, or else when it expires.
         """
+
+    def acquire_each(
+        self,
+        keys: Sequence[str],
+        owner: str,
+        seconds: float,
+        at: float,
+        limit: int = 1,
+        holder: Holder | None = None,
+    ) -> frozenset[str]:
+        """Take a share of each key that can be had, as `acquire` does; return those keys.
+
+        It is one transaction for all: many times quicker than one for each.
+        """
+
+    def renew(self, owner: str, seconds: float, at: float) -> None:
+        """Hold all shares of an owner that have not expired until ``at + seconds``."""
 
     def release(self, key: str, owner: str) -> None:
         """Give a share back; nothing happens without one."""
 
+    def release_all(self, owner: str) -> None:
+        """Give back all shares of an owner."""
+
     def holders(self, key: str, at: float) -> Sequence[str]:
-        """Return the owners whose shares have not expired."""
+        """Return the owners whose shares count."""
 
 
 class Journal(Protocol):

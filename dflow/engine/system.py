@@ -67,32 +67,65 @@ def holder() -> Holder:
         boot_id=_boot_id(),
         started_at=_started_at(os.getpid()),
         user=_user(),
+        pids=_pids(),
     )
 
 
 def is_alive(other: Holder) -> bool | None:
-    """Tell whether the process that `other` describes is still there; None if it is on another machine.
+    """Tell whether the process that `other` describes is still there; None if that cannot be seen from here.
 
-    A pid that has been used again is told apart by the time at which its process started.
+    A pid that has been used again is told apart by the time at which its process started. Processes
+    of another machine cannot be seen, nor those of another container.
     """
     if other.host != socket.gethostname():
         return None
     if other.boot_id != _boot_id():
         return False
+    if other.pids not in ("", _pids()):
+        return None
     try:
         process = psutil.Process(other.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return abs(process.create_time() - other.started_at) < 1.0
+        began = _since_boot(other.pid)
+        if began is None or other.started_at > _WALL_CLOCK:
+            began = process.create_time()
+        return abs(began - other.started_at) < 1.0
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
 
 
-@cache
+_WALL_CLOCK = 1e9
+"""A start later than this many seconds is one since 1970, as other systems than Linux tell it."""
+
+
 def _started_at(pid: int) -> float:
-    return float(psutil.Process(pid).create_time())
+    """Return when a process started: on Linux in seconds since boot, which setting the clock leaves alone."""
+    since_boot = _since_boot(pid)
+    return float(psutil.Process(pid).create_time()) if since_boot is None else since_boot
+
+
+def _since_boot(pid: int) -> float | None:
+    """Return when a process started, in seconds since boot, where the system tells it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
+
+
+_START_FIELD = 19
+"""Where the start of a process is in ``/proc/PID/stat``, after its name in parentheses."""
+
+
+def _pids() -> str:
+    """Return what names the processes that have their pids from the same count, where there are several."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 @cache

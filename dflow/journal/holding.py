@@ -1,4 +1,7 @@
-"""Who may drive a run: the one rule by which a driver counts as alive, and what the refused are told."""
+"""Who may drive a run, and who holds a share: the one rule by which a process counts as alive or dead.
+
+Also what those are told who are refused.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,11 @@ def lives(entry: RunEntry, probe: Probe, at: float) -> bool:
     if verdict is None:
         return at - entry.heartbeat <= HEARTBEAT_GRACE
     return verdict
+
+
+def known_dead(holder: Holder | None, probe: Probe) -> bool:
+    """Tell whether what this process holds can be had by others at once."""
+    return holder is not None and probe(holder) is False
 
 
 def held(entry: RunEntry) -> RunHeld:

@@ -22,6 +22,7 @@ from dflow.journal.holding import (
     Probe,
     ambiguous,
     held,
+    known_dead,
     lives,
     no_record,
     not_found,
@@ -235,31 +236,79 @@ class MemoryInbox:
             return [json.loads(text) for text in self._commands.pop(run_id, [])]
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Until when a share is held, and by which process."""
+
+    until: float
+    holder: Holder | None
+
+
 class MemoryLeases:
     """Shares of limited things."""
 
-    def __init__(self, lock: threading.RLock) -> None:
-        self._lock = lock
-        self._shares: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    def __init__(self, probe: Probe, lock: threading.RLock) -> None:
+        self._probe, self._lock = probe, lock
+        self._shares: defaultdict[str, dict[str, _Share]] = defaultdict(dict)
 
-    def acquire(self, key: str, owner: str, seconds: float, at: float, limit: int = 1) -> bool:
+    def acquire(
+        self,
+        key: str,
+        owner: str,
+        seconds: float,
+        at: float,
+        limit: int = 1,
+        holder: Holder | None = None,
+    ) -> bool:
         """Take or renew a share until ``at + seconds``."""
         with self._lock:
             others = [other for other in self.holders(key, at) if other != owner]
             if len(others) >= limit:
                 return False
-            self._shares[key][owner] = at + seconds
+            self._shares[key][owner] = _Share(at + seconds, holder)
             return True
+
+    def acquire_each(
+        self,
+        keys: Sequence[str],
+        owner: str,
+        seconds: float,
+        at: float,
+        limit: int = 1,
+        holder: Holder | None = None,
+    ) -> frozenset[str]:
+        """Take a share of each key that can be had; return those keys."""
+        with self._lock:
+            return frozenset(
+                key for key in keys if self.acquire(key, owner, seconds, at, limit, holder)
+            )
+
+    def renew(self, owner: str, seconds: float, at: float) -> None:
+        """Hold all shares of an owner that have not expired until ``at + seconds``."""
+        with self._lock:
+            for shares in self._shares.values():
+                if owner in shares and shares[owner].until > at:
+                    shares[owner] = replace(shares[owner], until=at + seconds)
 
     def release(self, key: str, owner: str) -> None:
         """Give a share back."""
         with self._lock:
             self._shares[key].pop(owner, None)
 
-    def holders(self, key: str, at: float) -> Sequence[str]:
-        """Return the owners whose shares have not expired."""
+    def release_all(self, owner: str) -> None:
+        """Give back all shares of an owner."""
         with self._lock:
-            return sorted(owner for owner, until in self._shares[key].items() if until > at)
+            for shares in self._shares.values():
+                shares.pop(owner, None)
+
+    def holders(self, key: str, at: float) -> Sequence[str]:
+        """Return the owners whose shares count."""
+        with self._lock:
+            return sorted(
+                owner
+                for owner, share in self._shares[key].items()
+                if share.until > at and not known_dead(share.holder, self._probe)
+            )
 
 
 class MemoryJournal:
@@ -273,7 +322,7 @@ class MemoryJournal:
         self._records: dict[str, _Record] = {}
         self.catalog = MemoryCatalog(is_alive, self._lock)
         self.inbox = MemoryInbox(self._lock)
-        self.leases = MemoryLeases(self._lock)
+        self.leases = MemoryLeases(is_alive, self._lock)
 
     def write(self, run_id: str, epoch: int) -> MemoryRunJournal:
         """Open the record of a run for its driver, made if need be."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from dflow.ports import Journal
-from tests.journal.world import RUN
+from tests.journal.world import RUN, World, holder
 
 
 def test_commands_arrive_in_order_and_once(open_journal: Callable[[], Journal]) -> None:
@@ -107,3 +107,68 @@ def test_of_many_owners_as_many_as_the_limit_win(open_journal: Callable[[], Jour
         thread.join()
     assert sorted(won) == sorted(open_journal().leases.holders("gpu", 1.0))
     assert len(won) == 3
+
+
+def test_the_share_of_a_dead_process_is_free_at_once(journal: Journal, world: World) -> None:
+    """Who is known to be dead holds nothing; who cannot be seen from here does, until the share expires."""
+    leases = journal.leases
+    here, far = holder(pid=1), holder(pid=2, host="elsewhere")
+    assert leases.acquire("key", "a", 100.0, at=0.0, holder=here)
+    assert leases.acquire("far", "b", 100.0, at=0.0, holder=far)
+    assert not leases.acquire("key", "c", 100.0, at=1.0, holder=holder(pid=3))
+    world.dead |= {1, 2}
+    assert list(leases.holders("key", 1.0)) == []
+    assert leases.acquire("key", "c", 100.0, at=1.0, holder=holder(pid=3))
+    assert list(leases.holders("key", 1.0)) == ["c"]
+    assert list(leases.holders("far", 1.0)) == ["b"]
+    assert not leases.acquire("far", "c", 100.0, at=99.0, holder=holder(pid=3))
+    assert leases.acquire("far", "c", 100.0, at=100.0, holder=holder(pid=3))
+
+
+def test_only_as_many_shares_as_the_dead_had_are_free(journal: Journal, world: World) -> None:
+    """With a limit, the living and those without a process keep theirs beside those of the dead."""
+    leases = journal.leases
+    assert leases.acquire("gpu", "dead", 100.0, at=0.0, limit=3, holder=holder(pid=1))
+    assert leases.acquire("gpu", "alive", 100.0, at=0.0, limit=3, holder=holder(pid=2))
+    assert leases.acquire("gpu", "nobody", 100.0, at=0.0, limit=3)
+    world.dead.add(1)
+    assert leases.acquire("gpu", "first", 100.0, at=1.0, limit=3, holder=holder(pid=3))
+    assert not leases.acquire("gpu", "second", 100.0, at=1.0, limit=3, holder=holder(pid=3))
+    assert list(leases.holders("gpu", 1.0)) == ["alive", "first", "nobody"]
+
+
+def test_a_share_that_was_renewed_depends_on_who_renewed_it(journal: Journal, world: World) -> None:
+    """A run that another process took over keeps its share: it is no longer that of the dead one."""
+    leases = journal.leases
+    assert leases.acquire("key", "run", 10.0, at=0.0, holder=holder(pid=1))
+    world.dead.add(1)
+    assert leases.acquire("key", "run", 10.0, at=1.0, holder=holder(pid=2))
+    assert not leases.acquire("key", "other", 10.0, at=2.0)
+
+
+def test_many_keys_are_taken_at_once(open_journal: Callable[[], Journal], world: World) -> None:
+    """Of many keys those that can be had are taken; all of an owner's are renewed and given back at once."""
+    leases, elsewhere = open_journal().leases, open_journal().leases
+    assert leases.acquire_each([], "a", 10.0, at=0.0) == frozenset()
+    assert elsewhere.acquire_each(["k2", "k4"], "b", 10.0, at=0.0, holder=holder(1)) == {"k2", "k4"}
+    keys = [f"k{n}" for n in range(6)]
+    assert leases.acquire_each(keys, "a", 10.0, at=0.0) == {"k0", "k1", "k3", "k5"}
+    leases.renew("a", 10.0, at=8.0)
+    leases.renew("a", 1000.0, at=18.0)  # too late: they have expired
+    leases.renew("nobody", 10.0, at=8.0)
+    assert [list(leases.holders(key, 17.0)) for key in keys] == [["a"], ["a"], [], ["a"], [], ["a"]]
+    assert list(leases.holders("k0", 18.0)) == []
+    world.dead.add(1)
+    assert leases.acquire_each(keys, "c", 10.0, at=9.0) == {"k2", "k4"}
+    leases.release_all("a")
+    leases.release_all("nobody")
+    assert elsewhere.acquire_each(keys, "c", 10.0, at=9.0) == frozenset(keys)
+
+
+def test_keys_and_owners_may_be_any_text(journal: Journal) -> None:
+    """Keys that users make up are kept apart, whatever is in them."""
+    keys = ["", "a\0b", "\udce9", "%_", "'; DROP TABLE leases", "ключ" * 1000]
+    assert journal.leases.acquire_each(keys, "\udcff", 10.0, at=0.0) == frozenset(keys)
+    assert journal.leases.acquire_each(keys, "b", 10.0, at=1.0) == frozenset()
+    journal.leases.release_all("\udcff")
+    assert journal.leases.acquire_each(keys, "b", 10.0, at=1.0) == frozenset(keys)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dflow.core.replay import replay
+from dflow.engine import system
 from dflow.errors import JournalUnavailable
 from dflow.journal import SqliteJournal
 from dflow.journal.sqlite.run_journal import SqliteRunJournal
@@ -129,6 +130,31 @@ def test_of_many_processes_one_gets_the_run(journal: SqliteJournal) -> None:
             context.__exit__(None, None, None)
     (winner,) = [line for line in said if line.startswith("epoch 1 ")]
     assert said == sorted([winner] + [f"held by {winner.split()[-1]}"] * 5)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from dflow.engine import system
+from dflow.journal import SqliteJournal
+leases = SqliteJournal(Path(sys.argv[1]), is_alive=system.is_alive).leases
+print(sorted(leases.acquire_each(["k1", "k2"], "other", 1e6, 0.0, holder=system.holder())), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_the_shares_of_a_killed_process_are_free_at_once(tmp_path: Path) -> None:
+    """While a process lives, its shares are its own; killed, it has none, long before they expire."""
+    journal = SqliteJournal(tmp_path / "home", is_alive=system.is_alive)
+    with program(HOLD, journal.home) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "['k1', 'k2']\n"
+        assert not journal.leases.acquire("k1", "me", 10.0, 1.0, holder=system.holder())
+        other.kill()
+        other.wait()
+        assert journal.leases.acquire("k1", "me", 10.0, 1.0, holder=system.holder())
+    assert list(journal.leases.holders("k2", 1.0)) == []
+    journal.close()
 
 
 FORK = (

@@ -68,7 +68,7 @@ class SqliteJournal:
             self.home / "leases.sqlite", LEASES, synchronous=self._synchronous, uid=self._uid
         )
         self.catalog = catalogs.SqliteCatalog(self._catalog_file, is_alive, self.rebuild)
-        self.leases = SqliteLeases(self._leases_file)
+        self.leases = SqliteLeases(self._leases_file, is_alive)
         self.inbox = FileInbox(lambda run_id: self._folder(run_id) / "inbox")
 
     def write(self, run_id: str, epoch: int) -> SqliteRunJournal:

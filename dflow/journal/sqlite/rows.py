@@ -191,7 +191,7 @@ def log_of(row: Row) -> LogEntry:
     return LogEntry(*row)
 
 
-# The catalog -------------------------------------------------------------------------------------------
+# The catalog and the leases ----------------------------------------------------------------------------
 
 
 _ENTRY_FIELDS = [field.name for field in fields(RunEntry)]
@@ -218,8 +218,7 @@ def entry_of(row: Row) -> RunEntry:
     """Return the run that the catalog's row, or a JSON list of the same, holds."""
     with sound("an entry of the catalog"):
         values = dict(zip(_ENTRY_FIELDS, row, strict=True))
-        holder = values["holder"]
-        values["holder"] = None if holder is None else build(Holder, json.loads(holder))
+        values["holder"] = holder_of(values["holder"])
         values["details"] = json.loads(values["details"])
         return RunEntry(**values)
 
@@ -227,3 +226,9 @@ def entry_of(row: Row) -> RunEntry:
 def holder_text(holder: Holder | None) -> str | None:
     """Return a holder as JSON."""
     return None if holder is None else json.dumps(plain(holder))
+
+
+def holder_of(text: str | None) -> Holder | None:
+    """Return the holder that was written as JSON."""
+    with sound("the holder"):
+        return None if text is None else build(Holder, json.loads(text))

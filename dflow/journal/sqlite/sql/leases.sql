@@ -4,14 +4,20 @@
 DELETE FROM leases WHERE key = ? AND until <= ?;
 
 -- name: others
-SELECT count(*) FROM leases WHERE key = ? AND owner <> ?;
+SELECT owner, holder FROM leases WHERE key = ? AND owner <> ?;
 
 -- name: take
-INSERT INTO leases (key, owner, until) VALUES (?, ?, ?)
-ON CONFLICT (key, owner) DO UPDATE SET until = excluded.until;
+INSERT INTO leases (key, owner, until, holder) VALUES (?, ?, ?, ?)
+ON CONFLICT (key, owner) DO UPDATE SET until = excluded.until, holder = excluded.holder;
+
+-- name: renew
+UPDATE leases SET until = ? WHERE owner = ? AND until > ?;
 
 -- name: release
 DELETE FROM leases WHERE key = ? AND owner = ?;
 
+-- name: release_all
+DELETE FROM leases WHERE owner = ?;
+
 -- name: holders
-SELECT owner FROM leases WHERE key = ? AND until > ? ORDER BY owner;
+SELECT owner, holder FROM leases WHERE key = ? AND until > ? ORDER BY owner;
