@@ -153,9 +153,9 @@ def final_stays_final(changes: Iterable[Change]) -> list[str]:
 
 def _only_value_moved(before: Run, after: Run) -> bool:
     outdated = after.held is Held.OUTDATED is not before.held
-    if before.held is not after.held and not outdated:
-        if Held.JOURNAL in (before.held, after.held) or before.held is Held.OUTDATED:
-            return False
+    fixed = Held.JOURNAL in (before.held, after.held) or before.held is Held.OUTDATED
+    if before.held is not after.held and fixed and not outdated:
+        return False
     movable = ("changed_at", "held", "stored", "asked", "reused")
     changeable = [name for name in movable if hasattr(after, name)]
     return replace(before, **{name: getattr(after, name) for name in changeable}) == after

@@ -197,8 +197,8 @@ class TaskRun:
     `dispatch` numbers every handing-over to a runner and is never used twice; `raised` and `losses`
     are what has been spent of the budgets in `policy`. A `suspect` was assigned to a worker that died
     before anything was heard of a start: from then on its starts are confirmed before its body runs.
-    `source` stands for the code of its function. `asked` is the generation of its flow run in which it was last
-    asked for, `reused` that in which its value was last given without running it again (0: unknown, never).
+    `source` stands for the code of its function. `asked` is the generation of its flow run in which it was
+    last asked for, `reused` that in which its value was last given without running it again (0: not known).
     """
 
     id: str
