@@ -7,47 +7,19 @@ looked up is the engine's, where its value is kept that of the result stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from copy import copy
-from dataclasses import dataclass
-from hashlib import blake2b
 from types import FunctionType
 from typing import Any, Final, Self
 
 from dflow.errors import DefinitionError
 from dflow.results.fingerprints import NoFingerprint, content
-from dflow.results.source import PYTHON, code_digest, origin
+from dflow.results.keys import hash_text, hashed
+from dflow.results.source import PYTHON, code_digest
 from dflow.results.taking_apart import closure_of
 
 KeyFn = Callable[[Any, dict[str, Any]], str | None]
 """``fn(context, parameters) -> key``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hashed:
-    """Stands for a value whose content has been hashed already."""
-
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRunInKey:
-    """A task run, as a cache policy or a key function sees it before it runs."""
-
-    id: str
-    name: str
-    task_name: str
-    flow_run_id: str
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class KeyContext:
-    """What a cache policy or a key function is told of a call: its task, its task run and its arguments."""
-
-    task: Any
-    task_run: TaskRunInKey
-    parameters: dict[str, Any]
 
 
 class CachePolicy:
@@ -200,7 +172,9 @@ class Inputs(Frozen):
     ) -> str | None:
         """Return a hash of the arguments. Raises `NoFingerprint`, which names the one that has none."""
         given = {name: value for name, value in (inputs or {}).items() if self.uses(name)}
-        return _text(sorted((name, hashed("argument", name, given[name]).digest) for name in given))
+        return hash_text(
+            sorted((name, hashed("argument", name, given[name]).digest) for name in given)
+        )
 
     def uses(self, argument: str) -> bool:
         """Tell whether an argument plays a part in the key."""
@@ -233,11 +207,11 @@ class TaskSource(Frozen):
         function = getattr(task_ctx.task, "function", task_ctx.task)
         try:
             if not isinstance(function, FunctionType):
-                return _text(content(function))
+                return hash_text(content(function))
             closure = content(closure_of(function))
         except NoFingerprint as problem:
             raise NoFingerprint(f"what its function closes over: {problem}") from None
-        return _text((PYTHON, code_digest(function.__code__), closure))
+        return hash_text((PYTHON, code_digest(function.__code__), closure))
 
 
 class FlowParameters(Frozen):
@@ -256,7 +230,7 @@ class FlowParameters(Frozen):
         if not flow_parameters:
             return None
         found = flow_parameters.items()
-        return _text(
+        return hash_text(
             sorted((name, hashed("flow parameter", name, item).digest) for name, item in found)
         )
 
@@ -346,7 +320,7 @@ class Sum(Frozen):
             key = policy.compute_key(task_ctx, inputs, flow_parameters, **kwargs)
             if key is not None:
                 keys.add(f"{policy.name}={key}" if isinstance(policy, Frozen) else key)
-        return _text(sorted(keys)) if keys else None
+        return hash_text(sorted(keys)) if keys else None
 
     def _parts(self) -> tuple[CachePolicy, ...]:
         parts: tuple[CachePolicy, ...] = self.__dict__["policies"]
@@ -396,41 +370,6 @@ def _sum(policies: tuple[CachePolicy, ...]) -> CachePolicy:
 def _rank(policy: CachePolicy) -> tuple[int, str]:
     rank = _RANKS.get(type(policy), len(_RANKS))
     return rank, repr(policy) if isinstance(policy, Frozen) else ""
-
-
-def hashed(what: str, name: str, value: Any) -> Hashed:
-    """Return a value by its hash. Raises `NoFingerprint` that says whose it is."""
-    if isinstance(value, Hashed):
-        return value
-    try:
-        return Hashed(content(value))
-    except NoFingerprint as problem:
-        raise NoFingerprint(f"{what} '{name}': {problem}") from None
-
-
-def _text(value: Any) -> str:
-    return content(value).hex()
-
-
-def task_in_key(function: Any) -> str:
-    """Return what tells a task from others in keys. Raises `NoFingerprint` for one that nothing tells.
-
-    A function goes by where it is defined and by its name; one that is made inside another one, of which
-    there may be many, goes by its content.
-    """
-    if isinstance(function, FunctionType) and "<" not in function.__qualname__:
-        return origin(function)
-    try:
-        return content(function).hex()
-    except NoFingerprint as problem:
-        raise NoFingerprint(f"what its function closes over: {problem}") from None
-
-
-def key_digest(parts: Mapping[str, Any]) -> str:
-    """Return the name of a record: 40 hexadecimal digits."""
-    whole = blake2b(digest_size=20)
-    whole.update(content(dict(parts)))
-    return whole.hexdigest()
 
 
 INPUTS: Final[CachePolicy] = Inputs()
