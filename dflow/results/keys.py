@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from types import FunctionType
@@ -17,6 +16,13 @@ class Hashed:
     """Stands for a value whose content has been hashed already."""
 
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Stands in an argument for the value of a task run, of which the key learns later."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ def hashed(what: str, name: str, value: Any) -> Hashed:
 
 
 def hash_text(value: Any) -> str:
+    """Return the hash of a value as a text. Raises `NoFingerprint`."""
     return content(value).hex()
 
 
@@ -67,8 +74,11 @@ def task_in_key(function: Any) -> str:
         raise NoFingerprint(f"what its function closes over: {problem}") from None
 
 
-def key_digest(parts: Mapping[str, Any]) -> str:
-    """Return the name of a record: 40 hexadecimal digits."""
+def digest_of(*parts: str | bytes) -> str:
+    """Return 40 hexadecimal digits that stand for some texts, in their order."""
     whole = blake2b(digest_size=20)
-    whole.update(content(dict(parts)))
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        whole.update(b"%d:" % len(data))
+        whole.update(data)
     return whole.hexdigest()
