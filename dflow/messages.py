@@ -38,7 +38,10 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheAs:
-    """The value of an attempt goes into the cache under `key`, in the store `storage`, for so many seconds."""
+    """The value of an attempt goes into the cache under `key`, in the store `storage`.
+
+    It is good for so many `seconds`, or for ever.
+    """
 
     key: str
     storage: str
@@ -211,8 +214,8 @@ class LateKey:
 class Caching:
     """How the task runs of one submission are cached: by which key each, None for one that is not.
 
-    Values are good for `seconds`, or for ever. With `refresh` nothing is looked up, but what is computed takes
-    the place of what was there. `storage` is the store of the keys, where it is not that of the values.
+    Values are good for `seconds`, or for ever. With `refresh` nothing is looked up, but what is computed
+    takes the place of what was there. `storage` is the store of the keys, where it is not that of the values.
     """
 
     keys: tuple[PartialKey | LateKey | None, ...]

@@ -1,7 +1,7 @@
 """Which task runs are looked up in the cache before they go, and how far that is.
 
-One that has to pass a gate is looked up twice: before the gate, where what is found needs no place; and behind
-it, where it also becomes the one that computes the value if it is not there.
+One that has to pass a gate is looked up twice: before the gate, where what is found needs no place; and
+behind it, where it also becomes the one that computes the value if it is not there.
 """
 
 from __future__ import annotations
