@@ -108,6 +108,11 @@ class CachePolicy:
         return True
 
     @property
+    def uses_flow(self) -> bool:
+        """Whether the parameters of the flow run may play a part in the key."""
+        return True
+
+    @property
     def per_task(self) -> bool:
         """Whether a key means another value for each task; a key of the user's means what the user says."""
         return False
@@ -133,6 +138,11 @@ class Frozen(CachePolicy):
     """A policy of ours: what it is never changes."""
 
     name: str = ""
+
+    @property
+    def uses_flow(self) -> bool:
+        """Whether the parameters of the flow run play a part in the key."""
+        return False
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(
@@ -164,11 +174,7 @@ class Inputs(Frozen):
     excluded: tuple[str, ...] = ()
 
     def compute_key(
-        self,
-        task_ctx: Any,
-        inputs: Any,
-        flow_parameters: Any,
-        **kwargs: Any,
+        self, task_ctx: Any, inputs: Any, flow_parameters: Any, **kwargs: Any
     ) -> str | None:
         """Return a hash of the arguments. Raises `NoFingerprint`, which names the one that has none."""
         given = {name: value for name, value in (inputs or {}).items() if self.uses(name)}
@@ -195,11 +201,7 @@ class TaskSource(Frozen):
     name = "TASK_SOURCE"
 
     def compute_key(
-        self,
-        task_ctx: Any,
-        inputs: Any,
-        flow_parameters: Any,
-        **kwargs: Any,
+        self, task_ctx: Any, inputs: Any, flow_parameters: Any, **kwargs: Any
     ) -> str | None:
         """Return a hash of the code, the same whatever its layout, comments and docstrings are."""
         if task_ctx is None:
@@ -219,12 +221,13 @@ class FlowParameters(Frozen):
 
     name = "FLOW_PARAMETERS"
 
+    @property
+    def uses_flow(self) -> bool:
+        """Whether the parameters of the flow run play a part in the key."""
+        return True
+
     def compute_key(
-        self,
-        task_ctx: Any,
-        inputs: Any,
-        flow_parameters: Any,
-        **kwargs: Any,
+        self, task_ctx: Any, inputs: Any, flow_parameters: Any, **kwargs: Any
     ) -> str | None:
         """Return a hash of the parameters; None if there are none."""
         if not flow_parameters:
@@ -241,11 +244,7 @@ class RunId(Frozen):
     name = "RUN_ID"
 
     def compute_key(
-        self,
-        task_ctx: Any,
-        inputs: Any,
-        flow_parameters: Any,
-        **kwargs: Any,
+        self, task_ctx: Any, inputs: Any, flow_parameters: Any, **kwargs: Any
     ) -> str | None:
         """Return the id of the flow run."""
         return None if task_ctx is None else str(task_ctx.task_run.flow_run_id)
@@ -257,11 +256,7 @@ class NoCache(Frozen):
     name = "NO_CACHE"
 
     def compute_key(
-        self,
-        task_ctx: Any,
-        inputs: Any,
-        flow_parameters: Any,
-        **kwargs: Any,
+        self, task_ctx: Any, inputs: Any, flow_parameters: Any, **kwargs: Any
     ) -> str | None:
         """Return None."""
         return None
@@ -283,11 +278,7 @@ class KeyFunction(Frozen):
         self.__dict__["cache_key_fn"] = cache_key_fn
 
     def compute_key(
-        self,
-        task_ctx: Any,
-        inputs: Any,
-        flow_parameters: Any,
-        **kwargs: Any,
+        self, task_ctx: Any, inputs: Any, flow_parameters: Any, **kwargs: Any
     ) -> str | None:
         """Return what the function returns."""
         function: KeyFn = self.__dict__["cache_key_fn"]
@@ -334,6 +325,11 @@ class Sum(Frozen):
     def needs_values(self) -> bool:
         """Whether any of the policies needs the arguments themselves."""
         return any(part.needs_values for part in self._parts())
+
+    @property
+    def uses_flow(self) -> bool:
+        """Whether the parameters of the flow run may play a part in the key."""
+        return any(part.uses_flow for part in self._parts())
 
     @property
     def per_task(self) -> bool:
