@@ -1,8 +1,8 @@
 """The identity of task runs: named by what they are, not by luck.
 
-A task run is (parent run, task name, content of its inputs, k-th call with that content). So a flow that is run
-again finds its finished work again, in whatever order it asks for it. Inputs that have no content to be told
-(what cannot be pickled, or is very large) fall back to the position of the call: it is found again only
+A task run is (parent run, task name, content of its inputs, k-th call with that content). So a flow that is
+run again finds its finished work again, in whatever order it asks for it. Inputs that have no content to be
+told (what cannot be pickled, or is very large) fall back to the position of the call: it is found again only
 while all that was asked for and all values that were given before it were the same, in the same order.
 """
 

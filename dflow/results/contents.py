@@ -1,7 +1,7 @@
 """What stands for any value that can be pickled: the same bytes only for the same content.
 
 Where a canonical form is known that is the fingerprint. Of anything else it is a hash of the pickle, made so
-that luck plays no part in it: not what is shared inside, not the order of sets, not the addresses of functions.
+that luck plays no part in it: not what is shared inside, not the order of sets, not where functions are.
 Two that are equal may still differ here, and are then taken for different; two that differ never agree.
 """
 

@@ -1,4 +1,4 @@
-"""Contents: what stands for values that have no fingerprint, in every process, and never for another value."""
+"""Contents: what stands for values without a fingerprint, in every process, and never for another value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,17 @@ class Model:
 
     def __init__(self, **given: Any) -> None:
         self.__dict__.update(given)
+
+
+def _holding(value: int) -> Callable[[], int]:
+    return lambda: value
+
+
+def _default(value: int) -> Callable[..., int]:
+    def inner(given: int = value) -> int:
+        return given
+
+    return inner
 
 
 def test_what_has_a_fingerprint_keeps_it() -> None:
@@ -47,8 +59,8 @@ def test_equal_content_gives_equal_bytes() -> None:
         [Model(), Model(a=1), Model(a=2), Model(a=1, b=1), Model(b=1), Model(a=[1]), Model(a=(1,))],
         [Model(a=np.arange(3)), Model(a=np.arange(3.0)), Model(a=np.arange(4))],
         [Model(a={1, 2}), Model(a={1, 3}), Model(a=frozenset({1, 2})), Model(a=[1, 2])],
-        [lambda x: x + 1, lambda x: x + 2, lambda x, y=1: x + 1, lambda x, y=2: x + 1],
-        [(lambda n: lambda: n)(1), (lambda n: lambda: n)(2)],
+        [lambda x: x, lambda x: [x], _default(1), _default(2)],
+        [_holding(1), _holding(2)],
         [Model(a=len), Model(a=print), Model(a=int), Model(a=np)],
     ],
 )
