@@ -188,7 +188,9 @@ class RetryDue(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultLost(Report):
-    """The value of a completed task run is gone from the cluster, or from its result store."""
+    """The value of a completed task run is gone from its runner, or what was `stored` from its store."""
+
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,9 +95,9 @@ def late_start(run: TaskRun, event: ev.AttemptStarted) -> bool:
     return current(run, event) and run.open_attempt is None
 
 
-def value_held(run: TaskRun, event: ev.Report) -> bool:
-    """The report is current, and the value is at the runner or in a result store."""
-    return current(run, event) and run.held in (Held.RUNNER, Held.STORED)
+def value_held(run: TaskRun, event: ev.ResultLost) -> bool:
+    """The report is current, and the value is where it is said to be lost from."""
+    return current(run, event) and run.held is (Held.STORED if event.stored else Held.RUNNER)
 
 
 def value_lost(run: TaskRun, event: ev.Report) -> bool:

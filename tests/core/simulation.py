@@ -384,7 +384,10 @@ class Simulation:
         runs = [r for r in self.runs if r.stage is Stage.COMPLETED and r.held in there]
         if runs:
             run, at = choose(runs, pick), self.tick()
-            self.post(ev.ResultLost(at=at, task_run_id=run.id, dispatch=run.dispatch))
+            stored = run.held is Held.STORED
+            self.post(
+                ev.ResultLost(at=at, task_run_id=run.id, dispatch=run.dispatch, stored=stored)
+            )
             if then == "gone":
                 self.given_up.add(run.id)
             elif then == "recomputed":
