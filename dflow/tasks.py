@@ -32,7 +32,7 @@ from dflow.engine.naming import Naming
 from dflow.engine.options import Delays, Hooks, Name, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.messages import CallOptions
-from dflow.results.sources import source_digest
+from dflow.results.source import source_digest
 from dflow.states import State
 
 Q = ParamSpec("Q")

@@ -16,7 +16,7 @@ from dflow.core.records import FlowStage, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine.lineage import ALLOWED, Lineage
 from dflow.errors import RunNotFound
-from dflow.results.sources import has_changed
+from dflow.results.source import has_changed
 
 
 @dataclass(frozen=True, slots=True)

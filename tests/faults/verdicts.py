@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dflow.attempts.pickling import loads
+
 from dflow.core import events as ev
 from dflow.core import invariants
 from dflow.core.history import TaskChange, unroll
