@@ -65,7 +65,7 @@ class _Call:
 
 
 class Caches:
-    """Looks up the cached task runs of one session. `holder` is the process on whose life its leases depend."""
+    """Looks up the cached task runs of one session; its leases depend on the life of the process `holder`."""
 
     def __init__(self, session: Session, leases: Leases, holder: Holder | None) -> None:
         self._session = session
@@ -222,7 +222,7 @@ class Caches:
         self._take(wanted)
 
     def _take(self, wanted: dict[CacheAs, LookUp]) -> bool:
-        """Take the leases of keys; what others hold is waited for. Return whether there were any to be had."""
+        """Take the leases of keys; what others hold is waited for. Return whether any were to be had."""
         taken = self._leased(wanted)
         found = self._look(taken)
         self._release(list(found))
