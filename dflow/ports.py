@@ -218,6 +218,9 @@ class Leases(Protocol):
     def release(self, key: str, owner: str) -> None:
         """Give a share back; nothing happens without one."""
 
+    def release_each(self, keys: Sequence[str], owner: str) -> None:
+        """Give back the shares of these keys, in one transaction."""
+
     def release_all(self, owner: str) -> None:
         """Give back all shares of an owner."""
 

@@ -303,6 +303,11 @@ class MemoryLeases:
         with self._lock:
             self._shares[key].pop(owner, None)
 
+    def release_each(self, keys: Sequence[str], owner: str) -> None:
+        """Give back the shares of these keys."""
+        for key in keys:
+            self.release(key, owner)
+
     def release_all(self, owner: str) -> None:
         """Give back all shares of an owner."""
         with self._lock:
