@@ -27,6 +27,7 @@ from dflow.core.records import Policy
 from dflow.core.replay import Table
 from dflow.engine import remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
+from dflow.engine.recovery import recover
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
@@ -284,7 +285,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             )
         )
         return
-    opened.in_tracker(lambda ledger: ledger.recover(now))
+    opened.in_tracker(lambda ledger: recover(ledger, now))
 
 
 # Work outside of flows -------------------------------------------------------------------------------
