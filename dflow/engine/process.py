@@ -245,8 +245,9 @@ def _tell_catalog(*tell: Callable[[], None]) -> None:
         try:
             call()
         except JournalUnavailable as error:
+            if call in tell and not _untold:
+                run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
             _untold.append(call)
-            run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
         except RunTakenOver as error:
             run_logs.show(logging.WARNING, f"WARNING {error}")
 

@@ -171,7 +171,7 @@ def full_at_first(trial: Trial) -> None:
             trial.faults.append("it neither ended nor said that it is held up")
     trial.room.give()
     code, _ = driver.ended()
-    if "Traceback" in driver.said() or code not in (0, 1):
+    if "Traceback" in driver.said() or code not in (0, 1, 2):
         trial.faults.append(f"exit code {code}; it said:\n{driver.said()[-3000:]}")
     if code == 0:
         trial.judge()

@@ -14,7 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from dflow import Flow, TaskFuture, allow_failure, as_completed, current_run, flow, get_run_logger, task, unmapped
+from dflow import (
+    Flow,
+    TaskFuture,
+    allow_failure,
+    as_completed,
+    current_run,
+    flow,
+    get_run_logger,
+    task,
+    unmapped,
+)
 from tests.faults.oracle import Made, called, executed, happened, note
 
 MOMENT = 0.004
