@@ -293,6 +293,7 @@ class Go:
     dispatch: int
     attempt: int
     cached: CacheAs | None = None
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,8 @@ class Dispatcher:
         asked: Asking,
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
-        go = Go(order.run_id, order.dispatch, order.attempt)
+        generation = self._session.task_run(order.run_id).generation
+        go = Go(order.run_id, order.dispatch, order.attempt, generation=generation)
         if asked.orders is not None:
             asked.orders.put(go)
             return
@@ -153,7 +154,7 @@ class Dispatcher:
         return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,
-            generation=run.generation,
+            generation=go.generation,
             attempt=go.attempt,
             task_name=run.task_name,
             task_run_name=run.name,

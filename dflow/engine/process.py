@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -78,7 +79,7 @@ _ambient: tuple[Session, DriverScope] | None = None
 _roots: dict[str, Session] = {}
 _used: set[TaskRunner] = set()
 _watchers: list[Callable[[Session], None]] = []
-_untold: list[Callable[[], None]] = []
+_untold: deque[Callable[[], None]] = deque()
 """What the catalog could not be told."""
 
 
@@ -236,17 +237,19 @@ def _tell_catalog(*tell: Callable[[], None]) -> None:
 
     What cannot be written now is told again before the next run begins here, or when this process ends.
     """
-    with _lock:
-        _untold.extend(tell)
-        while _untold:
-            try:
-                _untold[0]()
-            except JournalUnavailable as error:
+    waiting = [*tell]
+    with contextlib.suppress(IndexError):
+        while True:
+            waiting.append(_untold.popleft())
+    for call in waiting:
+        try:
+            call()
+        except JournalUnavailable as error:
+            if call in tell and not _untold:
                 run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
-                return
-            except RunTakenOver as error:
-                run_logs.show(logging.WARNING, f"WARNING {error}")
-            del _untold[0]
+            _untold.append(call)
+        except RunTakenOver as error:
+            run_logs.show(logging.WARNING, f"WARNING {error}")
 
 
 def _table_of(journal: Any) -> Table:
