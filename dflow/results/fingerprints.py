@@ -2,27 +2,39 @@
 
 Primitives are encoded canonically, arrays by their buffer, what another task run produces by the identity
 of its producer. What cannot be encoded so raises `NoFingerprint`; nothing is ever guessed.
+
+There are two kinds. `fingerprint` says which call is meant: a function is known by its name, a path by its
+text, and it is made from what a later pass of the same flow is sure to have again. `content` says what a
+value holds, for keys of caches: functions count with their code, their defaults and what they close over,
+files with their size and time, and an object of any class with the state that it would be pickled with.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
 from functools import partial
-from hashlib import blake2b
-from pathlib import PurePath
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from hashlib import blake2b, sha256
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodType, ModuleType
 from typing import Any
 from uuid import UUID  # noqa: TID251  (the type: no id is made here)
 
+import msgpack
+
 from dflow.messages import Ref
+from dflow.results import foreign, taking_apart
+from dflow.results.foreign import Array, Items, NoForm
+from dflow.results.source import code_digest, origin
 
 SIZE = 16
 """Bytes of a fingerprint."""
+LARGE = 4096
+"""From how many bytes on a piece is hashed by SHA-256, for which processors have instructions."""
 MAX_DEPTH = 100
 """How deep containers may be nested."""
 
@@ -31,27 +43,68 @@ class NoFingerprint(Exception):
     """A value has no fingerprint that would be the same in another process."""
 
 
+@dataclass(slots=True)
+class _Walk:
+    """One look at a value: what is open on the way to where it is, and what it has been through already."""
+
+    deep: bool
+    open: dict[int, int] = field(default_factory=dict)
+    known: dict[int, tuple[Any, bytes]] = field(default_factory=dict)
+
+
 class _Hash:
     """Collects what is to be hashed.
 
     `put` frames each piece by its length, so that no two inputs run together.
     """
 
-    def __init__(self) -> None:
+    __slots__ = ("_hash", "walk")
+
+    def __init__(self, walk: _Walk) -> None:
         self._hash = blake2b(digest_size=SIZE)
+        self.walk = walk
 
     def put(self, tag: bytes, data: bytes | memoryview = b"") -> None:
+        if len(data) > LARGE:
+            self.put_pieces(tag, len(data), [memoryview(data)])
+            return
         self._hash.update(b"%s:%d:" % (tag, len(data)))
         self._hash.update(data)
+
+    def put_pieces(self, tag: bytes, size: int, pieces: Iterable[memoryview]) -> None:
+        self._hash.update(b"%s:%d:" % (tag, size))
+        inner = sha256(usedforsecurity=False) if size > LARGE else self._hash
+        for piece in pieces:
+            inner.update(piece)
+        if inner is not self._hash:
+            self._hash.update(inner.digest())
 
     def digest(self) -> bytes:
         return self._hash.digest()
 
 
 def fingerprint(value: Any) -> bytes:
-    """Return 16 bytes that are the same for equal content. Raises `NoFingerprint`."""
-    collected = _Hash()
-    _feed(collected, value, 0)
+    """Return 16 bytes that say which call is meant by these inputs. Raises `NoFingerprint`."""
+    return _made(value, deep=False)
+
+
+def content(value: Any) -> bytes:
+    """Return 16 bytes that are the same for equal content. Raises `NoFingerprint`.
+
+    >>> content({"lr": 0.1, "layers": [3, 4]}) == content({"layers": [3, 4], "lr": 0.1})
+    True
+    """
+    return _made(value, deep=True)
+
+
+def _made(value: Any, *, deep: bool) -> bytes:
+    collected = _Hash(_Walk(deep))
+    try:
+        _feed(collected, value, 0)
+    except NoForm as problem:
+        raise NoFingerprint(str(problem)) from None
+    except RecursionError:
+        raise NoFingerprint("it is nested too deep") from None
     return collected.digest()
 
 
@@ -83,14 +136,14 @@ def _feed_items(tag: bytes) -> Callable[[_Hash, Any, int], None]:
 
 def _feed_unordered(to: _Hash, value: Any, depth: int) -> None:
     to.put(b"S", b"%d" % len(value))
-    for digest in sorted(_digest(item, depth) for item in value):
+    for digest in sorted(_digest(to, item, depth) for item in value):
         to.put(b"-", digest)
 
 
 def _feed_dict(to: _Hash, value: dict[Any, Any], depth: int) -> None:
     to.put(b"D", b"%d" % len(value))
     for digest, item in sorted(
-        ((_digest(key, depth), item) for key, item in value.items()), key=_first
+        ((_digest(to, key, depth), item) for key, item in value.items()), key=_first
     ):
         to.put(b"-", digest)
         _feed(to, item, depth + 1)
@@ -100,24 +153,56 @@ def _first(pair: tuple[bytes, Any]) -> bytes:
     return pair[0]
 
 
-def _digest(value: Any, depth: int) -> bytes:
-    inner = _Hash()
+def _digest(to: _Hash, value: Any, depth: int) -> bytes:
+    inner = _Hash(to.walk)
     _feed(inner, value, depth + 1)
     return inner.digest()
 
 
+def _feed_fields(to: _Hash, value: Any, content: dict[str, Any], depth: int) -> None:
+    _feed_class(to, b"C", type(value), depth)
+    to.put(b"-", b"%d" % len(content))
+    for name, item in sorted(content.items()):
+        to.put(b"-", _text(name))
+        _feed(to, item, depth + 1)
+
+
+def _text(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")
+
+
+# What has a name -----------------------------------------------------------------------------------
+
+
 def _feed_named(to: _Hash, value: Any, depth: int) -> None:
     if isinstance(value, Enum):
-        to.put(b"E", _name(type(value)))
+        _feed_class(to, b"E", type(value), depth)
         _feed(to, value.value if isinstance(value, Flag) else value.name, depth + 1)
+        if to.walk.deep and not isinstance(value, Flag):
+            _feed(to, value.value, depth + 1)
     elif isinstance(value, PurePath):
         to.put(b"P", _text(str(value)))
+        if to.walk.deep and isinstance(value, Path):
+            _feed(to, taking_apart.of_path(value), depth + 1)
     elif isinstance(value, partial):
         to.put(b"p")
         for part in (value.func, value.args, value.keywords):
             _feed(to, part, depth + 1)
+    elif to.walk.deep and isinstance(value, FunctionType):
+        _feed_once(to, value, depth, _feed_function)
+    elif to.walk.deep and isinstance(value, type) and taking_apart.is_users(value):
+        _feed_once(to, value, depth, _feed_definition)
     else:
         to.put(b"F", _name(value))
+
+
+def _feed_class(to: _Hash, tag: bytes, cls: type, depth: int) -> None:
+    """Feed the class of a value: its name, or what it is made of if it is not found by that."""
+    if to.walk.deep and "<locals>" in cls.__qualname__:
+        to.put(tag)
+        _feed_once(to, cls, depth, _feed_definition)
+    else:
+        to.put(tag, _name(cls))
 
 
 def _name(value: Any) -> bytes:
@@ -131,41 +216,118 @@ def _name(value: Any) -> bytes:
     return _text(f"{'__main__' if module == '__mp_main__' else module}:{qualname}")
 
 
-def _text(value: str) -> bytes:
-    return value.encode("utf-8", "surrogatepass")
+def _feed_function(to: _Hash, value: FunctionType, depth: int) -> None:
+    if taking_apart.is_installed(value.__module__):
+        to.put(b"F", _text(f"{value.__module__}:{value.__qualname__}"))
+        if "<" not in value.__qualname__:
+            return
+    to.put(b"f", _text(origin(value)))
+    to.put(b"-", code_digest(value.__code__))
+    for part in (taking_apart.closure_of(value), value.__defaults__, value.__kwdefaults__):
+        _feed(to, part, depth + 1)
 
 
-def _feed_fields(to: _Hash, value: Any, content: dict[str, Any], depth: int) -> None:
-    to.put(b"C", _name(type(value)))
-    to.put(b"-", b"%d" % len(content))
-    for name, item in sorted(content.items()):
-        to.put(b"-", _text(name))
-        _feed(to, item, depth + 1)
+def _feed_definition(to: _Hash, cls: type, depth: int) -> None:
+    """Feed what a class is made of."""
+    to.put(b"K", _text(cls.__qualname__))
+    for base in cls.__bases__:
+        _feed(to, base, depth + 1)
+    _feed_dict(to, taking_apart.of_class(cls), depth)
+
+
+def _feed_once(to: _Hash, value: Any, depth: int, feed: Callable[[_Hash, Any, int], None]) -> None:
+    """Feed the digest of a value that may hold itself, or be held several times: it is made once."""
+    walk = to.walk
+    if id(value) in walk.open:
+        to.put(b"@", b"%d" % walk.open[id(value)])
+        return
+    if id(value) not in walk.known:
+        walk.open[id(value)] = len(walk.open)
+        inner = _Hash(walk)
+        feed(inner, value, depth)
+        del walk.open[id(value)]
+        walk.known[id(value)] = value, inner.digest()
+    to.put(b"O", walk.known[id(value)][1])
+
+
+# What belongs to libraries, and objects ----------------------------------------------------------------
 
 
 def _feed_foreign(to: _Hash, value: Any, depth: int) -> None:
-    """Feed what belongs to a library that is only known if the user has imported it."""
+    """Feed what belongs to a library that is only known if the user has imported it, and any other object."""
+    deep = to.walk.deep
     numpy, pydantic = sys.modules.get("numpy"), sys.modules.get("pydantic")
-    if numpy is not None and type(value) is numpy.ndarray:
-        _feed_array(to, b"A", value)
+    if numpy is not None and foreign.is_array(numpy, value, deep=deep):
+        _feed_array(to, b"A", value, depth)
     elif numpy is not None and isinstance(value, numpy.generic):
-        _feed_array(to, b"G", numpy.asarray(value))
+        _feed_array(to, b"G", numpy.asarray(value), depth)
     elif pydantic is not None and isinstance(value, pydantic.BaseModel):
         more = (value.__pydantic_extra__ or {}) | (value.__pydantic_private__ or {})
         _feed_fields(to, value, vars(value) | more, depth)
     elif isinstance(value, ModuleType):
         to.put(b"M", value.__name__.encode())
+    elif (parts := foreign.parts_of(value)) is not None:
+        kind = type(value)
+        to.put(b"X", _text(f"{kind.__module__.partition('.')[0]}:{kind.__qualname__}"))
+        for part in parts:
+            _feed_part(to, part, depth)
+    elif deep:
+        _feed_once(to, value, depth, _feed_object)
     else:
         kind = type(value)
         raise NoFingerprint(f"a '{kind.__module__}.{kind.__qualname__}' has no canonical form")
 
 
-def _feed_array(to: _Hash, tag: bytes, array: Any) -> None:
+def _feed_part(to: _Hash, part: Any, depth: int) -> None:
+    if isinstance(part, Array):
+        _feed_array(to, b"A", part.array, depth)
+    elif isinstance(part, Items):
+        _feed_many(to, part.items, depth)
+    else:
+        _feed(to, part, depth + 1)
+
+
+def _feed_array(to: _Hash, tag: bytes, array: Any, depth: int) -> None:
+    if array.dtype == object:
+        to.put(tag, _text(f"|O{array.shape}"))
+        _feed_many(to, array.ravel().tolist(), depth)
+        return
     if array.dtype.hasobject:
-        raise NoFingerprint("an array of Python objects has no canonical form")
+        raise NoFingerprint("an array of records with Python objects has no canonical form")
     to.put(tag, _text(f"{array.dtype.str}{array.shape}{array.dtype!r}"))
-    contiguous = array if array.flags.c_contiguous else array.copy(order="C")
-    to.put(b"-", memoryview(contiguous.reshape(-1).view("u1")) if contiguous.nbytes else b"")
+    to.put_pieces(b"-", array.nbytes, foreign.pieces(array))
+
+
+_QUICK = frozenset({str, int, float, bool, type(None)})
+
+
+def _feed_many(to: _Hash, items: list[Any], depth: int) -> None:
+    """Feed a long list: of plain values all at once."""
+    if _QUICK.issuperset(map(type, items)):
+        try:
+            packed = msgpack.packb(items, unicode_errors="surrogatepass")
+        except OverflowError:
+            pass  # a number of more than 64 bits
+        else:
+            to.put(b"Q", packed)
+            return
+    _feed_items(b"L")(to, items, depth)
+
+
+def _feed_object(to: _Hash, value: Any, depth: int) -> None:
+    """Feed an object of any class: what it says of its content, or the state that it is pickled with."""
+    kind = type(value)
+    to.put(b"Z", _text(f"{kind.__module__}:{kind.__qualname__}"))
+    if isinstance(value, MethodType):
+        parts: Any = (value.__func__, value.__self__)
+    elif callable(getattr(kind, "__dflow_content__", None)):
+        parts = value.__dflow_content__()
+    else:
+        if "<locals>" in kind.__qualname__:
+            _feed_class(to, b"C", kind, depth)
+        maker, *parts = taking_apart.of_object(value)
+        to.put(b"-", _text(maker))
+    _feed(to, parts, depth + 1)
 
 
 def _feed_time(tag: bytes) -> Callable[[_Hash, Any, int], None]:
@@ -177,6 +339,7 @@ def _feed_time(tag: bytes) -> Callable[[_Hash, Any, int], None]:
 
 _FEEDS: dict[type, Callable[[_Hash, Any, int], None]] = {
     type(None): lambda to, value, depth: to.put(b"N"),
+    EllipsisType: lambda to, value, depth: to.put(b"..."),
     bool: lambda to, value, depth: to.put(b"b", b"1" if value else b"0"),
     int: lambda to, value, depth: to.put(b"i", b"%x" % value),
     float: lambda to, value, depth: to.put(b"f", value.hex().encode()),

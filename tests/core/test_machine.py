@@ -205,6 +205,7 @@ def unfit() -> Iterator[Case]:
     )
     at_runner = at(Stage.COMPLETED)
     lost = lived(Policy(), *LIVES[Stage.COMPLETED], ev.ResultLost)
+    outdated, _ = step(kept, example(ev.Outdated, kept))
     tried = [
         lived(Policy(), *TRIED),
         lived(Policy(), *TRIED, ev.UpstreamsMet),
@@ -214,6 +215,8 @@ def unfit() -> Iterator[Case]:
         machine.value_held: [kept, stored, lost],
         machine.value_lost: [kept, stored, at_runner],
         machine.value_unwanted: [kept, stored],
+        machine.value_given: [outdated],
+        machine.later_use: [outdated],
         machine.late_start: [lived(Policy(), *RUNNING, ev.CancelRequested)],
         machine.untried: tried,
     }
