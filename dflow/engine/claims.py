@@ -11,7 +11,20 @@ from dflow.core.records import FlowRun, TaskRun
 
 @dataclass(frozen=True, slots=True)
 class Release(do.Command):
-    """Nobody needs the value any more."""
+    """Nobody needs the value of this dispatch any more."""
+
+    dispatch: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp(do.Command):
+    """See whether the value is in the cache. Who is to `lead` computes it if it is not, and nobody else does.
+
+    `number` tells this question from others about the same task run.
+    """
+
+    number: int
+    lead: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +33,7 @@ class Claim:
 
     `runner` tells runners apart. `follows` says that it takes a task run while its upstreams are still
     under way with it, `shares_memory` that a value costs nothing to leave there. Of all that are asked for
-    together at most `max_in_flight` are out at once.
+    together at most `max_in_flight` are out at once. What is `cached` is looked up before it goes.
     """
 
     runner: int
@@ -28,6 +41,7 @@ class Claim:
     follows: bool = False
     shares_memory: bool = True
     max_in_flight: int | None = None
+    cached: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

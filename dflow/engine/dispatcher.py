@@ -21,7 +21,18 @@ from dflow.engine.claims import Release
 from dflow.engine.needs import takes
 from dflow.engine.waiting import Inlet
 from dflow.errors import InternalError, MissingResult
-from dflow.messages import AtRunner, AttemptInfo, Blob, CallOptions, Go, Here, Input, Key, Work
+from dflow.messages import (
+    AtRunner,
+    AttemptInfo,
+    Blob,
+    CallOptions,
+    Go,
+    Here,
+    Input,
+    Kept,
+    Key,
+    Work,
+)
 from dflow.ports import OpenRunner
 
 if TYPE_CHECKING:
@@ -66,7 +77,7 @@ class Dispatcher:
                 self._dispatch(order, asked, works)
             elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
                 _, group = keys.setdefault((id(asked.runner), type(order)), (asked.runner, []))
-                group.append((order.run_id, self._session.task_run(order.run_id).dispatch))
+                group.append((order.run_id, _dispatch_of(order, self._session)))
         for runner, group_of_works in works.values():
             self._hand_over(runner, group_of_works)
         for (_, kind), (runner, group) in keys.items():
@@ -78,7 +89,7 @@ class Dispatcher:
         asked: Asking,
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
-        go = Go(order.run_id, order.dispatch, order.attempt)
+        go = Go(order.run_id, order.dispatch, order.attempt, self._session.persisting.left)
         if asked.orders is not None:
             asked.orders.put(go)
             return
@@ -150,6 +161,9 @@ class Dispatcher:
         self, run: TaskRun, asked: Asking, go: Go, *, confirm_start: bool = False
     ) -> AttemptInfo:
         """Return what an attempt of a task run knows of itself."""
+        keeping, around = self._session.persisting.keepings(
+            asked.runner, asked.flow, asked.options.results
+        )
         return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,
@@ -170,6 +184,8 @@ class Dispatcher:
             timeout=run.policy.timeout,
             around=asked.options.around,
             checkpoints=self._session.checkpoints,
+            keeping=keeping,
+            flow_keeping=around,
         )
 
     def _is_near(self, upstream_id: str, asked: Asking) -> bool:
@@ -177,7 +193,7 @@ class Dispatcher:
         source = self.asked.get(upstream_id)
         run = self._session.task_run(upstream_id)
         return (
-            run.held is Held.JOURNAL
+            run.held.kept
             or run.stage is not Stage.COMPLETED
             or (source is not None and source.runner is asked.runner)
         )
@@ -195,12 +211,21 @@ class Dispatcher:
             return AtRunner((run.id, run.dispatch))
         if run.held is Held.JOURNAL:
             return Blob(self._session.kept_bytes(run.id))
+        if run.held is Held.STORED and run.stored is not None:
+            return Kept((run.id, run.dispatch), run.name, run.stored, may_fail)
         try:
             return Here(self._session.value(run.id))
         except MissingResult as lost:
             if not may_fail:
                 raise
             return Here(Failure(run.name, live=lost))
+
+
+def _dispatch_of(order: do.Command, session: Session) -> int:
+    """Return the dispatch that a command speaks of; by then the task run may have been sent out anew."""
+    if isinstance(order, Release | do.Withdraw | do.Stop):
+        return order.dispatch
+    return session.task_run(order.run_id).dispatch
 
 
 def _instruct(runner: OpenRunner, kind: type[do.Command], keys: Sequence[Key]) -> None:

@@ -19,10 +19,12 @@ from dflow.core.graph import Graph, Progress
 from dflow.core.records import Cause, FlowStage, Held, Need, Stage, TaskRun, Upstream
 from dflow.core.replay import Table
 from dflow.engine.chains import Chains
-from dflow.engine.claims import Changes, Claim, Release
+from dflow.engine.claims import Changes, Claim, LookUp, Release
 from dflow.engine.gates import Gates
+from dflow.engine.lookups import Lookups
 from dflow.engine.needs import Needs
 from dflow.engine.notes import Notes
+from dflow.engine.renewal import Renewal
 
 
 class Ledger:
@@ -34,6 +36,7 @@ class Ledger:
         self.with_runner: set[str] = set()
         self.closed_flows: set[str] = set()
         self.notes = Notes()
+        self.lookups = Lookups()
         self.judged: set[str] = set()
         self.counts: dict[tuple[str, str], Counter[str]] = {}
         self.unfinished: Counter[str] = Counter()
@@ -42,6 +45,7 @@ class Ledger:
         self._gates = Gates()
         self._chains = Chains()
         self._changes = Changes([], {}, [])
+        self.renewal = Renewal(self.table, self.apply)
         for run in self.table.task_runs.values():
             self._graph.add(run.id, ())
             self._graph.mark(run.id, self._progress(run))
@@ -57,25 +61,33 @@ class Ledger:
         return self._chains.root(task_run_id)
 
     def obtainable(self, run: TaskRun) -> bool:
-        """Tell whether the value of a completed task run can be had."""
-        return run.held.kept or run.id in self.with_runner
+        """Tell whether the value of a completed task run can be given."""
+        at_runner = run.id in self.with_runner and run.held is not Held.OUTDATED
+        return run.held.kept or at_runner
 
     # Asking for task runs -------------------------------------------------------------------------
 
     def ask(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim, handles: bool) -> None:
         """Claim the task runs of `event`: make those that are new, open those again that must run again.
 
-        A completed one whose value can be had is left as it is, as is one that is under way.
+        A completed one gives its value, unless that is outdated or gone; one that is under way is left.
         """
+        flow_run = self.table.flow_runs.get(event.flow_run_id)
+        if flow_run is not None and event.asked != flow_run.generation:
+            event = replace(event, asked=flow_run.generation)
         items = list(machine.unfold(event)) if isinstance(event, ev.MapCreated) else [event]
         new = [item for item in items if item.task_run_id not in self.table.task_runs]
         for item in items:
             if handles:
                 self._needs.take_handle(item.task_run_id)
+            run = self.table.task_runs.get(item.task_run_id)
+            if run is not None and run.stage is Stage.COMPLETED and self.obtainable(run):
+                self.renewal.give(item, run)
         again = [item for item in items if self._runs_again(item.task_run_id)]
         wanted = [item.task_run_id for item in (*new, *again)]
         self.claims.update(dict.fromkeys(wanted, claim))
         self._gates.put(wanted, claim.max_in_flight)
+        self.lookups.put(wanted, claim.cached)
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
@@ -93,13 +105,17 @@ class Ledger:
 
     def _open_again(self, event: ev.TaskCreated) -> None:
         self._chains.forget(event.task_run_id)
+        run = self.table.task_runs[event.task_run_id]
+        self.renewal.opening(run, event.at)
         self.apply(
             ev.Reopened(
                 at=event.at,
                 task_run_id=event.task_run_id,
-                generation=self.table.task_runs[event.task_run_id].generation + 1,
+                generation=run.generation + 1,
                 upstreams=event.upstreams,
                 policy=event.policy,
+                source=event.source,
+                asked=event.asked,
             )
         )
 
@@ -118,7 +134,7 @@ class Ledger:
             and run.stage.final
         ):
             self.with_runner.discard(task_run_id)
-            self._changes.orders.append(Release(task_run_id))
+            self._changes.orders.append(Release(task_run_id, run.dispatch))
 
     # Closing ----------------------------------------------------------------------------------------
 
@@ -187,27 +203,6 @@ class Ledger:
             if not run.stage.final and run.flow_run_id in family
         ]
 
-    def recover(self, at: float) -> None:
-        """Close what a driver that is gone has left open: nothing that it had sent out will be heard of."""
-        for flow_run in list(self.table.flow_runs.values()):
-            if not flow_run.stage.final and flow_run.stage is not FlowStage.INTERRUPTED:
-                self.apply(
-                    ev.FlowRunInterrupted(
-                        at=at, flow_run_id=flow_run.id, message="Its driver ended before it did."
-                    )
-                )
-        for run in list(self.table.task_runs.values()):
-            if run.stage in (Stage.DISPATCHED, Stage.RUNNING, Stage.CANCELLING):
-                self.apply(
-                    ev.WorkerLost(
-                        at=at,
-                        task_run_id=run.id,
-                        dispatch=run.dispatch,
-                        cause=Cause.DRIVER_LOST,
-                        message="Its driver ended before it did.",
-                    )
-                )
-
     # Failures that are judged first ---------------------------------------------------------------
 
     def hold(self, task_run_id: str) -> None:
@@ -226,6 +221,8 @@ class Ledger:
             before = None
             if isinstance(event, ev.TaskEvent):
                 before = self.table.task_runs.get(event.task_run_id)
+            if isinstance(event, ev.ResultLost):
+                self._note_loss(before, event)
             changed = self.table.apply(event)
             if changed:
                 self._changes.events.append(event)
@@ -247,6 +244,7 @@ class Ledger:
         """Bring graph and counts up to date; yield the events that follow at once."""
         self._count(before, run)
         self._note_value(run, event)
+        self.renewal.follow(before, run)
         if before is None or isinstance(event, ev.Reopened):
             self._graph.add(run.id, self._edges(run))
         freed = self._graph.mark(run.id, self._progress(run))
@@ -264,6 +262,7 @@ class Ledger:
         if self.notes.compare(before, run):
             self._needs.take_handle(run.id)  # a hook that is told of the end may ask for the value
         if run.stage.final:
+            self.lookups.close(run.id)
             self._release_if_unneeded(run.id)
 
     def _consider(self, task_run_id: str, at: float) -> Iterator[ev.Event]:
@@ -280,8 +279,7 @@ class Ledger:
         elif self._graph.may_go(task_run_id):
             lost = self._lost_upstream(run)
             if lost is None:
-                if self._gates.let_through(task_run_id):
-                    yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
+                yield from self._let_go(task_run_id, at)
             else:
                 yield ev.UpstreamLost(
                     at=at,
@@ -290,6 +288,25 @@ class Ledger:
                     message=f"The value of '{lost.name}' was lost and is not kept. "
                     "Keep results small, or run the flow again.",
                 )
+
+    def _let_go(self, task_run_id: str, at: float) -> Iterator[ev.Event]:
+        """Let a task run go that nothing stands in the way of, unless it has to be looked up or queue."""
+        order = self.lookups.before_gate(task_run_id) if self._gates.bar(task_run_id) else None
+        waits = order is not None or self.lookups.under_way(task_run_id)
+        if not waits and self._gates.let_through(task_run_id):
+            order = self.lookups.behind_gate(task_run_id)
+            if order is None:
+                yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
+        if order is not None:
+            self._changes.orders.append(order)
+
+    def look_again(self, order: LookUp, at: float) -> None:
+        """Go on with a task run that was not found in the cache."""
+        if self.lookups.answered(order):
+            if order.lead:
+                self.lookups.close(order.run_id)
+            for event in list(self._consider(order.run_id, at)):
+                self.apply(event)
 
     def _take_along(self, run: TaskRun, at: float) -> Iterator[ev.Event]:
         for dependent_id in self._graph.dependents(run.id):
@@ -326,19 +343,21 @@ class Ledger:
 
     def _edges(self, run: TaskRun) -> tuple[Upstream, ...]:
         """Return the upstreams as the graph takes them: only the same runner passes values on by itself."""
-        claim = self.claims[run.id]
         return tuple(
             replace(upstream, need=Need.WAIT)
-            if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, claim)
+            if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, run.id)
             else upstream
             for upstream in run.upstreams
         )
 
-    def _passes_on(self, upstream_id: str, claim: Claim) -> bool:
-        # One of a bounded map that waited at its runner would take the place of one that runs.
-        source = self.claims.get(upstream_id) if claim.max_in_flight is None else None
+    def _passes_on(self, upstream_id: str, run_id: str) -> bool:
+        # One of a bounded map that waited at its runner would take the place of one that runs; of a cached
+        # one the key is known when its upstreams have completed.
+        claim, source = self.claims[run_id], self.claims.get(upstream_id)
         return (
             source is not None
+            and claim.max_in_flight is None
+            and run_id not in claim.cached
             and claim.follows
             and not (claim.here or source.here)
             and claim.runner == source.runner
@@ -372,13 +391,18 @@ class Ledger:
         claim = self.claims.get(run.id)
         if isinstance(event, ev.AttemptSucceeded) and claim is not None and not claim.here:
             if run.held is Held.JOURNAL and not claim.shares_memory:
-                self._changes.orders.append(Release(run.id))
+                self._changes.orders.append(Release(run.id, run.dispatch))
             else:
                 self.with_runner.add(run.id)
         elif isinstance(event, ev.ResultLost | ev.Reopened):
             self.with_runner.discard(run.id)
         elif isinstance(event, ev.ResultRecomputed):
             self.with_runner.add(run.id)
+
+    def _note_loss(self, run: TaskRun | None, event: ev.ResultLost) -> None:
+        """Note that a value has gone from its runner, though it may be kept elsewhere."""
+        if run is not None and run.dispatch == event.dispatch and not event.stored:
+            self.with_runner.discard(run.id)
 
     def _count_consumers(self, run: TaskRun) -> None:
         """Keep count of the unfinished task runs that need each value."""

@@ -317,6 +317,8 @@ def _feed_many(to: _Hash, items: list[Any], depth: int) -> None:
 def _feed_object(to: _Hash, value: Any, depth: int) -> None:
     """Feed an object of any class: what it says of its content, or the state that it is pickled with."""
     kind = type(value)
+    if kind is object:
+        raise NoFingerprint("a plain 'object' is told from others by nothing that is in it")
     to.put(b"Z", _text(f"{kind.__module__}:{kind.__qualname__}"))
     if isinstance(value, MethodType):
         parts: Any = (value.__func__, value.__self__)

@@ -22,7 +22,8 @@ from dflow.results.pickling import MAIN_NAMES
 
 SIZE: Final = 16
 """Bytes of a digest."""
-PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}{'o' * sys.flags.optimize}"
+"""What has compiled the code that runs here; with ``-O`` it leaves out what ``assert`` says."""
 
 _KINDS = (
     inspect.CO_VARARGS
@@ -39,26 +40,45 @@ def source_digest(function: Callable[..., Any]) -> str:
     """Return a text that stands for the code of a function, such as ``3.11-0f…``.
 
     Of a method, a partial or a wrapper made with ``functools.wraps`` the code of what is inside counts too,
-    of an object that can be called, that of its ``__call__``. What a function closes over is not in it. Two
-    texts that begin with other versions of Python cannot be compared.
+    of an object that can be called, that of its ``__call__``. Default values count, as far as they are
+    constants. What a function closes over is not in it. Two texts that begin with other versions of Python
+    cannot be compared: see `has_changed`.
 
     >>> source_digest(lambda x: x + 1) == source_digest(lambda x: x + 1)
     True
     """
-    digests = [code_digest(code) for code in _codes(function)]
+    digests = [_with_defaults(inner) for inner in _functions(function)]
     if len(digests) == 1:
         return f"{PYTHON}-{digests[0].hex()}"
     return f"{PYTHON}-{blake2b(b''.join(digests), digest_size=SIZE).hexdigest()}"
 
 
-def _codes(function: Any) -> Iterable[CodeType]:
+def has_changed(before: str, now: str) -> bool:
+    """Tell whether two texts of `source_digest` are of different code; what is not known has not changed.
+
+    >>> has_changed(source_digest(lambda x: x + 1), source_digest(lambda x: x + 2))
+    True
+    """
+    comparable = bool(before and now) and before.partition("-")[0] == now.partition("-")[0]
+    return comparable and before != now
+
+
+def _with_defaults(function: FunctionType) -> bytes:
+    digest = code_digest(function.__code__)
+    if not (function.__defaults__ or function.__kwdefaults__):
+        return digest
+    given = (*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items()))
+    return blake2b(digest + repr(_constant(given)).encode(), digest_size=SIZE).digest()
+
+
+def _functions(function: Any) -> Iterable[FunctionType]:
     while function is not None:
         if isinstance(function, MethodType):
             function = function.__func__
         elif isinstance(function, partial):
             function = function.func
         elif isinstance(function, FunctionType):
-            yield function.__code__
+            yield function
             function = getattr(function, "__wrapped__", None)
         else:
             inside = getattr(function, "__wrapped__", None)
@@ -132,4 +152,6 @@ def _constant(value: Any) -> Any:
         return "slice", *map(_constant, (value.start, value.stop, value.step))
     if isinstance(value, EllipsisType) or value is None:
         return repr(value)
-    return type(value).__name__, repr(value)
+    if isinstance(value, str | bytes | int | float | complex):
+        return type(value).__name__, repr(value)
+    return (type(value).__name__,)  # a default: where it is in memory says nothing
