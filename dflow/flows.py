@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
-from dflow.attempts.context import FlowInfo, current
-from dflow.attempts.scripts import being_imported_by_a_worker
+from dflow.attempts.context import FlowInfo, current, prints_here
+from dflow.attempts.scripts import check_guard
 from dflow.attempts.stepping import STOPS, Carried, finished, hand_out, run_to_end
 from dflow.attempts.tagging import around
 from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
@@ -31,7 +31,7 @@ from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
 from dflow.engine.parameters import Validator
 from dflow.engine.roots import root_info
 from dflow.engine.signals import noting_interrupts
-from dflow.errors import CancelledError, MissingMainGuard, MissingResult, NotResumable
+from dflow.errors import CancelledError, MissingResult, NotResumable
 from dflow.ports import RunEntry
 
 Q = ParamSpec("Q")
@@ -180,7 +180,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
         inside = current() is not None
         if not inside:
-            self._check_guard()
+            check_guard(self.name, calls.called(self.function))
         arguments = self._arguments(args, given)
         called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
         if not inside:
@@ -201,7 +201,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
             parent_flow_run_id=scope.flow_run_id,
             generation=1,
             tags=around(),
-            log_prints=self._prints_here(),
+            log_prints=prints_here(self._options.log_prints),
             keeping=family.keeping and self._results.over(family.keeping),
         )
         return called(flow=info, keeper=keeper, parent_id=scope.parent_id)
@@ -224,22 +224,6 @@ class Flow(Defined[P, R_co, FlowOptions]):
             log_prints=bool(self._options.log_prints),
             results=self._results,
         )
-
-    def _prints_here(self) -> bool:
-        """Tell whether prints become log lines; left open, as in the parent."""
-        if self._options.log_prints is not None:
-            return self._options.log_prints
-        context = current()
-        return context is not None and context.info.log_prints
-
-    def _check_guard(self) -> None:
-        if being_imported_by_a_worker():
-            raise MissingMainGuard(
-                f"Flow '{self.name}' is called while a worker process loads this script. "
-                "Put the call into the main guard, so that only the script itself makes it:\n\n"
-                '    if __name__ == "__main__":\n'
-                f"        {calls.called(self.function)}()\n"
-            )
 
     # Running it -----------------------------------------------------------------------------------------
 

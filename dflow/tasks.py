@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from dflow.attempts.context import current
+from dflow.attempts.context import prints_here
 from dflow.attempts.stepping import hand_out, uncarried
 from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
@@ -263,12 +263,8 @@ class Task(Defined[P, R_co, TaskOptions]):
 
     def _call_options(self, *, here: bool = False) -> CallOptions:
         """Return how the run is to be treated; what the task leaves open is as in its parent."""
-        log_prints = self._options.log_prints
-        if log_prints is None:
-            context = current()
-            log_prints = context is not None and context.info.log_prints
         return CallOptions(
-            log_prints=log_prints,
+            log_prints=prints_here(self._options.log_prints),
             here=here,
             around=around(),
             placement=self._placement,

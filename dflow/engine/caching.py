@@ -65,7 +65,7 @@ class _Call:
 
 
 class Caches:
-    """Looks up the cached task runs of a session. `holder` is the process on whose life its leases depend."""
+    """Looks up the cached task runs of one session; its leases depend on the life of the process `holder`."""
 
     def __init__(self, session: Session, leases: Leases, holder: Holder | None) -> None:
         self._session = session
