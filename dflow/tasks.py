@@ -15,9 +15,10 @@ from collections.abc import (
 )
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from dflow.attempts.context import current
+from dflow.attempts.context import prints_here
 from dflow.attempts.stepping import hand_out, uncarried
 from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
@@ -72,6 +73,14 @@ class Task(Defined[P, R_co, TaskOptions]):
             options.retry_jitter_factor,
             options.max_worker_losses,
             options.timeout_seconds,
+        )
+        self._results = definitions.results(
+            what,
+            options.persist_result,
+            options.result_storage,
+            options.result_serializer,
+            options.result_storage_key,
+            self._signature.parameters,
         )
         self._naming = Naming.of(what, "task_run_name", options.task_run_name, self.function)
 
@@ -254,16 +263,13 @@ class Task(Defined[P, R_co, TaskOptions]):
 
     def _call_options(self, *, here: bool = False) -> CallOptions:
         """Return how the run is to be treated; what the task leaves open is as in its parent."""
-        log_prints = self._options.log_prints
-        if log_prints is None:
-            context = current()
-            log_prints = context is not None and context.info.log_prints
         return CallOptions(
-            log_prints=log_prints,
+            log_prints=prints_here(self._options.log_prints),
             here=here,
             around=around(),
             placement=self._placement,
             callbacks=self.callbacks,
+            results=self._results,
         )
 
 
@@ -286,6 +292,10 @@ def task(
     retry_jitter_factor: float | None = None,
     retry_condition_fn: Callable[..., Any] | None = None,
     timeout_seconds: float | None = None,
+    persist_result: bool | None = None,
+    result_storage: str | Path | None = None,
+    result_storage_key: str | None = None,
+    result_serializer: str | None = None,
     log_prints: bool | None = None,
     on_running: Hooks = None,
     on_completion: Hooks = None,
@@ -323,6 +333,21 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         second, and retried if retries are left. A coroutine is cancelled; a plain function, which runs in a
         thread of its own then, gets an exception at its next bytecode, and is left behind if that does not
         help: it goes on, harms nothing, and what becomes of it is not recorded.
+    persist_result
+        Whether its value is kept, for a resume and for whoever asks for it later: True, False, or left open
+        as in the flow, and if that says nothing either, by itself: if the body took a second or longer
+        (``DFLOW_PERSIST_SECONDS``), as long as a run takes no more than ``DFLOW_RESULT_QUOTA`` bytes by that.
+        Values up to 16 kB are always kept, in the record. Larger ones are written by the worker; where
+        that fails, the attempt has failed, and may be retried.
+    result_storage
+        Where larger values are kept: a folder that workers share, or a URL such as ``s3://bucket/results``
+        (left open: as in the flow; without either ``DFLOW_RESULT_STORAGE``).
+    result_storage_key
+        The name of its file there, as a template: ``"models/{parameters[lr]}.pkl"``, with ``task_run.name``
+        and ``flow_run.name`` too. Small values are written there as well, and each run writes it anew.
+    result_serializer
+        How it is written: ``"pickle"`` (as left open), ``"json"``, either after ``"compressed/"``, or one of
+        yours (`dflow.results.register_serializer`). Who names one of these three wants it to be kept.
     log_prints
         Whether prints become log lines; left open, as in the flow.
     on_running, on_completion, on_failure
