@@ -45,7 +45,7 @@ class CacheAs:
 
     key: str
     storage: str
-    seconds: float | None = None
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,28 +10,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dflow.attempts.context import beside
 from dflow.core import events as ev
-from dflow.core.records import Held, Stage, TaskRun
-from dflow.engine import callbacks, run_logs
+from dflow.core.records import Held, TaskRun
+from dflow.engine import run_logs
+from dflow.engine.cached_calls import Asked, CachedCalls
 from dflow.engine.claims import LookUp
 from dflow.engine.ledger import Ledger
-from dflow.engine.needs import takes
 from dflow.engine.tracker import Do
 from dflow.errors import DflowError
-from dflow.messages import CacheAs, Caching, LateKey, PartialKey
+from dflow.messages import CacheAs, Caching
 from dflow.ports import Holder, Leases
 from dflow.results import cache
 from dflow.results.cache import CacheRecord
-from dflow.results.keys import digest_of
-from dflow.results.pickling import loads
 
 if TYPE_CHECKING:
     from dflow.engine.session import Session
@@ -42,8 +38,6 @@ POLL = 0.1
 """Seconds between two looks at keys that other drivers hold."""
 MOST = 64
 """How many of these are looked at together, so that nobody else is held up."""
-ASKING = 8
-"""How many policies and functions of the user's are asked at once."""
 GROUP = 500
 """How many answers go to the tracker together."""
 
@@ -55,17 +49,8 @@ class _Ended:
     task_run_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What is known of a cached call, before its key is."""
-
-    key: PartialKey | LateKey | None
-    caching: Caching
-    storage: str
-
-
 class Caches:
-    """Looks up the cached task runs of one session. `holder` is the process on whose life its leases depend."""
+    """Looks up the cached task runs of one session. Its leases depend on the life of `holder`."""
 
     def __init__(self, session: Session, leases: Leases, holder: Holder | None) -> None:
         self._session = session
@@ -74,12 +59,10 @@ class Caches:
         self._owner = session.ids.run_id()
         self._posts: SimpleQueue[LookUp | _Ended | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._askers: ThreadPoolExecutor | None = None
         self._holds = False
-        self._calls: dict[str, _Call] = {}
+        self._calls = CachedCalls(session, self._posts.put, self._complain)
         self._keys: dict[str, CacheAs] = {}
         # In the thread of its own:
-        self._origins: dict[tuple[str, int], str] = {}
         self._leaders: dict[str, CacheAs] = {}
         self._leading: dict[CacheAs, str] = {}
         self._followers: dict[CacheAs, dict[str, LookUp]] = {}
@@ -90,10 +73,7 @@ class Caches:
 
     def watch(self, task_run_ids: Sequence[str], caching: Caching, storage: str) -> None:
         """Note how task runs that are asked for are cached, in `storage` if they do not say where."""
-        where = caching.storage or storage
-        for task_run_id, key in zip(task_run_ids, caching.keys, strict=True):
-            if key is not None:
-                self._calls[task_run_id] = _Call(key, caching, where)
+        self._calls.watch(task_run_ids, caching, storage)
 
     def look_up(self, order: LookUp) -> None:
         """Find out whether a value is in the cache."""
@@ -104,7 +84,7 @@ class Caches:
 
     def settled(self, run: TaskRun) -> None:
         """Note that a task run is final: those who wait for its key may look again."""
-        if run.id in self._calls and self._thread is not None:
+        if self._calls.knows(run.id) and self._thread is not None:
             self._posts.put(_Ended(run.id))
 
     def cached_as(self, task_run_id: str) -> CacheAs | None:
@@ -123,8 +103,7 @@ class Caches:
         if self._thread is not None:
             self._posts.put(None)
             self._thread.join()
-        if self._askers is not None:
-            self._askers.shutdown(wait=False, cancel_futures=True)
+        self._calls.close()
         if self._holds:
             with suppress(DflowError):  # others have them when they expire, or this process ends
                 self._leases.release_all(self._owner)
@@ -146,36 +125,49 @@ class Caches:
                 orders += self._let_follow(ended)
                 self._answer(orders)
                 self._look_elsewhere()
-            except DflowError:
-                return  # the session has ended
             except Exception as error:
-                self._complain("its lookup failed", error)
-                self._post([(order, None) for order in orders])
+                if not self._goes_on(orders, error):
+                    return
 
     def _gather(self) -> Iterable[LookUp | _Ended | None]:
         try:
             yield self._posts.get(timeout=POLL if self._elsewhere else None)
-            while True:
+            for _ in range(GROUP):
                 yield self._posts.get_nowait()
         except Empty:
             return
 
+    def _goes_on(self, orders: Sequence[LookUp], error: Exception) -> bool:
+        """Let what could not be looked up be computed; return whether the session still goes on."""
+        tracker = self._session.tracker
+        if not (tracker.ended or tracker.failure):
+            self._complain("a lookup failed", error)
+            with suppress(DflowError):
+                self._post([(order, None) for order in orders])
+        return not (tracker.ended or tracker.failure)
+
     def _answer(self, orders: Sequence[LookUp]) -> None:
         """Answer what can be answered now; the rest waits for who computes its key."""
-        keyed: list[tuple[LookUp, CacheAs]] = []
-        unknown: list[LookUp] = []
+        wanted: list[tuple[LookUp, CacheAs]] = []
+        to_compute: list[LookUp] = []
         for order in orders:
-            key = self._key_of(order)
+            key = self._calls.key_of(order)
+            if isinstance(key, Asked):
+                continue
             if key is None:
+                self._keys.pop(order.run_id, None)
+                to_compute.append(order)
                 continue
             self._keys[order.run_id] = key
-            refresh = self._calls[order.run_id].caching.refresh
-            (unknown.append(order) if refresh else keyed.append((order, key)))
-        found = self._look({key for _, key in keyed})
-        self._post([(order, found[key]) for order, key in keyed if key in found])
-        missed = [(order, key) for order, key in keyed if key not in found]
-        unknown += [order for order, _ in missed if not order.lead]
-        self._post([(order, None) for order in unknown])
+            if self._calls.refreshed(order.run_id):
+                to_compute.append(order)
+            else:
+                wanted.append((order, key))
+        found = self._look({key for _, key in wanted})
+        self._post([(order, found[key]) for order, key in wanted if key in found])
+        missed = [(order, key) for order, key in wanted if key not in found]
+        to_compute += [order for order, _ in missed if not order.lead]
+        self._post([(order, None) for order in to_compute])
         self._lead([(order, key) for order, key in missed if order.lead])
 
     def _look(self, keys: set[CacheAs]) -> dict[CacheAs, CacheRecord]:
@@ -202,12 +194,12 @@ class Caches:
         """Let the ledger go on with what was answered; in the tracker's thread."""
         now = self._session.clock.now()
         for order, record in answers:
-            if record is None:
+            if ledger.table.task_runs[order.run_id].stage.final:
+                self._posts.put(_Ended(order.run_id))
+            elif record is None:
                 ledger.look_again(order, now)
             elif ledger.lookups.answered(order):
                 ledger.apply(_hit(order.run_id, record, now))
-            if ledger.table.task_runs[order.run_id].stage.final:
-                self._posts.put(_Ended(order.run_id))
 
     # Who computes -------------------------------------------------------------------------------------
 
@@ -222,7 +214,7 @@ class Caches:
         self._take(wanted)
 
     def _take(self, wanted: dict[CacheAs, LookUp]) -> bool:
-        """Take the leases of keys; what others hold is waited for. Return whether there were any to be had."""
+        """Take the leases of keys; what others hold is waited for. Return whether any were to be had."""
         taken = self._leased(wanted)
         found = self._look(taken)
         self._release(list(found))
@@ -298,71 +290,6 @@ class Caches:
             return True
         del self._elsewhere[key]
         return False
-
-    # Keys -------------------------------------------------------------------------------------------------
-
-    def _key_of(self, order: LookUp) -> CacheAs | None:
-        """Return the key of a task run; None if somebody has to be asked for it, or there is none."""
-        call = self._calls[order.run_id]
-        if isinstance(call.key, LateKey):
-            self._ask(order, call, call.key)
-            return None
-        digest = None if call.key is None else self._completed(call.key)
-        if digest is None:
-            self._keys.pop(order.run_id, None)
-            self._post([(order, None)])
-            return None
-        return CacheAs(key=digest, storage=call.storage, seconds=call.caching.seconds)
-
-    def _completed(self, key: PartialKey) -> str | None:
-        """Return a key with where the values come from that it depends on; None if that is not to be told."""
-        origins = [self._origin(task_run_id) for task_run_id in key.refs]
-        if None in origins:
-            return None
-        return digest_of(key.text, *(origin for origin in origins if origin is not None))
-
-    def _origin(self, task_run_id: str) -> str | None:
-        """Return what tells the value of a task run from all others, without loading it."""
-        run = self._session.tracker.shown.get(task_run_id)
-        if not isinstance(run, TaskRun) or run.stage is not Stage.COMPLETED:
-            return None
-        if run.stored is not None:
-            return f"stored {run.stored.serializer} {run.stored.digest}"
-        if run.held is not Held.JOURNAL:
-            root = self._session.root.root_id
-            return f"run {root} {run.id} {run.generation} {run.dispatch}"
-        known = (run.id, run.generation)
-        if known not in self._origins:
-            self._origins[known] = digest_of("value", self._session.kept_bytes(run.id))
-        return self._origins[known]
-
-    def _ask(self, order: LookUp, call: _Call, key: LateKey) -> None:
-        """Let the user's code make a key, in a thread where it holds up nobody."""
-        if self._askers is None:
-            self._askers = ThreadPoolExecutor(ASKING, thread_name_prefix="dflow-cache-key")
-        self._askers.submit(self._ask_user, order, call, key)
-
-    def _ask_user(self, order: LookUp, call: _Call, key: LateKey) -> None:
-        run = self._session.task_run(order.run_id)
-        text: str | None = None
-        try:
-            question: Any = key.question
-            if isinstance(question, bytes):
-                question = loads(question)
-            values = {up.task_run_id: self._value(up.task_run_id) for up in takes(run.upstreams)}
-            with beside(callbacks.told_of_task(self._session, run)):
-                text = question.answer(values)
-        except BaseException as error:  # the user's code may raise anything
-            self._complain(f"the key of '{run.name}' could not be made", error)
-        made = None if text is None else PartialKey(digest_of(text))
-        self._calls[order.run_id] = _Call(made, call.caching, call.storage)
-        self._posts.put(order)
-
-    def _value(self, task_run_id: str) -> Any:
-        run = self._session.task_run(task_run_id)
-        if run.stage is Stage.COMPLETED:
-            return self._session.value_of(run)
-        return self._session.stand_in(task_run_id)
 
     def _complain(self, what: str, error: BaseException) -> None:
         """Warn once of what makes the cache useless for now."""
