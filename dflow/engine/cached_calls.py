@@ -1,7 +1,7 @@
 """From a cached call to its key: what was missing of it where the call was made is filled in by the driver.
 
-A value that a task run has produced is not hashed again: what its record knows of it stands for it. So nothing
-is loaded for a key, unless a policy or a function of the user's asks for the values themselves.
+A value that a task run has produced is not hashed again: what its record knows of it stands for it. So
+nothing is loaded for a key, unless a policy or a function of the user's asks for the values themselves.
 """
 
 from __future__ import annotations
