@@ -63,6 +63,10 @@ format: $(VENV)/installed  ## Put the code into its format, and mend what can be
 bench: $(VENV)/installed  ## Measure
 	@$(PY) -m tests.benchmarks
 
+.PHONY: faults
+faults: $(VENV)/installed  ## Hold the fault campaigns: kills, full disks, corruption
+	@$(PY) -m tests.faults $(FAULTS)
+
 .PHONY: diagrams
 diagrams: $(VENV)/installed  ## Draw the diagrams of ARCHITECTURE.md from the code
 	@$(PY) -m tests.diagrams --write

@@ -63,6 +63,21 @@ class Batch:
     logs: Sequence[LogEntry] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What was acknowledged and is not in a record any more: its last events, its last log lines.
+
+    A machine that lost power may have lost them, or a file of the record was cut.
+    """
+
+    events: int = 0
+    logs: int = 0
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is missing."""
+        return bool(self.events or self.logs)
+
+
 class RunReader(Protocol):
     """The record of one root flow run, to be read; it may be growing meanwhile.
 
@@ -92,6 +107,9 @@ class RunReader(Protocol):
 
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
+
+    def missing(self) -> Missing:
+        """Return what is known to be missing at the end; a writer tells what was when it was opened."""
 
     def close(self) -> None:
         """Let go of the record."""
@@ -226,7 +244,7 @@ class Journal(Protocol):
         """Open the record of a run for its driver, made if need be.
 
         Every earlier epoch ends with it. Raises `RunTakenOver` when a later one has begun, and other
-        errors of `JournalError`.
+        errors of `JournalError`. One that has lost its end is opened: see `RunReader.missing`.
         """
 
     def read(self, run_id: str) -> RunReader:

@@ -88,11 +88,12 @@ class OpenThreads:
             if self._waiting.pop(key, None) is None:  # withdrawn, or all is over
                 return
         asked: Asked = work.call
+        link = self._host.link(work.info)
         outcome, value = asked.in_context(
             body.run,
             work.info,
-            lambda: (asked.call, self._values.of(work)),
-            self._host.link(work.info),
+            lambda: (asked.call, self._values.of(work, link)),
+            link,
             worker=threading.current_thread().name,
             slot=slot,
         )

@@ -8,13 +8,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from dflow.messages import AttemptInfo
+from dflow.messages import AttemptInfo, Keeping
 from dflow.ports import Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowInfo:
-    """What the body of a flow knows of its run."""
+    """What the body of a flow knows of its run.
+
+    `keeping` says what becomes of its value, and of those of its tasks where they do not say it.
+    """
 
     flow_run_id: str
     flow_run_name: str
@@ -27,6 +30,7 @@ class FlowInfo:
     log_level: int = 20
     extra_loggers: tuple[str, ...] = ()
     checkpoints: str = ""
+    keeping: Keeping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

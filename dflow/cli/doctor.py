@@ -15,6 +15,7 @@ from rich.text import Text
 from dflow import runs, settings
 from dflow.cli import streams, text
 from dflow.cli.options import AsJson
+from dflow.cli.show import lacks
 from dflow.core import invariants
 from dflow.core.replay import Table as Records
 from dflow.engine import process
@@ -163,7 +164,9 @@ def _check(run: str, found: Findings) -> None:
     found["checked"] = listed.entry.id
     try:
         with runs.opened(listed) as reader:
+            missing = reader.missing()
             found["events"], broken = check(reader)
+            broken += [lacks(listed.entry.name, missing)] if missing else []
     except DflowError as error:
         broken = [str(error)]
     found["problems"] += broken

@@ -12,6 +12,7 @@ from rich.text import Text
 from dflow import runs
 from dflow.cli import streams, text
 from dflow.cli.options import AsJson
+from dflow.cli.show import warn_of_missing
 from dflow.core.records import TaskRun
 from dflow.errors import RunNotFound
 from dflow.messages import LogEntry
@@ -47,6 +48,7 @@ def logs(run: str, task: str = "", /, *, as_json: AsJson = False) -> int:
     """
     listed = runs.find(run)
     with runs.opened(listed) as reader:
+        warn_of_missing(reader, listed.entry.name)
         names = {flow_run.id: flow_run.name for flow_run in reader.flow_runs()}
         names |= {task_run.id: task_run.name for task_run in reader.task_runs()}
         entries = _entries(reader, listed.entry.name, task)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dflow import runs
-from dflow.cli import facts, streams
+from dflow.cli import facts, streams, text
 from dflow.cli.options import AsJson, Flag
 from dflow.cli.page import Page
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine import process
 from dflow.errors import RunNotFound
+from dflow.journal.holding import in_words
+from dflow.ports import Missing, RunReader
 
 
 def show(
@@ -37,7 +39,22 @@ def read(run: str) -> facts.Recorded:
     task_runs: list[TaskRun] = []
     try:
         with runs.opened(listed) as reader:
+            warn_of_missing(reader, listed.entry.name)
             flow_runs, task_runs = list(reader.flow_runs()), list(reader.task_runs())
     except RunNotFound:
         pass  # it ended before anything but its entry in the catalog was written
     return facts.of_record(listed, flow_runs, task_runs, process.process().clock.now())
+
+
+def warn_of_missing(reader: RunReader, name: str) -> None:
+    """Say so if the end of a record is known to be missing."""
+    if missing := reader.missing():
+        streams.warn(lacks(name, missing))
+
+
+def lacks(name: str, missing: Missing) -> str:
+    """Return what to say of a record whose end is missing."""
+    return (
+        f"The record of run '{text.name(name)}' lacks {in_words(missing)}: the machine lost power, or a "
+        "file of the record was cut. When the run is resumed, what they told is done again."
+    )

@@ -58,6 +58,11 @@ def complain(message: str, hint: str = "") -> None:
         say(hint)
 
 
+def warn(message: str) -> None:
+    """Print a warning on standard error."""
+    say(f"Warning: {text.block(message)}", "yellow")
+
+
 def print_json(data: Any) -> None:
     """Print one JSON document."""
     sys.stdout.write(json.dumps(data, indent=2) + "\n")

@@ -41,7 +41,7 @@ class Report(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCreated(TaskEvent):
-    """A task run came into being."""
+    """A task run came into being. `asked` is the generation of its flow run in which that was."""
 
     flow_run_id: str
     parent_id: str
@@ -52,6 +52,7 @@ class TaskCreated(TaskEvent):
     generation: int = 1
     tags: tuple[str, ...] = ()
     source: str = ""
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class MapCreated(Event):
     generation: int = 1
     tags: tuple[str, ...] = ()
     source: str = ""
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +188,9 @@ class RetryDue(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultLost(Report):
-    """The value of a completed task run is gone from the cluster, or from its result store."""
+    """The value of a completed task run is gone from its runner, or what was `stored` from its store."""
+
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,22 +243,33 @@ class Unpaused(TaskEvent):
 class Reopened(TaskEvent):
     """The task run was asked for again, in a new generation.
 
-    One that has completed with a value that is kept runs again only when it is `forced`: by a rerun, or
-    because its code has changed.
+    One that has completed with a value that is kept does not run again, unless it is `Outdated`.
     """
 
     generation: int
     upstreams: tuple[Upstream, ...] = ()
     policy: Policy = Policy()
     source: str = ""
-    forced: bool = False
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reused(TaskEvent):
-    """The value of a completed task run was asked for again, in a later generation of its flow run."""
+    """The value of a completed task run was asked for again, in a later generation of its flow run.
+
+    It is given though the code of its task `changed` since it was made.
+    """
 
     generation: int
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outdated(TaskEvent):
+    """The value of a completed task run is not to be given any more: it runs again once it is asked for.
+
+    Because a rerun wants it, its code has changed, or because something that it was made from runs again.
+    """
 
 
 # The life of a flow run ------------------------------------------------------------------------
@@ -277,6 +292,7 @@ class FlowRunCreated(FlowEvent):
     name: str
     policy: Policy = Policy()
     tags: tuple[str, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +333,11 @@ class FlowRunInterrupted(FlowEvent):
     """The driver was stopped, or found dead, before the flow had ended."""
 
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRunOutdated(FlowEvent):
+    """The value of a completed subflow is not to be given any more: its body runs again once it is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,11 @@ def may_retry(run: FlowRun, event: ev.FlowRunRaised) -> bool:
     return event.retriable and retries_left(run.policy, run.raised)
 
 
+def value_given(run: FlowRun, event: ev.FlowRunOutdated) -> bool:
+    """The value could be given until now."""
+    return run.held is not Held.OUTDATED
+
+
 def ends_as(target: FlowStage) -> FlowGuard:
     """Return the guard that holds when the state that was worked out is `target`."""
 
@@ -108,6 +113,11 @@ def interrupt(run: FlowRun, event: ev.FlowRunInterrupted) -> tuple[Changes, tupl
     return {"state_name": "Interrupted", "message": event.message}, (do.Settle(run.id),)
 
 
+def outdate(run: FlowRun, event: ev.FlowRunOutdated) -> tuple[Changes, tuple[do.Command, ...]]:
+    """Give the value no more; the flow run stays completed until it is called."""
+    return {"held": Held.OUTDATED}, ()
+
+
 def ask_to_end(
     run: FlowRun, event: ev.FlowCancelRequested
 ) -> tuple[Changes, tuple[do.Command, ...]]:
@@ -168,6 +178,7 @@ def _rows() -> Iterator[FlowRow]:
 
     for stage in (pending, running, retry, cancelling):
         yield FlowRow(stage, ev.FlowRunInterrupted, always, interrupted, interrupt)
+    yield FlowRow(completed, ev.FlowRunOutdated, value_given, completed, outdate)
 
 
 FlowTable = dict[tuple[FlowStage, type[ev.FlowEvent]], tuple[FlowRow, ...]]
@@ -208,5 +219,6 @@ def create(event: ev.FlowRunCreated) -> FlowStep:
         changed_at=event.at,
         policy=event.policy,
         tags=event.tags,
+        upstreams=event.upstreams,
     )
     return run, ()

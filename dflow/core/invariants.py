@@ -137,7 +137,7 @@ def _begun_anew(change: Change) -> bool:
 def final_stays_final(changes: Iterable[Change]) -> list[str]:
     """Return what changed after its end, or what changed its generation without being asked for again.
 
-    The value of what has completed may be lost at the runner and come back.
+    The value of what has completed may be lost at the runner and come back, and it may be outdated for good.
     """
     broken = []
     for change in changes:
@@ -152,11 +152,12 @@ def final_stays_final(changes: Iterable[Change]) -> list[str]:
 
 
 def _only_value_moved(before: Run, after: Run) -> bool:
-    if before.held is not after.held and Held.JOURNAL in (before.held, after.held):
+    outdated = after.held is Held.OUTDATED is not before.held
+    fixed = Held.JOURNAL in (before.held, after.held) or before.held is Held.OUTDATED
+    if before.held is not after.held and fixed and not outdated:
         return False
-    changeable = [
-        name for name in ("changed_at", "held", "stored", "reused") if hasattr(after, name)
-    ]
+    movable = ("changed_at", "held", "stored", "asked", "reused")
+    changeable = [name for name in movable if hasattr(after, name)]
     return replace(before, **{name: getattr(after, name) for name in changeable}) == after
 
 

@@ -76,13 +76,18 @@ def next_generation(run: TaskRun, event: ev.Reopened) -> bool:
 
 
 def value_unwanted(run: TaskRun, event: ev.Reopened) -> bool:
-    """The generation is a later one, and the value is not kept, or not wanted any more."""
-    return next_generation(run, event) and (event.forced or not run.held.kept)
+    """The generation is a later one, and the value is not kept, or not given any more."""
+    return next_generation(run, event) and not run.held.kept
+
+
+def value_given(run: TaskRun, event: ev.TaskEvent) -> bool:
+    """The value has not been outdated."""
+    return run.held is not Held.OUTDATED
 
 
 def later_use(run: TaskRun, event: ev.Reused) -> bool:
-    """The value is given in a later generation of the flow run than before."""
-    return event.generation > run.reused
+    """The value, which can be given, is given in a later generation of the flow run than before."""
+    return event.generation > run.reused and value_given(run, event)
 
 
 def late_start(run: TaskRun, event: ev.AttemptStarted) -> bool:
@@ -90,9 +95,9 @@ def late_start(run: TaskRun, event: ev.AttemptStarted) -> bool:
     return current(run, event) and run.open_attempt is None
 
 
-def value_held(run: TaskRun, event: ev.Report) -> bool:
-    """The report is current, and the value is at the runner or in a result store."""
-    return current(run, event) and run.held in (Held.RUNNER, Held.STORED)
+def value_held(run: TaskRun, event: ev.ResultLost) -> bool:
+    """The report is current, and the value is where it is said to be lost from."""
+    return current(run, event) and run.held is (Held.STORED if event.stored else Held.RUNNER)
 
 
 def value_lost(run: TaskRun, event: ev.Report) -> bool:
@@ -394,7 +399,12 @@ def regain_value(
 
 def reuse(run: TaskRun, event: ev.Reused) -> tuple[Changes, tuple[do.Command, ...]]:
     """Note that the value was given again."""
-    return {"reused": event.generation}, ()
+    return {"reused": event.generation, "asked": event.generation}, ()
+
+
+def outdate(run: TaskRun, event: ev.Outdated) -> tuple[Changes, tuple[do.Command, ...]]:
+    """Give the value no more; the task run stays completed until it is asked for."""
+    return {"held": Held.OUTDATED}, ()
 
 
 def _next(run: TaskRun, event: ev.Reopened) -> Changes:
@@ -408,6 +418,7 @@ def _next(run: TaskRun, event: ev.Reopened) -> Changes:
         "held": Held.NOWHERE,
         "stored": None,
         "source": event.source,
+        "asked": event.asked,
         "suspect": False,
     }
 
@@ -504,6 +515,7 @@ def _rows() -> Iterator[Row]:
     yield Row(completed, ev.ResultLost, value_held, completed, lose_value)
     yield Row(completed, ev.ResultRecomputed, value_lost, completed, regain_value)
     yield Row(completed, ev.Reused, later_use, completed, reuse)
+    yield Row(completed, ev.Outdated, value_given, completed, outdate)
     yield Row(completed, ev.Reopened, value_unwanted, waiting, reopen)
 
     for stage in (failed, crashed, cancelled):
@@ -561,6 +573,7 @@ def create(event: ev.TaskCreated) -> Step:
         generation=event.generation,
         tags=event.tags,
         source=event.source,
+        asked=event.asked,
     )
     return run, (do.Consider(run.id),)
 
@@ -580,4 +593,5 @@ def unfold(event: ev.MapCreated) -> Iterator[ev.TaskCreated]:
             generation=event.generation,
             tags=event.tags,
             source=event.source,
+            asked=event.asked,
         )

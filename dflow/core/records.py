@@ -111,6 +111,8 @@ class Held(StrEnum):
     """In a result store, where `stored` says: it outlives every process."""
     LOST = "lost"
     """It was at the runner or in a store, and is lost."""
+    OUTDATED = "outdated"
+    """It was made from something else than what would be taken today: it is not given any more."""
 
     @property
     def kept(self) -> bool:
@@ -195,8 +197,8 @@ class TaskRun:
     `dispatch` numbers every handing-over to a runner and is never used twice; `raised` and `losses`
     are what has been spent of the budgets in `policy`. A `suspect` was assigned to a worker that died
     before anything was heard of a start: from then on its starts are confirmed before its body runs.
-    `source` stands for the code of its function, and `reused` is the generation of its flow run in which its
-    value was last given without running it again.
+    `source` stands for the code of its function. `asked` is the generation of its flow run in which it was
+    last asked for, `reused` that in which its value was last given without running it again (0: not known).
     """
 
     id: str
@@ -223,6 +225,7 @@ class TaskRun:
     tags: tuple[str, ...] = ()
     stored: Stored | None = None
     source: str = ""
+    asked: int = 0
     reused: int = 0
 
     @property
@@ -255,7 +258,10 @@ class TaskRun:
 
 @dataclass(frozen=True, slots=True)
 class FlowRun:
-    """A run of a flow: a root, or a subflow of `parent_id` (a flow run or a task run)."""
+    """A run of a flow: a root, or a subflow of `parent_id` (a flow run or a task run).
+
+    `upstreams` are the task runs whose values were among the arguments of a subflow.
+    """
 
     id: str
     root_id: str
@@ -275,6 +281,7 @@ class FlowRun:
     error: ErrorInfo | None = None
     tags: tuple[str, ...] = ()
     stored: Stored | None = None
+    upstreams: tuple[Upstream, ...] = ()
 
     @property
     def state_type(self) -> StateType:

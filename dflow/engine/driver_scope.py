@@ -204,6 +204,10 @@ class DriverScope:
         """Return the value of a completed task run. Raises what made it fail, or `MissingResult`."""
         return self.session.value(task_run_id)
 
+    def saw(self, task_run_id: str) -> None:
+        """Note that the body is given the value of a task run."""
+        self._children.saw(task_run_id)
+
     def cancel(self, task_run_id: str) -> None:
         """Ask for a task run to end."""
         self.session.cancel([task_run_id])

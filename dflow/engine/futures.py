@@ -148,6 +148,7 @@ class TaskFuture(Generic[R_co]):
         )
 
     def _value(self) -> Any:
+        self._scope.saw(self._task_run_id)
         return self._scope.value(self._task_run_id)
 
     def _when_final(self, then: Callable[[], None]) -> None:

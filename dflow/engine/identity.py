@@ -1,9 +1,9 @@
 """The identity of task runs: named by what they are, not by luck.
 
-A task run is (parent run, task name, fingerprint of its inputs, k-th call with that fingerprint). So a flow
-that is run again finds its finished work again, in whatever order it asks for it. Inputs without a
-fingerprint fall back to the position of the call: it is found again only while the calls before it were
-the same, in the same order.
+A task run is (parent run, task name, content of its inputs, k-th call with that content). So a flow that is run
+again finds its finished work again, in whatever order it asks for it. Inputs that have no content to be told
+(what cannot be pickled, or is very large) fall back to the position of the call: it is found again only
+while all that was asked for and all values that were given before it were the same, in the same order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from collections import Counter
 from hashlib import blake2b
 from typing import Any
 
-from dflow.results.fingerprints import NoFingerprint, fingerprint
+from dflow.results.contents import content
+from dflow.results.fingerprints import NoFingerprint
+
+SIZE = 16
+"""Bytes of an identity."""
 
 
 class Children:
@@ -23,7 +27,7 @@ class Children:
         self._parent_id = parent_id
         self._calls: Counter[bytes] = Counter()
         self._names: Counter[str] = Counter()
-        self._order = b""
+        self._position = blake2b(digest_size=SIZE)
         self._lock = threading.Lock()
 
     def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
@@ -33,26 +37,31 @@ class Children:
         asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """
         try:
-            content = fingerprint(inputs)
+            known = content(inputs)
         except NoFingerprint:
-            content = None
+            known = None
         with self._lock:
-            if content is None:
-                content = b"position" + self._order
+            if known is None:
+                known = b"position" + self._position.digest()
             name = task_name.encode("utf-8", "surrogatepass")
-            what = _digest(self._parent_id.encode(), name, content)
+            what = _digest(self._parent_id.encode(), name, known)
             repeat = self._calls[what]
             self._calls[what] += 1
             made = _digest(what, b"%d" % repeat)
             if not apart:
-                self._order = _digest(self._order, made)
+                self._position.update(made)
             number = self._names[task_name]
             self._names[task_name] += 1
         return made.hex(), f"{task_name}-{number}"
 
+    def saw(self, task_run_id: str) -> None:
+        """Note that the body has been given the value of a task run: what follows may depend on it."""
+        with self._lock:
+            self._position.update(b"saw" + task_run_id.encode())
+
 
 def _digest(*parts: bytes) -> bytes:
-    whole = blake2b(digest_size=16)
+    whole = blake2b(digest_size=SIZE)
     for part in parts:
         whole.update(b"%d:" % len(part))
         whole.update(part)

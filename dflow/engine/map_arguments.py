@@ -9,7 +9,7 @@ from typing import Any
 
 from dflow.engine.annotations import Annotation, allow_failure, unmapped
 from dflow.engine.future_lists import TaskFutureList
-from dflow.engine.futures import TaskFuture
+from dflow.engine.futures import TaskFuture, state_of
 from dflow.errors import MissingResult
 from dflow.states import State
 
@@ -48,7 +48,7 @@ class Later:
         try:
             if isinstance(self.source, TaskFutureList):
                 return Items(list(self.source), self.may_fail)
-            items = _items_of(self.source.result())
+            items = _items_of(_value_of(self.source))
         except Exception as error:
             failed = isinstance(error, MissingResult) or _failed(self.source)
             if self.may_fail and failed:
@@ -58,6 +58,12 @@ class Later:
 
 
 Argument = Same | Items | Later
+
+
+def _value_of(source: TaskFuture[Any]) -> Any:
+    """Return the value of a task run that is final, of which the body that called the map sees nothing."""
+    scope, task_run_id = source.scope, source.task_run_id
+    return state_of(scope.status(task_run_id), lambda: scope.value(task_run_id)).result()
 
 
 def _failed(source: TaskFuture[Any] | TaskFutureList[Any]) -> bool:

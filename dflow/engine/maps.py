@@ -27,7 +27,8 @@ from dflow.engine.scope import Scope
 from dflow.engine.waiting import bell
 from dflow.errors import CancelledError, InternalError, ParameterError
 from dflow.messages import Ref
-from dflow.results.fingerprints import NoFingerprint, fingerprint
+from dflow.results.contents import content
+from dflow.results.fingerprints import NoFingerprint
 
 R = TypeVar("R")
 Ask = Callable[[Sequence[Prepared], tuple[Upstream, ...], bool], list[TaskFuture[R]]]
@@ -117,7 +118,7 @@ class _Map(Generic[R]):
         if not self.key:
             return inputs
         try:
-            return self.key, fingerprint(inputs)
+            return self.key, content(inputs)
         except NoFingerprint:
             return self.key, inputs[0] if isinstance(inputs[0], bytes) else None, index
 
@@ -144,9 +145,9 @@ def _at(argument: Argument, index: int) -> Any:
 def _key(shared: Mapping[str, Any]) -> Any:
     """Return what stands for the shared arguments in the identity of each item; made only once."""
     try:
-        return fingerprint(shared)
+        return content(shared)
     except NoFingerprint:
-        return object()
+        return object()  # which has no content either
 
 
 def start(

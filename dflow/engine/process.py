@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,9 @@ from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
 from dflow.errors import NoRunError
 from dflow.journal import SqliteJournal
-from dflow.ports import Clock, Ids, Journal, RunEntry, TaskRunner
+from dflow.journal.holding import in_words
+from dflow.messages import LogEntry
+from dflow.ports import Clock, Ids, Journal, Missing, RunEntry, TaskRunner
 from dflow.settings import Settings
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -206,7 +209,7 @@ def session(root: RootRun) -> Iterator[Session]:
     with _lock:
         _roots[run_id] = opened
     try:
-        _begin(opened, root)
+        _begin(opened, root, journal.missing())
         for watcher in _watchers:
             watcher(opened)
         yield opened
@@ -229,14 +232,25 @@ def _table_of(journal: Any) -> Table:
     return table
 
 
-def _begin(opened: Session, root: RootRun) -> None:
-    now = opened.clock.now()
-    if not root.taken_up or root.flow.flow_run_id not in opened.tracker.shown:
+def _told(missing: Missing) -> str:
+    return (
+        f"The record of this run lacks {in_words(missing)}: the machine lost power, or a file of the "
+        "record was cut. What they told is done again."
+    )
+
+
+def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
+    now, run_id = opened.clock.now(), root.flow.flow_run_id
+    if missing:
+        opened.tracker.post(
+            LogEntry(now, run_id, None, 0, logging.WARNING, __name__, _told(missing))
+        )
+    if not root.taken_up or run_id not in opened.tracker.shown:
         opened.tracker.commit(
             ev.FlowRunCreated(
                 at=now,
-                flow_run_id=root.flow.flow_run_id,
-                root_id=root.flow.flow_run_id,
+                flow_run_id=run_id,
+                root_id=run_id,
                 parent_id=None,
                 flow_name=root.flow.flow_name,
                 name=root.flow.flow_run_name,

@@ -334,6 +334,10 @@ class RemoteScope:
             raise MissingResult("The child has completed, but its value is gone.")
         return self._link.fetch(settled.key)
 
+    def saw(self, task_run_id: str) -> None:
+        """Note that the body is given the value of a child."""
+        self._children.saw(task_run_id)
+
     def cancel(self, task_run_id: str) -> None:
         """Ask for a child to end."""
         self._link.send(CancelAsked((task_run_id,)))

@@ -103,6 +103,9 @@ class Scope(Protocol):
     def value(self, task_run_id: str) -> Any:
         """Return the value of a completed task run. Raises what made it fail, or `MissingResult`."""
 
+    def saw(self, task_run_id: str) -> None:
+        """Note that the body is given the value of a task run: what it asks for next may depend on it."""
+
     def cancel(self, task_run_id: str) -> None:
         """Ask for a task run to end."""
 

@@ -1,6 +1,6 @@
 """Who may drive a run, and who holds a share: the one rule by which a process counts as alive or dead.
 
-Also what those are told who are refused.
+Also what those are told who are refused, or who find less than was written.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dflow.errors import RunHeld, RunNotFound, RunTakenOver
-from dflow.ports import Holder, RunEntry
+from dflow.ports import Holder, Missing, RunEntry
 
 HEARTBEAT_GRACE = 60.0
 """Seconds without a heartbeat after which a driver that cannot be seen from here counts as dead."""
@@ -71,3 +71,13 @@ def ambiguous(text: str, ids: Sequence[str]) -> RunNotFound:
     """Return the error for a text that several runs answer to."""
     listed = ", ".join(f"'{run_id}'" for run_id in ids[:10]) + (", …" if len(ids) > 10 else "")
     return RunNotFound(f"'{text}' fits {len(ids)} runs: {listed}. Name one of them by its id.")
+
+
+def in_words(missing: Missing) -> str:
+    """Say what is missing, as in 'its last 12 events and its last log line'."""
+    parts = [(missing.events, "event"), (missing.logs, "log line")]
+    return " and ".join(
+        f"its last {number} {what}s" if number > 1 else f"its last {what}"
+        for number, what in parts
+        if number
+    )

@@ -29,7 +29,7 @@ from dflow.journal.holding import (
     taken_over,
 )
 from dflow.messages import LogEntry
-from dflow.ports import Batch, Holder, RunEntry
+from dflow.ports import Batch, Holder, Missing, RunEntry
 
 
 @dataclass(slots=True)
@@ -94,6 +94,10 @@ class MemoryRunReader:
         with self._lock:
             later = self._record.logs[after:]
         return (e for e in later if task_run_id is None or e.task_run_id == task_run_id)
+
+    def missing(self) -> Missing:
+        """Return that nothing is missing."""
+        return Missing()
 
     def close(self) -> None:
         """Let go of the record."""

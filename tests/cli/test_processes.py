@@ -48,6 +48,34 @@ def test_a_run_that_was_stopped_is_resumed(
     assert "nothing to resume" in again.err
 
 
+def test_a_record_that_lost_its_end_is_told(
+    command: Command, flows: Path, tmp_path: Path, dflow_home: Path
+) -> None:
+    """After a log was lost, those who look are warned, doctor lists it, and resume does it again."""
+    gate = tmp_path / "gate"
+    with start("run", f"{flows}:waiting", gate) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        events = json.loads(command("doctor", "latest", "--json").out)["events"]
+        process.kill()
+    (log,) = dflow_home.glob("runs/*/journal.sqlite-wal")
+    log.unlink()
+    lost = f"lacks its last {events} events"
+
+    assert lost in command("show", "latest").err
+    assert lost in command("logs", "latest").err
+    ran = command("doctor", "latest")
+    assert (ran.code, lost in ran.out) == (1, True)
+    gate.touch()
+    with start("resume", "latest") as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "'through'\n")
+    assert lost in err
+    assert command("show", "latest").err == ""
+    assert lost in command("logs", "latest").out
+    assert command("doctor", "latest").code == 0
+
+
 def test_the_module_is_the_command(flows: Path) -> None:
     """``python -m dflow.cli`` exits with the code of the command, and its data goes through a pipe."""
     with start("run", f"{flows}:failing", "4") as process:

@@ -333,14 +333,7 @@ class Simulation:
         self.cancel(run)
         self.post(ev.StopExpired(at=self.tick(), task_run_id=run.id, dispatch=run.dispatch))
 
-    def _ask_again(
-        self,
-        run: TaskRun,
-        generation: int,
-        upstreams: tuple[Upstream, ...],
-        *,
-        forced: bool = False,
-    ) -> None:
+    def _ask_again(self, run: TaskRun, generation: int, upstreams: tuple[Upstream, ...]) -> None:
         self.post(
             ev.Reopened(
                 at=self.tick(),
@@ -348,7 +341,7 @@ class Simulation:
                 generation=generation,
                 upstreams=upstreams,
                 policy=run.policy,
-                forced=forced,
+                asked=self.flow.generation,
             )
         )
 
@@ -391,7 +384,10 @@ class Simulation:
         runs = [r for r in self.runs if r.stage is Stage.COMPLETED and r.held in there]
         if runs:
             run, at = choose(runs, pick), self.tick()
-            self.post(ev.ResultLost(at=at, task_run_id=run.id, dispatch=run.dispatch))
+            stored = run.held is Held.STORED
+            self.post(
+                ev.ResultLost(at=at, task_run_id=run.id, dispatch=run.dispatch, stored=stored)
+            )
             if then == "gone":
                 self.given_up.add(run.id)
             elif then == "recomputed":
@@ -406,7 +402,8 @@ class Simulation:
         runs = [r for r in self.runs if r.stage is Stage.COMPLETED]
         if runs and self.open:
             run = choose(runs, pick)
-            self._ask_again(run, run.generation + 1, run.upstreams, forced=True)
+            self.post(ev.Outdated(at=self.tick(), task_run_id=run.id))
+            self._ask_again(run, run.generation + 1, run.upstreams)
 
     # To the end ------------------------------------------------------------------------------------
 

@@ -105,7 +105,10 @@ def test_a_row_fires(row: FlowRow) -> None:
 
 @each_row
 def test_an_end_is_settled(row: FlowRow) -> None:
-    """Who ends or is interrupted is settled, once; who begins runs its body; a retry has its timer."""
+    """Who ends or is interrupted is settled, once; who begins runs its body; a retry has its timer.
+
+    What had ended is not settled again.
+    """
     run, event = scene(row)
     kinds = [type(order) for order in step(run, event)[1]]
     first = {
@@ -113,7 +116,8 @@ def test_an_end_is_settled(row: FlowRow) -> None:
         FlowStage.AWAITING_RETRY: do.SetTimer,
         FlowStage.CANCELLING: do.Stop,
     }
-    assert kinds == [first.get(row.target, do.Settle)]
+    had_ended = row.stage.final and row.target.final
+    assert kinds == ([] if had_ended else [first.get(row.target, do.Settle)])
 
 
 @pytest.mark.parametrize("stage", FlowStage)
@@ -182,6 +186,15 @@ def test_fresh_retries_only_after_the_end() -> None:
     failed, _ = step(failed, example(ev.FlowRunRaised, failed))
     again, _ = step(failed, example(ev.FlowRunStarted, failed))
     assert (again.raised, again.error, again.held) == (0, None, Held.NOWHERE)
+
+
+def test_an_outdated_value_stays_outdated() -> None:
+    """It is said once, and ends with the next generation."""
+    run = at(FlowStage.COMPLETED)
+    outdated, _ = step(run, example(ev.FlowRunOutdated, run))
+    assert (outdated.stage, outdated.held) == (FlowStage.COMPLETED, Held.OUTDATED)
+    assert refused(outdated, example(ev.FlowRunOutdated, run))
+    assert step(outdated, example(ev.FlowRunStarted, outdated))[0].held is Held.NOWHERE
 
 
 def test_clocks_may_go_back() -> None:

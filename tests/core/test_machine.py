@@ -205,15 +205,18 @@ def unfit() -> Iterator[Case]:
     )
     at_runner = at(Stage.COMPLETED)
     lost = lived(Policy(), *LIVES[Stage.COMPLETED], ev.ResultLost)
+    outdated, _ = step(kept, example(ev.Outdated, kept))
     tried = [
         lived(Policy(), *TRIED),
         lived(Policy(), *TRIED, ev.UpstreamsMet),
         lived(Policy(), *TRIED, ev.PauseRequested),
     ]
     records = {
-        machine.value_held: [kept, lost],
+        machine.value_held: [kept, stored, lost],
         machine.value_lost: [kept, stored, at_runner],
         machine.value_unwanted: [kept, stored],
+        machine.value_given: [outdated],
+        machine.later_use: [outdated],
         machine.late_start: [lived(Policy(), *RUNNING, ev.CancelRequested)],
         machine.untried: tried,
     }
@@ -435,3 +438,16 @@ def test_a_cache_hit_forgets_the_error() -> None:
         Policy(retries=1), *RUNNING, ev.AttemptRaised, ev.PauseRequested, ev.Reopened, ev.CacheHit
     )
     assert (run.state_name, run.error, run.attempts_now) == ("Cached", None, ())
+
+
+def test_a_stored_value_is_lost_with_its_file() -> None:
+    """What happens at the runner does not touch it; a value at the runner does not go with a file."""
+    running = at(Stage.RUNNING)
+    stored, _ = step(
+        running, example(ev.AttemptSucceeded, running, held=Held.STORED, stored=STORED)
+    )
+    assert step(stored, example(ev.ResultLost, stored))[0] is stored
+    lost, orders = step(stored, example(ev.ResultLost, stored, stored=True))
+    assert (lost.held, lost.stored, lost.stage, orders) == (Held.LOST, None, Stage.COMPLETED, ())
+    at_runner = at(Stage.COMPLETED)
+    assert step(at_runner, example(ev.ResultLost, at_runner, stored=True))[0] is at_runner

@@ -15,7 +15,7 @@ from typing import Literal
 from dflow.journal.holding import Probe, no_record, not_found
 from dflow.journal.sqlite import catalog as catalogs
 from dflow.journal.sqlite.connection import check_process
-from dflow.journal.sqlite.failures import folder_failure
+from dflow.journal.sqlite.failures import damaged, folder_failure
 from dflow.journal.sqlite.file_systems import file_system, is_network
 from dflow.journal.sqlite.files import check_owner, exists, make_folder, sync_folder
 from dflow.journal.sqlite.inbox import FileInbox
@@ -26,6 +26,7 @@ from dflow.journal.sqlite.run_journal import Care, SqliteRunJournal, open_to_wri
 from dflow.journal.sqlite.run_reader import SqliteRunReader, open_to_read
 from dflow.journal.sqlite.schema import CATALOG, LEASES
 from dflow.journal.sqlite.shared_file import SharedFile
+from dflow.journal.sqlite.watermark import level_of
 
 Durability = Literal["normal", "full"]
 
@@ -92,6 +93,8 @@ class SqliteJournal:
         """Open the record of a run to look at. Raises `RunNotFound` and errors of `JournalError`."""
         path = self._record(run_id)
         if not exists(path):
+            if events := level_of(path).events:
+                raise damaged(path, f"it is gone, and {events} events had been written to it")
             raise no_record(run_id)
         check_owner(path, self._uid)
         reader = open_to_read(path)
@@ -152,9 +155,10 @@ class SqliteJournal:
 
     @cached_property
     def _care(self) -> Care:
+        full = self._durability == "full"
         if is_network(self._file_system):
-            return Care("DELETE", "FULL")
-        return Care("WAL", "FULL" if self._durability == "full" else "NORMAL")
+            return Care("DELETE", "FULL", full)
+        return Care("WAL", "FULL" if full else "NORMAL", full)
 
     def _synchronous(self) -> str:
         return self._care.synchronous

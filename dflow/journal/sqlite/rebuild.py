@@ -11,6 +11,7 @@ from pathlib import Path
 from dflow.core.records import FlowRun, FlowStage
 from dflow.errors import JournalError
 from dflow.journal.sqlite.run_reader import SQL, head, kept_entry, open_to_read
+from dflow.journal.sqlite.watermark import level_of
 from dflow.ports import RunEntry
 
 LOG = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def _entry(path: Path) -> RunEntry | None:
         entry = RunEntry(root.id, root.name, root.flow_name, root.created_at)
     if entry is None:
         return None
+    epoch = max(epoch, level_of(path).epoch)  # the file may have lost the beginning of an epoch
     entry = replace(entry, epoch=epoch, heartbeat=max(entry.heartbeat, heard))
     return entry if root is None else _as_it_stands(entry, root)
 

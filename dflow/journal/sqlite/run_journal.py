@@ -25,9 +25,10 @@ from dflow.journal.sqlite.rows import (
     task_run_row,
     value_row,
 )
-from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, head
+from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, found_level, head, last_log
 from dflow.journal.sqlite.schema import RUN
-from dflow.ports import Batch, RunEntry
+from dflow.journal.sqlite.watermark import Level, Watermark, level_of
+from dflow.ports import Batch, Missing, RunEntry
 
 BUSY_SECONDS = 10.0
 """How long a writer waits for readers, where it must."""
@@ -39,6 +40,7 @@ class Care:
 
     journal_mode: str
     synchronous: str
+    sync_watermark: bool = False
 
     @property
     def draft(self) -> str:
@@ -49,13 +51,19 @@ class Care:
 class SqliteRunJournal(SqliteRunReader):
     """The record in a file that is open for its one writer."""
 
-    def __init__(self, connection: Connection, epoch: int) -> None:
+    def __init__(self, connection: Connection, epoch: int, watermark: Watermark) -> None:
         super().__init__(connection)
         self._epoch = epoch
+        self._watermark = watermark
         self._head: Head | None = None
+        self._last_log = 0
+        self._missing = Missing()
 
-    def begin(self, run_id: str, entry: RunEntry | None) -> None:
-        """End every earlier epoch. Raises RunTakenOver if a later one has begun."""
+    def begin(self, run_id: str, entry: RunEntry | None, level: Level) -> None:
+        """End every earlier epoch, and see what is missing below `level`.
+
+        Raises RunTakenOver if a later epoch has begun.
+        """
         with self._refusing(), self._connection.writing() as db:
             before = head(db)
             if before.run_id != run_id:
@@ -65,10 +73,19 @@ class SqliteRunJournal(SqliteRunReader):
             if before.epoch < self._epoch:
                 now = replace(before, epoch=self._epoch)
                 db.execute(SQL["begin_epoch"], (now.epoch, now.mark, *_kept(entry)))
+            found = found_level(db)
+        self._last_log = found.logs
+        self._missing = level.above(found)
+        self._watermark.set(replace(found, epoch=self._epoch))
+
+    def missing(self) -> Missing:
+        """Return what was missing when the record was opened."""
+        return self._missing
 
     def append(self, batch: Batch) -> int:
         """Write a batch in one transaction; return the number of the last event."""
         known, self._head = self._head, None
+        logs = self._last_log
         with self._refusing(), self._connection.writing() as db:
             before = known or head(db)
             if before.epoch != self._epoch:
@@ -83,8 +100,10 @@ class SqliteRunJournal(SqliteRunReader):
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
             if batch.logs:
                 db.executemany(SQL["insert_log"], map(log_row, batch.logs))
+                logs = last_log(db)
             _advance(db, before, after)
-        self._head = after
+        self._head, self._last_log = after, logs
+        self._watermark.set(Level(self._epoch, after.events, logs))
         return after.events
 
     def close(self) -> None:
@@ -94,6 +113,7 @@ class SqliteRunJournal(SqliteRunReader):
             if self._connection.pragma("journal_mode") == "wal":
                 self._connection.pragma("wal_checkpoint(TRUNCATE)")
                 self._connection.pragma("journal_mode = DELETE")
+        self._watermark.close()
         super().close()
 
 
@@ -142,6 +162,9 @@ def open_to_write(
 
     The entry of the run in the catalog is kept in the file too, to rebuild the catalog from.
     """
+    level = level_of(path)
+    if level.epoch > epoch:
+        raise taken_over(run_id, epoch)
     is_new = not exists(path)
     if is_new:
         _make(path, Head(run_id, epoch), entry, care)
@@ -151,8 +174,8 @@ def open_to_write(
         if not is_new:
             _examine(connection)
         _apply(care, connection)
-        journal = SqliteRunJournal(connection, epoch)
-        journal.begin(run_id, entry)
+        journal = SqliteRunJournal(connection, epoch, Watermark(path, sync=care.sync_watermark))
+        journal.begin(run_id, entry, level)
     except BaseException:
         connection.close()
         raise

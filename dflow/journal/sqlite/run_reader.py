@@ -32,8 +32,9 @@ from dflow.journal.sqlite.rows import (
     value_of,
 )
 from dflow.journal.sqlite.schema import RUN
+from dflow.journal.sqlite.watermark import Level, level_of
 from dflow.messages import LogEntry
-from dflow.ports import RunEntry
+from dflow.ports import Missing, RunEntry
 
 SQL = queries("run")
 PAGE = 1000
@@ -143,8 +144,7 @@ class SqliteRunReader:
 
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
-        last = self.look(lambda db: int(db.execute(SQL["last_log"]).fetchone()[0]))
-        return self._logs(task_run_id, after, last)
+        return self._logs(task_run_id, after, self.look(last_log))
 
     def _logs(self, task_run_id: str | None, after: int, last: int) -> Iterator[LogEntry]:
         page = self._page_of_logs(task_run_id, after, last)
@@ -162,6 +162,11 @@ class SqliteRunReader:
 
         return self.look(look)
 
+    def missing(self) -> Missing:
+        """Return what the watermark knows of and the record does not."""
+        level = level_of(self._connection.path)  # first: what is written meanwhile is not missing
+        return level.above(self.look(found_level))
+
     def close(self) -> None:
         """Let go of the record."""
         self._connection.close()
@@ -177,6 +182,17 @@ class SqliteRunReader:
 def head(db: sqlite3.Connection) -> Head:
     """Return who may write a record, and the last numbers of its tables."""
     return head_of(db.execute(SQL["head"]).fetchone())
+
+
+def found_level(db: sqlite3.Connection) -> Level:
+    """Return how far the file of a record goes."""
+    found = head(db)
+    return Level(found.epoch, found.events, last_log(db))
+
+
+def last_log(db: sqlite3.Connection) -> int:
+    """Return the number of the last log line."""
+    return int(db.execute(SQL["last_log"]).fetchone()[0])
 
 
 def _counts(db: sqlite3.Connection) -> dict[tuple[str, str], dict[str, int]]:
