@@ -15,8 +15,9 @@ import dis
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
+from itertools import zip_longest
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -37,6 +38,9 @@ KIND = (
 )
 """The flags of compiled code that say what calling it does."""
 
+LINE_OF_CLASS = "__firstlineno__"
+"""Where Python from 3.13 on notes the line in which a class begins."""
+
 _known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
@@ -53,6 +57,14 @@ def source_digest(function: Callable[..., Any]) -> str:
     except TypeError:  # it cannot be held weakly, or hashed
         return _made(function)
     return known
+
+
+@lru_cache(maxsize=4096)
+def code_digest(code: CodeType) -> bytes:
+    """Return 16 bytes that stand for compiled code alone."""
+    collected = blake2b(digest_size=16)
+    _put_code(collected, code)
+    return collected.digest()
 
 
 def has_changed(before: str, now: str) -> bool:
@@ -124,9 +136,11 @@ def _put_code(to: Any, code: CodeType) -> None:
     _put(to, (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount))
     _put(to, code.co_flags & KIND)
     _put(to, code.co_varnames[:parameters])
-    for instruction in dis.get_instructions(code):
+    instructions = list(dis.get_instructions(code))
+    for instruction, following in zip_longest(instructions, instructions[1:]):
         # Constants by their values: where they stand depends on whether there is a docstring.
         to.update(f"{instruction.opname} ".encode())
-        _put(to, instruction.argval)
+        if following is None or following.argval != LINE_OF_CLASS:
+            _put(to, instruction.argval)
     _put(to, code.co_exceptiontable)
     to.update(b")")
