@@ -14,7 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from dflow.attempts.context import current
@@ -32,6 +32,7 @@ from dflow.engine.naming import Naming
 from dflow.engine.options import Delays, Hooks, Name, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.messages import CallOptions
+from dflow.results.source import source_digest
 from dflow.states import State
 
 Q = ParamSpec("Q")
@@ -73,6 +74,11 @@ class Task(Defined[P, R_co, TaskOptions]):
             options.timeout_seconds,
         )
         self._naming = Naming.of(what, "task_run_name", options.task_run_name, self.function)
+
+    @cached_property
+    def _source(self) -> str:
+        """What stands for the code of its function."""
+        return source_digest(self.function)
 
     @overload
     def __get__(
@@ -201,6 +207,8 @@ class Task(Defined[P, R_co, TaskOptions]):
             upstreams=common,
             policy=self._policy,
             tags=self._tags_here(),
+            source=self._source,
+            asked=scope.generation,
         )
         if items:
             scope.submit(event, sent, options)
@@ -227,6 +235,8 @@ class Task(Defined[P, R_co, TaskOptions]):
             upstreams=prepared.upstreams,
             policy=self._policy,
             tags=self._tags_here(),
+            source=self._source,
+            asked=scope.generation,
         )
         return event, call
 

@@ -11,7 +11,9 @@ from dflow.core.records import FlowRun, TaskRun
 
 @dataclass(frozen=True, slots=True)
 class Release(do.Command):
-    """Nobody needs the value any more."""
+    """Nobody needs the value of this dispatch any more."""
+
+    dispatch: int
 
 
 @dataclass(frozen=True, slots=True)

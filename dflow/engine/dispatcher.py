@@ -66,7 +66,7 @@ class Dispatcher:
                 self._dispatch(order, asked, works)
             elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
                 _, group = keys.setdefault((id(asked.runner), type(order)), (asked.runner, []))
-                group.append((order.run_id, self._session.task_run(order.run_id).dispatch))
+                group.append((order.run_id, _dispatch_of(order, self._session)))
         for runner, group_of_works in works.values():
             self._hand_over(runner, group_of_works)
         for (_, kind), (runner, group) in keys.items():
@@ -201,6 +201,13 @@ class Dispatcher:
             if not may_fail:
                 raise
             return Here(Failure(run.name, live=lost))
+
+
+def _dispatch_of(order: do.Command, session: Session) -> int:
+    """Return the dispatch that a command speaks of; by then the task run may have been sent out anew."""
+    if isinstance(order, Release | do.Withdraw | do.Stop):
+        return order.dispatch
+    return session.task_run(order.run_id).dispatch
 
 
 def _instruct(runner: OpenRunner, kind: type[do.Command], keys: Sequence[Key]) -> None:

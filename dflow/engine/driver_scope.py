@@ -45,6 +45,8 @@ class DriverScope:
         self._parent_id = parent_id
         self._runner = runner
         self._children = Children(parent_id)
+        flow_run = session.ledger.table.flow_runs.get(flow_run_id)
+        self._generation = 0 if flow_run is None else flow_run.generation
 
     @property
     def flow_run_id(self) -> str:
@@ -55,6 +57,11 @@ class DriverScope:
     def parent_id(self) -> str:
         """The run whose body asks."""
         return self._parent_id
+
+    @property
+    def generation(self) -> int:
+        """The generation of that flow run."""
+        return self._generation
 
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
@@ -156,7 +163,9 @@ class DriverScope:
         except (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit):
             now = self.now()
             with suppress(DflowError):
-                self.session.in_tracker(lambda ledger: ledger.give_up(task_run_ids, now))
+                self.session.in_tracker(
+                    lambda ledger: ledger.give_up(task_run_ids, now), patient=False
+                )
             raise
 
     def _given_to(self, go: Go) -> tuple[AttemptInfo, dict[str, Any]]:

@@ -1,9 +1,10 @@
 """The identity of task runs: named by what they are, not by luck.
 
-A task run is (parent run, task name, content of its inputs, k-th call with that content). So a flow that is run
-again finds its finished work again, in whatever order it asks for it. Inputs that have no content to be told
-(what cannot be pickled, or is very large) fall back to the position of the call: it is found again only
-while all that was asked for and all values that were given before it were the same, in the same order.
+A task run is (parent run, task name, what its inputs are, k-th call with these). So a flow that is run again
+finds its finished work again, in whatever order it asks for it. Inputs are known by their fingerprint, or
+where they have none by their content. What has no content to be told either (locks, generators) falls back to
+the position of the call: it is found again only while all that was asked for, and all values that were
+given, before it were the same, in the same order.
 """
 
 from __future__ import annotations
@@ -13,11 +14,22 @@ from collections import Counter
 from hashlib import blake2b
 from typing import Any
 
-from dflow.results.contents import content
-from dflow.results.fingerprints import NoFingerprint
+from dflow.results.fingerprints import NoFingerprint, content, fingerprint
 
 SIZE = 16
 """Bytes of an identity."""
+
+
+def known_by(inputs: Any) -> bytes | None:
+    """Return what tells inputs from others in every process, or None if there is nothing."""
+    try:
+        return fingerprint(inputs)
+    except NoFingerprint:
+        pass
+    try:
+        return b"content" + content(inputs)
+    except NoFingerprint:
+        return None
 
 
 class Children:
@@ -36,10 +48,7 @@ class Children:
         The id is 32 hexadecimal digits; the name is the task's with the number of its call, from 0. What is
         asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """
-        try:
-            known = content(inputs)
-        except NoFingerprint:
-            known = None
+        known = known_by(inputs)
         with self._lock:
             if known is None:
                 known = b"position" + self._position.digest()

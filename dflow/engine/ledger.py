@@ -24,6 +24,7 @@ from dflow.engine.gates import Gates
 from dflow.engine.lookups import Lookups
 from dflow.engine.needs import Needs
 from dflow.engine.notes import Notes
+from dflow.engine.renewal import Renewal
 
 
 class Ledger:
@@ -44,6 +45,7 @@ class Ledger:
         self._gates = Gates()
         self._chains = Chains()
         self._changes = Changes([], {}, [])
+        self.renewal = Renewal(self.table, self.apply)
         for run in self.table.task_runs.values():
             self._graph.add(run.id, ())
             self._graph.mark(run.id, self._progress(run))
@@ -59,21 +61,28 @@ class Ledger:
         return self._chains.root(task_run_id)
 
     def obtainable(self, run: TaskRun) -> bool:
-        """Tell whether the value of a completed task run can be had."""
-        return run.held.kept or run.id in self.with_runner
+        """Tell whether the value of a completed task run can be given."""
+        at_runner = run.id in self.with_runner and run.held is not Held.OUTDATED
+        return run.held.kept or at_runner
 
     # Asking for task runs -------------------------------------------------------------------------
 
     def ask(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim, handles: bool) -> None:
         """Claim the task runs of `event`: make those that are new, open those again that must run again.
 
-        A completed one whose value can be had is left as it is, as is one that is under way.
+        A completed one gives its value, unless that is outdated or gone; one that is under way is left.
         """
+        flow_run = self.table.flow_runs.get(event.flow_run_id)
+        if flow_run is not None and event.asked != flow_run.generation:
+            event = replace(event, asked=flow_run.generation)
         items = list(machine.unfold(event)) if isinstance(event, ev.MapCreated) else [event]
         new = [item for item in items if item.task_run_id not in self.table.task_runs]
         for item in items:
             if handles:
                 self._needs.take_handle(item.task_run_id)
+            run = self.table.task_runs.get(item.task_run_id)
+            if run is not None and run.stage is Stage.COMPLETED and self.obtainable(run):
+                self.renewal.give(item, run)
         again = [item for item in items if self._runs_again(item.task_run_id)]
         wanted = [item.task_run_id for item in (*new, *again)]
         self.claims.update(dict.fromkeys(wanted, claim))
@@ -96,13 +105,17 @@ class Ledger:
 
     def _open_again(self, event: ev.TaskCreated) -> None:
         self._chains.forget(event.task_run_id)
+        run = self.table.task_runs[event.task_run_id]
+        self.renewal.opening(run, event.at)
         self.apply(
             ev.Reopened(
                 at=event.at,
                 task_run_id=event.task_run_id,
-                generation=self.table.task_runs[event.task_run_id].generation + 1,
+                generation=run.generation + 1,
                 upstreams=event.upstreams,
                 policy=event.policy,
+                source=event.source,
+                asked=event.asked,
             )
         )
 
@@ -121,7 +134,7 @@ class Ledger:
             and run.stage.final
         ):
             self.with_runner.discard(task_run_id)
-            self._changes.orders.append(Release(task_run_id))
+            self._changes.orders.append(Release(task_run_id, run.dispatch))
 
     # Closing ----------------------------------------------------------------------------------------
 
@@ -190,27 +203,6 @@ class Ledger:
             if not run.stage.final and run.flow_run_id in family
         ]
 
-    def recover(self, at: float) -> None:
-        """Close what a driver that is gone has left open: nothing that it had sent out will be heard of."""
-        for flow_run in list(self.table.flow_runs.values()):
-            if not flow_run.stage.final and flow_run.stage is not FlowStage.INTERRUPTED:
-                self.apply(
-                    ev.FlowRunInterrupted(
-                        at=at, flow_run_id=flow_run.id, message="Its driver ended before it did."
-                    )
-                )
-        for run in list(self.table.task_runs.values()):
-            if run.stage in (Stage.DISPATCHED, Stage.RUNNING, Stage.CANCELLING):
-                self.apply(
-                    ev.WorkerLost(
-                        at=at,
-                        task_run_id=run.id,
-                        dispatch=run.dispatch,
-                        cause=Cause.DRIVER_LOST,
-                        message="Its driver ended before it did.",
-                    )
-                )
-
     # Failures that are judged first ---------------------------------------------------------------
 
     def hold(self, task_run_id: str) -> None:
@@ -250,6 +242,7 @@ class Ledger:
         """Bring graph and counts up to date; yield the events that follow at once."""
         self._count(before, run)
         self._note_value(run, event)
+        self.renewal.follow(before, run)
         if before is None or isinstance(event, ev.Reopened):
             self._graph.add(run.id, self._edges(run))
         freed = self._graph.mark(run.id, self._progress(run))
@@ -396,7 +389,7 @@ class Ledger:
         claim = self.claims.get(run.id)
         if isinstance(event, ev.AttemptSucceeded) and claim is not None and not claim.here:
             if run.held is Held.JOURNAL and not claim.shares_memory:
-                self._changes.orders.append(Release(run.id))
+                self._changes.orders.append(Release(run.id, run.dispatch))
             else:
                 self.with_runner.add(run.id)
         elif isinstance(event, ev.ResultLost | ev.Reopened):

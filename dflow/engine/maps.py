@@ -22,13 +22,12 @@ from dflow.engine.annotations import Annotation
 from dflow.engine.calls import Prepared, called, referred, referred_call, waits
 from dflow.engine.future_lists import Expansion, TaskFutureList
 from dflow.engine.futures import TaskFuture
+from dflow.engine.identity import known_by
 from dflow.engine.map_arguments import Argument, Items, Later, Same, argument_of
 from dflow.engine.scope import Scope
 from dflow.engine.waiting import bell
 from dflow.errors import CancelledError, InternalError, ParameterError
 from dflow.messages import Ref
-from dflow.results.contents import content
-from dflow.results.fingerprints import NoFingerprint
 
 R = TypeVar("R")
 Ask = Callable[[Sequence[Prepared], tuple[Upstream, ...], bool], list[TaskFuture[R]]]
@@ -117,10 +116,10 @@ class _Map(Generic[R]):
         """Return what the identity of an item is made from; in a map that has a name it needs no other."""
         if not self.key:
             return inputs
-        try:
-            return self.key, content(inputs)
-        except NoFingerprint:
-            return self.key, inputs[0] if isinstance(inputs[0], bytes) else None, index
+        known = known_by(inputs)
+        if known is not None:
+            return self.key, known
+        return self.key, inputs[0] if isinstance(inputs[0], bytes) else None, index
 
 
 def _now(argument: Argument) -> Argument:
@@ -144,10 +143,8 @@ def _at(argument: Argument, index: int) -> Any:
 
 def _key(shared: Mapping[str, Any]) -> Any:
     """Return what stands for the shared arguments in the identity of each item; made only once."""
-    try:
-        return content(shared)
-    except NoFingerprint:
-        return object()  # which has no content either
+    known = known_by(shared)
+    return object() if known is None else known  # which is not known by anything either
 
 
 def start(

@@ -209,6 +209,11 @@ class RemoteScope:
         """The run whose body asks."""
         return self._context.run_id
 
+    @property
+    def generation(self) -> int:
+        """Not known here: the driver sets it."""
+        return 0
+
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
         return clock.now()

@@ -77,6 +77,10 @@ class Scope(Protocol):
     def parent_id(self) -> str:
         """The run whose body asks."""
 
+    @property
+    def generation(self) -> int:
+        """The generation of that flow run, or 0 where only the driver knows it."""
+
     def owns(self, other: Scope) -> bool:
         """Tell whether a future of `other` may be an upstream here."""
 

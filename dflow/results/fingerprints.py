@@ -4,10 +4,9 @@ Primitives are encoded canonically, arrays by their buffer, what another task ru
 of its producer. What cannot be encoded so raises `NoFingerprint`; nothing is ever guessed.
 
 There are two kinds. `fingerprint` says which call is meant: a function is known by its name, a path by its
-text, and it is made from what a later pass of the same flow is sure to have again. `deep_fingerprint` is for
-keys of caches and says what a value holds: functions count with their code, their defaults and what they
-close over, files with their size and time, and an object of any class with the state that it would be
-pickled with.
+text, and it is made from what a later pass of the same flow is sure to have again. `content` says what a
+value holds, for keys of caches: functions count with their code, their defaults and what they close over,
+files with their size and time, and an object of any class with the state that it would be pickled with.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import msgpack
 from dflow.messages import Ref
 from dflow.results import foreign, taking_apart
 from dflow.results.foreign import Array, Items, NoForm
-from dflow.results.sources import code_digest
+from dflow.results.source import code_digest, origin
 
 SIZE = 16
 """Bytes of a fingerprint."""
@@ -89,10 +88,10 @@ def fingerprint(value: Any) -> bytes:
     return _made(value, deep=False)
 
 
-def deep_fingerprint(value: Any) -> bytes:
+def content(value: Any) -> bytes:
     """Return 16 bytes that are the same for equal content. Raises `NoFingerprint`.
 
-    >>> deep_fingerprint({"lr": 0.1, "layers": [3, 4]}) == deep_fingerprint({"layers": [3, 4], "lr": 0.1})
+    >>> content({"lr": 0.1, "layers": [3, 4]}) == content({"layers": [3, 4], "lr": 0.1})
     True
     """
     return _made(value, deep=True)
@@ -222,7 +221,7 @@ def _feed_function(to: _Hash, value: FunctionType, depth: int) -> None:
         to.put(b"F", _text(f"{value.__module__}:{value.__qualname__}"))
         if "<" not in value.__qualname__:
             return
-    to.put(b"f", _text(taking_apart.origin(value)))
+    to.put(b"f", _text(origin(value)))
     to.put(b"-", code_digest(value.__code__))
     for part in (taking_apart.closure_of(value), value.__defaults__, value.__kwdefaults__):
         _feed(to, part, depth + 1)
@@ -318,6 +317,8 @@ def _feed_many(to: _Hash, items: list[Any], depth: int) -> None:
 def _feed_object(to: _Hash, value: Any, depth: int) -> None:
     """Feed an object of any class: what it says of its content, or the state that it is pickled with."""
     kind = type(value)
+    if kind is object:
+        raise NoFingerprint("a plain 'object' is told from others by nothing that is in it")
     to.put(b"Z", _text(f"{kind.__module__}:{kind.__qualname__}"))
     if isinstance(value, MethodType):
         parts: Any = (value.__func__, value.__self__)

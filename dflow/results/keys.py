@@ -7,8 +7,8 @@ from hashlib import blake2b
 from types import FunctionType
 from typing import Any
 
-from dflow.results.fingerprints import NoFingerprint, deep_fingerprint
-from dflow.results.taking_apart import origin
+from dflow.results.fingerprints import NoFingerprint, content
+from dflow.results.source import origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ def hashed(what: str, name: str, value: Any) -> Hashed:
     if isinstance(value, Hashed):
         return value
     try:
-        return Hashed(deep_fingerprint(value))
+        return Hashed(content(value))
     except NoFingerprint as problem:
         raise NoFingerprint(f"{what} '{name}': {problem}") from None
 
 
 def hash_text(value: Any) -> str:
     """Return the hash of a value as a text. Raises `NoFingerprint`."""
-    return deep_fingerprint(value).hex()
+    return content(value).hex()
 
 
 def task_in_key(function: Any) -> str:
@@ -69,7 +69,7 @@ def task_in_key(function: Any) -> str:
     if isinstance(function, FunctionType) and "<" not in function.__qualname__:
         return origin(function)
     try:
-        return deep_fingerprint(function).hex()
+        return content(function).hex()
     except NoFingerprint as problem:
         raise NoFingerprint(f"what its function closes over: {problem}") from None
 

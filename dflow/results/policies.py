@@ -13,9 +13,9 @@ from types import FunctionType
 from typing import Any, Final, Self
 
 from dflow.errors import DefinitionError
-from dflow.results.fingerprints import NoFingerprint, deep_fingerprint
+from dflow.results.fingerprints import NoFingerprint, content
 from dflow.results.keys import hash_text, hashed
-from dflow.results.sources import COMPILER, code_digest
+from dflow.results.source import PYTHON, code_digest
 from dflow.results.taking_apart import closure_of
 
 KeyFn = Callable[[Any, dict[str, Any]], str | None]
@@ -209,11 +209,11 @@ class TaskSource(Frozen):
         function = getattr(task_ctx.task, "function", task_ctx.task)
         try:
             if not isinstance(function, FunctionType):
-                return hash_text(deep_fingerprint(function))
-            closure = deep_fingerprint(closure_of(function))
+                return hash_text(content(function))
+            closure = content(closure_of(function))
         except NoFingerprint as problem:
             raise NoFingerprint(f"what its function closes over: {problem}") from None
-        return hash_text((COMPILER, code_digest(function.__code__), closure))
+        return hash_text((PYTHON, code_digest(function.__code__), closure))
 
 
 class FlowParameters(Frozen):

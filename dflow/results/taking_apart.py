@@ -56,19 +56,6 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
 # Functions and classes -----------------------------------------------------------------------------
 
 
-def origin(function: FunctionType) -> str:
-    """Return where a function comes from: ``module:qualname``, the same in every process and folder.
-
-    A script goes by the name of its file, whether it is run or imported.
-    """
-    module = function.__module__ or ""
-    if module in MAIN_NAMES:
-        file = Path(function.__code__.co_filename)
-        in_notebook = file.suffix != ".py" or "ipykernel" in file.parent.name
-        module = "__main__" if in_notebook else file.stem
-    return f"{module}:{function.__qualname__}"
-
-
 def closure_of(function: FunctionType) -> tuple[Any, ...]:
     """Return what a function closes over; of a name that has no value yet, nothing."""
     values = []

@@ -17,6 +17,7 @@ from dflow.core import invariants
 from dflow.core.records import Need, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine.ledger import Ledger
+from dflow.engine.recovery import recover
 from dflow.errors import DefinitionError, ParameterError
 from dflow.testing import ScriptedRunner
 from tests.engine.playing import FLOW, Play
@@ -111,7 +112,7 @@ def test_limits_hold_after_a_resume(play: GatedPlay, count: int, limit: int, ste
     table.task_runs |= play.ledger.table.task_runs
     later = GatedPlay(play.luck, play.follows, play.shares_memory, Ledger(table), play.events)
     later.now, later.groups = play.now, play.groups
-    later.ledger.recover(later.now)
+    recover(later.ledger, later.now)
     later.act()
     later.apply(ev.FlowRunStarted(at=later.now, flow_run_id=FLOW, generation=2))
     later.ask_map(play.asked, limit)

@@ -78,6 +78,36 @@ def test_inputs_without_a_fingerprint_go_by_their_position() -> None:
     assert len(set(first)) == 4
 
 
+class Model:
+    """What has no fingerprint, and a content."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+
+
+def test_objects_go_by_what_is_in_them() -> None:
+    """Whatever was called before, in whatever order: others are never mistaken for them."""
+    made = [("a", 1), ("b", Model(1)), ("a", 2), ("b", Model(2)), ("b", lambda x: x)]
+    moved = [made[4], ("b", Model(2)), ("a", 1), ("b", Model(1)), ("a", 2)]
+    first, second = ids(Children("p"), made), ids(Children("p"), moved)
+    assert sorted(first) == sorted(second)
+    assert len(set(first)) == 5
+    assert first[1] == second[3]
+    assert ids(Children("p"), [("b", Model(3))])[0] not in first
+
+
+def test_values_that_were_given_are_part_of_the_position() -> None:
+    """What follows from the one that came first is not taken for what follows from another."""
+
+    def after(task_run_id: str) -> str:
+        children = Children("p")
+        children.identify("a", 1)
+        children.saw(task_run_id)
+        return children.identify("b", threading.Lock())[0]
+
+    assert after("one") == after("one") != after("other")
+
+
 def test_threads_get_ids_of_their_own() -> None:
     """Calls at the same time do not get one id, and none is left out."""
     children = Children("p")
