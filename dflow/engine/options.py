@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dflow.errors import DefinitionError
@@ -27,6 +28,10 @@ class TaskOptions:
     retry_jitter_factor: float | None = None
     retry_condition_fn: Callable[..., Any] | None = None
     timeout_seconds: float | None = None
+    persist_result: bool | None = None
+    result_storage: str | Path | None = None
+    result_storage_key: str | None = None
+    result_serializer: str | None = None
     log_prints: bool | None = None
     on_running: Hooks = None
     on_completion: Hooks = None
@@ -50,6 +55,9 @@ class FlowOptions:
     task_runner: Any = None
     timeout_seconds: float | None = None
     validate_parameters: bool = True
+    persist_result: bool | None = None
+    result_storage: str | Path | None = None
+    result_serializer: str | None = None
     log_prints: bool | None = None
     on_running: Hooks = None
     on_completion: Hooks = None
