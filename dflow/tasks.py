@@ -14,6 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
@@ -22,7 +23,7 @@ from dflow.attempts.stepping import hand_out, uncarried
 from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
 from dflow.core.records import Upstream
-from dflow.engine import callbacks, calls, definitions, maps
+from dflow.engine import cache_keys, cache_options, callbacks, calls, definitions, maps
 from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
 from dflow.engine.defined import Defined, Items, Method, P, R_co, as_called
@@ -32,6 +33,7 @@ from dflow.engine.naming import Naming
 from dflow.engine.options import Delays, Hooks, Name, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.messages import CallOptions
+from dflow.results.policies import CachePolicy
 from dflow.results.source import source_digest
 from dflow.states import State
 
@@ -74,6 +76,7 @@ class Task(Defined[P, R_co, TaskOptions]):
             options.timeout_seconds,
         )
         self._naming = Naming.of(what, "task_run_name", options.task_run_name, self.function)
+        self._cached = cache_options.cached(what, options)
 
     @cached_property
     def _source(self) -> str:
@@ -96,12 +99,14 @@ class Task(Defined[P, R_co, TaskOptions]):
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
         scope = current_scope()
         event, call = self._created(scope, args, given, wait_for)
-        steps = self._run(scope, event, call, return_state)
+        options = self._options_of(event, [call], here=True)
+        steps = self._run(scope, event, call, options, return_state)
         return as_called(self.kind, steps, whole=return_state)
 
-    async def _run(self, scope: Scope, event: TaskCreated, call: Any, return_state: bool) -> Any:
+    async def _run(
+        self, scope: Scope, event: TaskCreated, call: Any, options: CallOptions, return_state: bool
+    ) -> Any:
         """Run a direct call; return its value or its state, after handing out what is not handed out yet."""
-        options = self._call_options(here=True)
         try:
             called = await scope.call(event, call, options, kind=self.kind, whole=return_state)
         except Exception as error:
@@ -140,7 +145,7 @@ class Task(Defined[P, R_co, TaskOptions]):
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
         scope = current_scope()
         event, call = self._created(scope, args, kwargs, wait_for)
-        scope.submit(event, [call], self._call_options())
+        scope.submit(event, [call], self._options_of(event, [call]))
         future: TaskFuture[Any] = TaskFuture(scope, event.task_run_id, event.name)
         if not return_state:
             return future
@@ -169,14 +174,13 @@ class Task(Defined[P, R_co, TaskOptions]):
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
         limit = calls.limit_of(kwargs.pop("max_in_flight", None))
         scope = current_scope()
-        options = replace(self._call_options(), max_in_flight=limit)
         futures: TaskFutureList[Any] = maps.start(
             scope,
             self.function,
             self.name,
             self._arguments(args, kwargs),
             wait_for,
-            partial(self._ask_for, scope, options),
+            partial(self._ask_for, scope, limit),
         )
         if not return_state:
             return futures
@@ -186,7 +190,7 @@ class Task(Defined[P, R_co, TaskOptions]):
     def _ask_for(
         self,
         scope: Scope,
-        options: CallOptions,
+        limit: int | None,
         prepared: Sequence[calls.Prepared],
         common: tuple[Upstream, ...],
         apart: bool,
@@ -211,7 +215,8 @@ class Task(Defined[P, R_co, TaskOptions]):
             asked=scope.generation,
         )
         if items:
-            scope.submit(event, sent, options)
+            options = self._options_of(event, sent)
+            scope.submit(event, sent, replace(options, max_in_flight=limit))
         return [TaskFuture[Any](scope, item.task_run_id, item.name) for item in items]
 
     on_running = AddsHook()
@@ -252,6 +257,15 @@ class Task(Defined[P, R_co, TaskOptions]):
         tags = around()
         return joined(self.tags, tags) if tags else self.tags
 
+    def _options_of(
+        self, event: TaskCreated | MapCreated, sent: Sequence[Any], *, here: bool = False
+    ) -> CallOptions:
+        """Return how runs are to be treated, and by which keys they are cached."""
+        options = self._call_options(here=here)
+        if self._cached is None:
+            return options
+        return replace(options, caching=cache_keys.caching(self, self._cached, event, sent))
+
     def _call_options(self, *, here: bool = False) -> CallOptions:
         """Return how the run is to be treated; what the task leaves open is as in its parent."""
         log_prints = self._options.log_prints
@@ -286,6 +300,10 @@ def task(
     retry_jitter_factor: float | None = None,
     retry_condition_fn: Callable[..., Any] | None = None,
     timeout_seconds: float | None = None,
+    cache_policy: CachePolicy | None = None,
+    cache_key_fn: Callable[..., str | None] | None = None,
+    cache_expiration: timedelta | float | None = None,
+    refresh_cache: bool = False,
     log_prints: bool | None = None,
     on_running: Hooks = None,
     on_completion: Hooks = None,
@@ -323,6 +341,21 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         second, and retried if retries are left. A coroutine is cancelled; a plain function, which runs in a
         thread of its own then, gets an exception at its next bytecode, and is left behind if that does not
         help: it goes on, harms nothing, and what becomes of it is not recorded.
+    cache_policy
+        When a run is not needed because its value is there already: a policy of ``dflow.cache_policies``,
+        such as ``INPUTS``, or one of yours; none if not said. What is found is `Cached`, takes no worker and
+        loads nothing. Runs that compute the same key at the same time compute it once, also those of other
+        drivers with the same home. Arguments are hashed by their content, also in other processes; the value
+        of a future by where it comes from. What cannot be hashed is said once, and the task runs. Cached
+        values are always kept, in ``result_storage``; what is raised is not cached.
+    cache_key_fn
+        ``fn(context, parameters) -> str | None`` makes the key instead: None means no caching. All tasks that
+        give the same key share a value. It is asked where the call is made; where futures are among the
+        arguments, in the driver, to which their values are fetched.
+    cache_expiration
+        How long a cached value is good: a timedelta, or seconds. For ever if not said.
+    refresh_cache
+        True computes the value anew, in the place of the one that is there.
     log_prints
         Whether prints become log lines; left open, as in the flow.
     on_running, on_completion, on_failure

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dflow.attempts.context import beside
+from dflow.attempts.context import FlowInfo, beside
 from dflow.core.records import Held, Stage, TaskRun
 from dflow.engine import callbacks
 from dflow.engine.claims import LookUp
 from dflow.engine.needs import takes
-from dflow.messages import CacheAs, Caching, LateKey, PartialKey
+from dflow.messages import CacheAs, Caching, CallOptions, LateKey, PartialKey
 from dflow.results.keys import digest_of
 from dflow.results.pickling import loads
 
@@ -41,6 +41,14 @@ class _Call:
     storage: str
 
 
+def cached_of(task_run_ids: Sequence[str], caching: Caching | None) -> frozenset[str]:
+    """Return those task runs that have a key, or may have one."""
+    if caching is None:
+        return frozenset()
+    keyed = zip(task_run_ids, caching.keys, strict=True)
+    return frozenset(task_run_id for task_run_id, key in keyed if key is not None)
+
+
 class CachedCalls:
     """The cached calls of one session. A question whose key has been made meanwhile goes to `again`."""
 
@@ -57,12 +65,16 @@ class CachedCalls:
         self._origins: dict[tuple[str, int], str] = {}
         self._askers: ThreadPoolExecutor | None = None
 
-    def watch(self, task_run_ids: Sequence[str], caching: Caching, storage: str) -> None:
-        """Note how task runs are cached, in `storage` if they do not say where."""
-        where = caching.storage or storage
+    def watch(self, task_run_ids: Sequence[str], options: CallOptions, flow: FlowInfo) -> None:
+        """Note how task runs are cached: where their values are kept, if they do not say where."""
+        caching, storage = options.caching, self._session.settings.result_storage
+        if caching is None:
+            return
+        if flow.keeping is not None:
+            storage = options.results.over(flow.keeping).storage
         for task_run_id, key in zip(task_run_ids, caching.keys, strict=True):
             if key is not None:
-                self._calls[task_run_id] = _Call(key, caching, where)
+                self._calls[task_run_id] = _Call(key, caching, caching.storage or storage)
 
     def knows(self, task_run_id: str) -> bool:
         """Tell whether a task run is cached."""

@@ -16,6 +16,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from dflow.attempts.context import FlowInfo
 from dflow.core import events as ev
 from dflow.core.records import Held, TaskRun
 from dflow.engine import run_logs
@@ -24,7 +25,7 @@ from dflow.engine.claims import LookUp
 from dflow.engine.ledger import Ledger
 from dflow.engine.tracker import Do
 from dflow.errors import DflowError
-from dflow.messages import CacheAs, Caching
+from dflow.messages import CacheAs, CallOptions
 from dflow.ports import Holder, Leases
 from dflow.results import cache
 from dflow.results.cache import CacheRecord
@@ -71,9 +72,9 @@ class Caches:
 
     # From the tracker's thread ------------------------------------------------------------------------
 
-    def watch(self, task_run_ids: Sequence[str], caching: Caching, storage: str) -> None:
-        """Note how task runs that are asked for are cached, in `storage` if they do not say where."""
-        self._calls.watch(task_run_ids, caching, storage)
+    def watch(self, task_run_ids: Sequence[str], options: CallOptions, flow: FlowInfo) -> None:
+        """Note how task runs that are asked for are cached."""
+        self._calls.watch(task_run_ids, options, flow)
 
     def look_up(self, order: LookUp) -> None:
         """Find out whether a value is in the cache."""

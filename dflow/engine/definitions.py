@@ -214,7 +214,9 @@ def results(
 ) -> ResultOptions:
     """Return what is said of results. Who names a place, a name or a form wants them to be kept."""
     if persist is not None and not isinstance(persist, bool):
-        raise DefinitionError(f"{kind}: persist_result= must be True, False or None, not {persist!r:.100}.")
+        raise DefinitionError(
+            f"{kind}: persist_result= must be True, False or None, not {persist!r:.100}."
+        )
     if serializer is not None and not (isinstance(serializer, str) and serializer.strip()):
         raise DefinitionError(
             f"{kind}: result_serializer= must be the name of a serializer, such as 'pickle' or 'json', not "

@@ -17,7 +17,7 @@ from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
-from dflow.engine.claims import Release
+from dflow.engine.claims import LookUp, Release
 from dflow.engine.needs import takes
 from dflow.engine.waiting import Inlet
 from dflow.errors import InternalError, MissingResult
@@ -62,7 +62,9 @@ class Dispatcher:
             asked = self.asked.get(order.run_id)
             if asked is None:
                 continue
-            if isinstance(order, do.Dispatch):
+            if isinstance(order, LookUp):
+                self._session.caches.look_up(order)
+            elif isinstance(order, do.Dispatch):
                 self._dispatch(order, asked, works)
             elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
                 _, group = keys.setdefault((id(asked.runner), type(order)), (asked.runner, []))
@@ -78,7 +80,8 @@ class Dispatcher:
         asked: Asking,
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
-        go = Go(order.run_id, order.dispatch, order.attempt)
+        cached = self._session.caches.cached_as(order.run_id)
+        go = Go(order.run_id, order.dispatch, order.attempt, cached=cached)
         if asked.orders is not None:
             asked.orders.put(go)
             return
@@ -170,6 +173,7 @@ class Dispatcher:
             timeout=run.policy.timeout,
             around=asked.options.around,
             checkpoints=self._session.checkpoints,
+            cached=go.cached,
         )
 
     def _is_near(self, upstream_id: str, asked: Asking) -> bool:

@@ -19,6 +19,8 @@ from dflow.core import events as ev
 from dflow.core.records import FlowRun, Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
+from dflow.engine.cached_calls import cached_of
+from dflow.engine.caching import Caches
 from dflow.engine.callbacks import Owners
 from dflow.engine.claims import Claim
 from dflow.engine.conditions import Conditions
@@ -44,7 +46,7 @@ from dflow.messages import (
     StartConfirmed,
     Up,
 )
-from dflow.ports import Clock, Ids, OpenRunner, RunJournal, RunReader, TaskRunner
+from dflow.ports import Clock, Holder, Ids, Leases, OpenRunner, RunJournal, RunReader, TaskRunner
 from dflow.results.pickling import loads
 from dflow.settings import Settings
 from dflow.states import StateType
@@ -68,6 +70,8 @@ class Session:
         *,
         answer: Callable[[Session, FlowAsked], None],
         reader: Callable[[], RunReader],
+        leases: Leases,
+        holder: Holder | None = None,
     ) -> None:
         self.root = root
         self.settings = settings
@@ -90,6 +94,7 @@ class Session:
         self.owners = Owners()
         self.hooks = Hooks(self)
         self.conditions = Conditions(self)
+        self.caches = Caches(self, leases, holder)
         self.tracker = Tracker(
             self.ledger,
             journal,
@@ -174,10 +179,13 @@ class Session:
             follows=runner is not None and runner.follows,
             shares_memory=runner is None or runner.shares_memory,
             max_in_flight=options.max_in_flight,
+            cached=cached_of(ids, options.caching),
         )
 
         def accept() -> None:
             self.dispatcher.asked.update(askings)
+            if options.caching is not None:
+                self.caches.watch(ids, options, flow)
             if options.callbacks is not None:
                 self.ledger.notes.watch(ids)
 
@@ -240,6 +248,7 @@ class Session:
             return
         key = (run.id, run.dispatch)
         if run.stage.final:
+            self.caches.settled(run)
             self.dispatcher.asked[run.id] = replace(asked, call=None)
         if run.stage is Stage.COMPLETED:
             self.errors.pop(run.id, None)
@@ -378,6 +387,7 @@ class Session:
             stack.callback(self.hooks.close)
             stack.callback(self.tracker.close)
             stack.callback(self.dispatcher.close)
+            stack.callback(self.caches.close)
             for opened in self._open.values():
                 stack.callback(opened.close)
             stack.callback(self.hooks.drain)

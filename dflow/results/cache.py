@@ -59,14 +59,14 @@ class Cleaned:
     left: int
 
 
+def folder_of(key: str) -> str:
+    """Return the folder of a key and its values. The names of the values begin with the key and a dash."""
+    return f"{FOLDER}/{key[:2]}"
+
+
 def path_of(key: str) -> str:
     """Return the name of a key's file in its store."""
-    return f"{FOLDER}/{key[:2]}/{key}{SUFFIX}"
-
-
-def payload_path(key: str, task_run_id: str, dispatch: int) -> str:
-    """Return the name of the file for a value that one dispatch computes, which nothing ever overwrites."""
-    return f"{FOLDER}/{key[:2]}/{key}-{task_run_id}-{dispatch}"
+    return f"{folder_of(key)}/{key}{SUFFIX}"
 
 
 def write(storage: str, record: CacheRecord) -> None:
