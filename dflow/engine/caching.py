@@ -7,6 +7,7 @@ Nothing that goes wrong with stores or leases is a failure of the run: then the 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterable, Sequence
@@ -39,15 +40,18 @@ POLL = 0.1
 """Seconds between two looks at keys that other drivers hold."""
 MOST = 64
 """How many of these are looked at together, so that nobody else is held up."""
+PATIENCE = 10.0
+"""Seconds in which the thread is expected to end; a store that does not answer holds up nobody for ever."""
 GROUP = 500
 """How many answers go to the tracker together."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A task run that was looked up is final."""
+    """A task run that was looked up is final; or its value is `lost`, which may be that of the cache."""
 
     task_run_id: str
+    lost: bool = False
 
 
 class Caches:
@@ -86,7 +90,7 @@ class Caches:
     def settled(self, run: TaskRun) -> None:
         """Note that a task run is final: those who wait for its key may look again."""
         if self._calls.knows(run.id) and self._thread is not None:
-            self._posts.put(_Ended(run.id))
+            self._posts.put(_Ended(run.id, lost=run.held is Held.LOST))
 
     def cached_as(self, task_run_id: str) -> CacheAs | None:
         """Return where the value of a task run that is to be computed goes in the cache."""
@@ -103,7 +107,7 @@ class Caches:
         """End the thread, and let go of all leases."""
         if self._thread is not None:
             self._posts.put(None)
-            self._thread.join()
+            self._thread.join(PATIENCE)
         self._calls.close()
         if self._holds:
             with suppress(DflowError):  # others have them when they expire, or this process ends
@@ -114,14 +118,14 @@ class Caches:
     def _run(self) -> None:
         while True:
             orders: list[LookUp] = []
-            ended: list[str] = []
+            ended: list[_Ended] = []
             for post in self._gather():
                 if post is None:
                     return
                 if isinstance(post, LookUp):
                     orders.append(post)
                 else:
-                    ended.append(post.task_run_id)
+                    ended.append(post)
             try:
                 orders += self._let_follow(ended)
                 self._answer(orders)
@@ -223,6 +227,7 @@ class Caches:
         again: list[LookUp] = []
         for key, order in wanted.items():
             if key not in taken:
+                self._elsewhere.pop(key, None)  # it goes to the end of the queue
                 self._elsewhere[key] = order
                 continue
             self._elsewhere.pop(key, None)
@@ -262,26 +267,34 @@ class Caches:
         """See whether other drivers are done with their keys, or gone."""
         going = bool(self._elsewhere)
         while going:
-            first = list(self._elsewhere)[:MOST]
-            some = {key: self._elsewhere.pop(key) for key in first}
+            some = dict(itertools.islice(self._elsewhere.items(), MOST))
             going = self._take(some) and bool(self._elsewhere)
 
-    def _let_follow(self, ended: Sequence[str]) -> list[LookUp]:
+    def _let_follow(self, ended: Sequence[_Ended]) -> list[LookUp]:
         """Give free the keys of task runs that are final; return who wants to look again."""
         free: list[CacheAs] = []
         again: list[LookUp] = []
-        for task_run_id in ended:
-            key = self._leaders.pop(task_run_id, None)
+        for end in ended:
+            key = self._leaders.pop(end.task_run_id, None)
             if key is not None:
                 del self._leading[key]
                 free.append(key)
             else:
-                key = self._keys.get(task_run_id)
-                if key is None or self._forget_waiting(task_run_id, key):
+                key = self._keys.get(end.task_run_id)
+                if key is not None and end.lost:
+                    self._forget(key)
+                if key is None or self._forget_waiting(end.task_run_id, key):
                     continue
             again += self._followers.pop(key, {}).values()
         self._release(free)
         return again
+
+    def _forget(self, key: CacheAs) -> None:
+        """Let nobody find a value any more that is gone or damaged."""
+        try:
+            cache.forget(key.storage, key.key)
+        except DflowError as error:
+            self._complain("a value that is lost cannot be taken out of the cache", error)
 
     def _forget_waiting(self, task_run_id: str, key: CacheAs) -> bool:
         """Wait no more on behalf of a task run; return whether others wait on, or nobody did."""

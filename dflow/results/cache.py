@@ -74,6 +74,11 @@ def write(storage: str, record: CacheRecord) -> None:
     store(storage).write(path_of(record.key), [encoded(record)])
 
 
+def forget(storage: str, key: str) -> None:
+    """Delete the record of a key, whose value turned out not to be there. Raises `ResultStoreError`."""
+    store(storage).delete(path_of(key))
+
+
 def look(storage: str, keys: Iterable[str], at: float) -> dict[str, CacheRecord]:
     """Return the records that are there, and good, for some keys. Raises `ResultStoreError`.
 
