@@ -6,14 +6,13 @@ pickled, or says where a larger one is. Whatever cannot be read, or is not what 
 
 from __future__ import annotations
 
+import json
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
-
-import msgpack
 
 from dflow.core.records import Stored
 from dflow.errors import MissingResult
@@ -112,8 +111,9 @@ def _look(where: Store, key: str, at: float) -> CacheRecord | None:
 
 
 def encoded(record: CacheRecord) -> bytes:
-    """Return a record as bytes: the version, a checksum, the content."""
-    content: bytes = msgpack.packb(asdict(record), unicode_errors="surrogatepass")
+    """Return a record as bytes: version and checksum, a line of JSON, the value."""
+    fields = asdict(record) | {"value": record.value is not None}
+    content = json.dumps(fields).encode() + b"\n" + (record.value or b"")
     return b"%s%d %08x\n" % (MAGIC, VERSION, zlib.crc32(content)) + content
 
 
@@ -126,21 +126,23 @@ def decoded(data: bytes, key: str) -> CacheRecord | None:
             raise ValueError(f"it is not of version {VERSION}")
         if int(checksum, 16) != zlib.crc32(content):
             raise ValueError("its checksum is another one")
-        fields = msgpack.unpackb(content, unicode_errors="surrogatepass")
-        record = _record(fields)
+        line, _, value = content.partition(b"\n")
+        record = _record(json.loads(line), value)
         if record.key != key:
             raise ValueError("it is that of another key")
         return record
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as problem:
+    except (ValueError, TypeError, KeyError) as problem:
         _log.warning(
             "The file of cache key %s cannot be used, so its value is computed: %s.", key, problem
         )
         return None
 
 
-def _record(fields: Mapping[str, Any]) -> CacheRecord:
+def _record(fields: dict[str, Any], value: bytes) -> CacheRecord:
     stored = fields["stored"]
-    return CacheRecord(**{**fields, "stored": None if stored is None else Stored(**stored)})
+    fields["stored"] = None if stored is None else Stored(**stored)
+    fields["value"] = value if fields["value"] else None
+    return CacheRecord(**fields)
 
 
 # Cleaning ----------------------------------------------------------------------------------------
