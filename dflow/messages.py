@@ -82,8 +82,8 @@ class AttemptInfo:
 
     `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
     the tags that hold for whatever it calls, `checkpoints` the folder of its root flow run's checkpoints,
-    `keeping` what becomes of its value, `cached` where others look for it, `flow_keeping` what becomes of
-    values in its flow run where their tasks do not say it.
+    `keeping` what becomes of its value, `flow_keeping` what becomes of values in its flow run where their
+    tasks do not say it, `cached` where others look for it.
     """
 
     task_run_id: str
@@ -106,8 +106,8 @@ class AttemptInfo:
     around: tuple[str, ...] = ()
     checkpoints: str = ""
     keeping: Keeping | None = None
-    cached: CacheAs | None = None
     flow_keeping: Keeping | None = None
+    cached: CacheAs | None = None
 
     @property
     def key(self) -> Key:
@@ -283,8 +283,8 @@ class CallOptions:
     placement: Placement = ANYWHERE
     max_in_flight: int | None = None
     callbacks: Callbacks | None = None
-    caching: Caching | None = None
     results: ResultOptions = UNSAID
+    caching: Caching | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +359,7 @@ class Go:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A child is final, after its last `dispatch`.
+    """A child, called `name`, is final, after its last `dispatch`.
 
     Its value, if it has one, is in `value` (pickled), at the runner under `key`, or `stored`.
     """
@@ -373,6 +373,7 @@ class Settled:
     key: Key | None = None
     stored: Stored | None = None
     dispatch: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

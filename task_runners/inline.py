@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -87,6 +87,10 @@ class OpenInline:
 
     def tell(self, key: Key, message: Down) -> None:
         """Do nothing: the link of an attempt in this process belongs to the engine, and hears it there."""
+
+    def each_host(self, _function: Callable[..., Any], *_args: Any) -> Mapping[str, Any]:
+        """Return nothing: bodies run in this process."""
+        return {}
 
     def close(self) -> None:
         """Let go of all values."""

@@ -83,6 +83,14 @@ def current() -> RunContext | None:
     return _current.get()
 
 
+def prints_here(said: bool | None) -> bool:
+    """Tell whether prints of a run that is asked for here become log lines; left open, as in its parent."""
+    if said is not None:
+        return said
+    context = current()
+    return context is not None and context.info.log_prints
+
+
 _spoken_for: ContextVar[RunContext | None] = ContextVar("dflow_spoken_for", default=None)
 
 

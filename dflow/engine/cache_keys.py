@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dflow.attempts.calls import STAND_INS, Call, Quoted, swap
@@ -21,7 +21,7 @@ from dflow.engine.about import About
 from dflow.engine.cache_options import Cached
 from dflow.engine.context import keeper_in
 from dflow.engine.key_questions import Key, Question, complain, for_task
-from dflow.messages import Caching, LateKey, PartialKey, Ref
+from dflow.messages import Caching, CallOptions, LateKey, PartialKey, Ref
 from dflow.results.fingerprints import NoFingerprint
 from dflow.results.keys import Hashed, KeyContext, Slot, TaskRunInKey, hashed
 from dflow.results.policies import CachePolicy
@@ -88,10 +88,13 @@ class Keys:
         return self._flow_parameters
 
 
-def caching(
-    task: Any, cached: Cached, event: TaskCreated | MapCreated, calls: Sequence[Call]
-) -> Caching:
-    """Return how the task runs of one submission are cached."""
+def with_keys(
+    options: CallOptions, task: Any, event: TaskCreated | MapCreated, calls: Sequence[Call]
+) -> CallOptions:
+    """Return options with the keys of the calls of one submission, if the task is cached."""
+    cached: Cached | None = task.cached
+    if cached is None:
+        return options
     keys = Keys(task, cached.policy)
     found = []
     if isinstance(event, MapCreated):
@@ -101,12 +104,13 @@ def caching(
     for (task_run_id, name), call in zip(named, calls, strict=True):
         run = TaskRunInKey(task_run_id, name, event.task_name, event.flow_run_id, event.tags)
         found.append(keys.of(call, run))
-    return Caching(
+    caching = Caching(
         keys=tuple(found),
         seconds=cached.seconds,
         refresh=cached.refresh,
         storage=cached.policy.key_storage,
     )
+    return replace(options, caching=caching)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ Nothing that goes wrong with stores or leases is a failure of the run: then the 
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING
 from dflow.attempts.context import FlowInfo
 from dflow.core import events as ev
 from dflow.core.records import Held, TaskRun
-from dflow.engine import run_logs
 from dflow.engine.cached_calls import Asked, CachedCalls
 from dflow.engine.claims import LookUp
 from dflow.engine.ledger import Ledger
@@ -309,11 +307,8 @@ class Caches:
         """Warn once of what makes the cache useless for now."""
         if what not in self._complained:
             self._complained.add(what)
-            run_logs.show(
-                logging.WARNING,
-                f"WARNING {self._session.root.flow_run_name} | Some task runs go without the cache: {what}: "
-                f"{error}",
-            )
+            with suppress(DflowError):  # the session has ended
+                self._session.warn(f"Some task runs go without the cache, because {what}: {error}")
 
 
 def _lease(key: CacheAs) -> str:

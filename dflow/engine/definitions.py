@@ -210,7 +210,12 @@ def _resources(kind: str, given: Any) -> tuple[tuple[str, float], ...]:
 
 
 def results(
-    kind: str, persist: Any, storage: Any, serializer: Any, key: Any, parameters: Iterable[str]
+    kind: str,
+    persist: Any,
+    storage: Any,
+    serializer: Any,
+    key: Any = None,
+    parameters: Iterable[str] = (),
 ) -> ResultOptions:
     """Return what is said of results. Who names a place, a name or a form wants them to be kept."""
     if persist is not None and not isinstance(persist, bool):

@@ -21,7 +21,18 @@ from dflow.engine.claims import LookUp, Release
 from dflow.engine.needs import takes
 from dflow.engine.waiting import Inlet
 from dflow.errors import InternalError, MissingResult
-from dflow.messages import AtRunner, AttemptInfo, Blob, CallOptions, Go, Here, Input, Key, Work
+from dflow.messages import (
+    AtRunner,
+    AttemptInfo,
+    Blob,
+    CallOptions,
+    Go,
+    Here,
+    Input,
+    Kept,
+    Key,
+    Work,
+)
 from dflow.ports import OpenRunner
 
 if TYPE_CHECKING:
@@ -81,7 +92,8 @@ class Dispatcher:
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
         cached = self._session.caches.cached_as(order.run_id)
-        go = Go(order.run_id, order.dispatch, order.attempt, cached=cached)
+        quota = self._session.persisting.left
+        go = Go(order.run_id, order.dispatch, order.attempt, quota, cached)
         if asked.orders is not None:
             asked.orders.put(go)
             return
@@ -153,6 +165,9 @@ class Dispatcher:
         self, run: TaskRun, asked: Asking, go: Go, *, confirm_start: bool = False
     ) -> AttemptInfo:
         """Return what an attempt of a task run knows of itself."""
+        keeping, around = self._session.persisting.keepings(
+            asked.runner, asked.flow, asked.options.results
+        )
         return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,
@@ -173,6 +188,8 @@ class Dispatcher:
             timeout=run.policy.timeout,
             around=asked.options.around,
             checkpoints=self._session.checkpoints,
+            keeping=keeping,
+            flow_keeping=around,
             cached=go.cached,
         )
 
@@ -181,7 +198,7 @@ class Dispatcher:
         source = self.asked.get(upstream_id)
         run = self._session.task_run(upstream_id)
         return (
-            run.held is Held.JOURNAL
+            run.held.kept
             or run.stage is not Stage.COMPLETED
             or (source is not None and source.runner is asked.runner)
         )
@@ -199,6 +216,8 @@ class Dispatcher:
             return AtRunner((run.id, run.dispatch))
         if run.held is Held.JOURNAL:
             return Blob(self._session.kept_bytes(run.id))
+        if run.held is Held.STORED and run.stored is not None:
+            return Kept((run.id, run.dispatch), run.name, run.stored, may_fail)
         try:
             return Here(self._session.value(run.id))
         except MissingResult as lost:

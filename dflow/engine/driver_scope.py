@@ -186,7 +186,7 @@ class DriverScope:
         slot, adopted = (nullcontext, nullcontext) if outer is None else (outer.slot, outer.adopted)
         context = RunContext(info=info, link=self.session.link(info), slot=slot, adopted=adopted)
         manner = Manner(
-            in_place=True, whole=whole, timeout=info.timeout, keep=info.small, adopted=adopted
+            in_place=True, whole=whole, timeout=info.timeout, keep=info.room, adopted=adopted
         )
         outcome, value = await body.attempt(
             context, lambda: (call, values), manner, interrupts=True

@@ -1,14 +1,15 @@
-"""What a session knows of result stores: whether its workers share them, and how much it may keep by itself."""
+"""What a session knows of result stores: whether workers share them, and how much it may keep by itself."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from dflow.attempts.context import FlowInfo
 from dflow.core.records import FlowRun, Held, TaskRun
+from dflow.core.replay import Table
 from dflow.errors import ResultStoreError
 from dflow.messages import Keeping, ResultOptions
 from dflow.ports import OpenRunner
@@ -30,27 +31,30 @@ def keeping_of(settings: Settings, root_id: str) -> Keeping:
 class Persisting:
     """Decides what becomes of the values of one root flow run, as far as only its driver can.
 
-    `runs` are those that are recorded already; `warn` shows and records a line of the run.
+    `table` has those that are recorded already; `warn` shows and records a line of the run.
     """
 
     def __init__(
         self,
         root_id: str,
         settings: Settings,
-        runs: Iterable[TaskRun | FlowRun],
+        table: Table,
         warn: Callable[[str], None],
     ) -> None:
         self._root_id = root_id
         self._quota = settings.result_quota
         self._warn = warn
+        self._kept: dict[str, int] = {}
         self._used = 0
         self._said_over = False
         self._lock = threading.Lock()
         self._tokens: dict[str, str] = {}
         self._unseen: dict[tuple[int, str], str | None] = {}
         self._told: set[tuple[int, str]] = set()
-        for run in runs:
-            self.note(run)
+        for task_run in table.task_runs.values():
+            self.note(task_run)
+        for flow_run in table.flow_runs.values():
+            self.note(flow_run)
 
     # The quota ----------------------------------------------------------------------------------------
 
@@ -60,9 +64,13 @@ class Persisting:
         return max(0, self._quota - self._used)
 
     def note(self, run: TaskRun | FlowRun) -> None:
-        """Count what is kept of a run that has just completed."""
-        if run.held is Held.STORED and run.stored is not None and run.stored.automatic:
-            self._used += run.stored.size
+        """Count what is kept of a run, as its record is now."""
+        stored = run.stored if run.held is Held.STORED else None
+        size = stored.size if stored is not None and stored.automatic else 0
+        before = self._kept.pop(run.id, 0)
+        if size:
+            self._kept[run.id] = size
+        self._used += size - before
 
     def over(self, size: int) -> None:
         """Say, once, that a value of so many bytes was not kept for want of quota."""
@@ -70,9 +78,9 @@ class Persisting:
             return
         self._said_over = True
         self._warn(
-            f"A result of {size:,} bytes is not kept: of the {self._quota:,} bytes that a run keeps by itself "
-            f"{self.left:,} are left. A resume computes such results again. Give tasks persist_result=True, "
-            "or set DFLOW_RESULT_QUOTA to more bytes."
+            f"A result of {size:,} bytes is not kept: of the {self._quota:,} bytes that a run keeps by "
+            f"itself {self.left:,} are left. A resume computes such results again. Give tasks "
+            "persist_result=True, or set DFLOW_RESULT_QUOTA to more bytes."
         )
 
     # Whether stores are shared --------------------------------------------------------------------------

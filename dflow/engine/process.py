@@ -26,7 +26,8 @@ from dflow.core.records import Policy
 from dflow.core.replay import Table
 from dflow.engine import remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.recovery import recover
+from dflow.engine.recovery import forget_gone, recover
+from dflow.engine.roots import root_info
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
@@ -37,7 +38,6 @@ from dflow.messages import LogEntry
 from dflow.ports import Clock, Ids, Journal, Missing, RunEntry, TaskRunner
 from dflow.settings import Settings
 
-LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 AMBIENT = "session"
 """The name of the flow to which work outside of flows belongs."""
 
@@ -287,6 +287,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
         )
         return
     opened.in_tracker(lambda ledger: recover(ledger, now))
+    forget_gone(opened)
 
 
 # Work outside of flows -------------------------------------------------------------------------------
@@ -330,15 +331,7 @@ _ambient_exit = contextlib.ExitStack()
 def _open_ambient() -> tuple[Session, DriverScope]:
     here = process()
     run_id = here.ids.run_id()
-    flow = FlowInfo(
-        flow_run_id=run_id,
-        flow_run_name=here.ids.run_name(),
-        flow_name=AMBIENT,
-        root_id=run_id,
-        generation=1,
-        log_level=LEVELS[here.settings.log_level],
-        extra_loggers=here.settings.extra_loggers,
-    )
+    flow = root_info(here.settings, run_id, here.ids.run_name(), AMBIENT)
     opened = _ambient_exit.enter_context(session(RootRun(flow=flow, runner=lambda: use(None))))
     _roots.pop(run_id)
     opened.tracker.commit(ev.FlowRunStarted(at=here.clock.now(), flow_run_id=run_id, generation=1))
