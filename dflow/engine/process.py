@@ -193,7 +193,8 @@ def session(root: RootRun) -> Iterator[Session]:
                 details=root.details,
             )
         )
-    epoch = catalog.claim(run_id, system.holder(), now)
+    holder = system.holder()
+    epoch = catalog.claim(run_id, holder, now)
     try:
         journal = here.journal.write(run_id, epoch)
         table = _table_of(journal) if root.taken_up else None
@@ -206,6 +207,8 @@ def session(root: RootRun) -> Iterator[Session]:
             table,
             answer=remote_flows.answer,
             reader=lambda: here.journal.read(run_id),
+            leases=here.journal.leases,
+            holder=holder,
         )
     except BaseException:
         _tell_catalog(partial(catalog.release, run_id, epoch))

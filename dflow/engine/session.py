@@ -21,6 +21,8 @@ from dflow.core import events as ev
 from dflow.core.records import Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
+from dflow.engine.cached_calls import cached_of
+from dflow.engine.caching import Caches
 from dflow.engine.callbacks import Owners
 from dflow.engine.claims import Claim
 from dflow.engine.conditions import Conditions
@@ -47,7 +49,7 @@ from dflow.messages import (
     Printed,
     Up,
 )
-from dflow.ports import Clock, Ids, OpenRunner, RunJournal, RunReader, TaskRunner
+from dflow.ports import Clock, Holder, Ids, Leases, OpenRunner, RunJournal, RunReader, TaskRunner
 from dflow.results.pickling import loads
 from dflow.settings import Settings
 from dflow.states import StateType
@@ -71,6 +73,8 @@ class Session:
         *,
         answer: Callable[[Session, FlowAsked], None],
         reader: Callable[[], RunReader],
+        leases: Leases,
+        holder: Holder | None = None,
     ) -> None:
         self.root = root
         self.settings = settings
@@ -94,6 +98,7 @@ class Session:
         self.owners = Owners()
         self.hooks = Hooks(self)
         self.conditions = Conditions(self)
+        self.caches = Caches(self, leases, holder)
         telling = Telling(self)
         self.tracker = Tracker(
             self.ledger,
@@ -179,12 +184,15 @@ class Session:
             follows=runner is not None and runner.follows,
             shares_memory=runner is None or runner.shares_memory,
             max_in_flight=options.max_in_flight,
+            cached=cached_of(ids, options.caching),
         )
 
         self.persisting.look(runner, flow, options.results, may_raise=parent is None)
 
         def accept() -> None:
             self.dispatcher.asked.update(askings)
+            if options.caching is not None:
+                self.caches.watch(ids, options, flow)
             if options.callbacks is not None:
                 self.ledger.notes.watch(ids)
 
@@ -355,6 +363,7 @@ class Session:
             stack.callback(self.hooks.close)
             stack.callback(self.tracker.close)
             stack.callback(self.dispatcher.close)
+            stack.callback(self.caches.close)
             stack.callback(self.persisting.close)
             for opened in self._open.values():
                 stack.callback(opened.close)
