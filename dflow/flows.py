@@ -40,18 +40,19 @@ T = TypeVar("T")
 class _Called:
     """A call of a flow: its run, its arguments, the futures to wait for, and whether its state is wanted.
 
-    A subflow has a `keeper` and a `parent_id`, a run that is taken up again an `entry`, one that goes on
-    beside its caller a `handle`.
+    A subflow has a `keeper`, a `parent_id`, and as `upstreams` those whose values are among its arguments. A
+    run that is taken up `again` says how, one that goes on beside its caller has a `handle`.
     """
 
     flow: FlowInfo
     arguments: Arguments
     wait_for: Any = None
     return_state: bool = False
-    entry: RunEntry | None = None
+    again: Again | None = None
     handle: FlowRunHandle[Any] | None = None
     keeper: Keeper | None = None
     parent_id: str = ""
+    upstreams: tuple[Upstream, ...] = ()
 
 
 class Flow(Defined[P, R_co, FlowOptions]):
@@ -184,8 +185,8 @@ class Flow(Defined[P, R_co, FlowOptions]):
             return called(flow=self._root_info(run_id, name))
         scope = current_scope()
         keeper = current_keeper()
-        sent = calls.referred(scope, arguments).sent
-        run_id, number = scope.identify(self.name, ("flow", *sent))
+        found = calls.referred(scope, arguments)
+        run_id, number = scope.identify(self.name, ("flow", *found.sent))
         info = replace(
             keeper.family(scope.flow_run_id),
             flow_run_id=run_id,
@@ -196,7 +197,9 @@ class Flow(Defined[P, R_co, FlowOptions]):
             tags=around(),
             log_prints=self._prints_here(),
         )
-        return called(flow=info, keeper=keeper, parent_id=scope.parent_id)
+        return called(
+            flow=info, keeper=keeper, parent_id=scope.parent_id, upstreams=found.upstreams
+        )
 
     async def _renamed(self, called: _Called) -> _Called:
         """Return a call whose run has a name that is made of values for which it had to wait."""
@@ -268,19 +271,18 @@ class Flow(Defined[P, R_co, FlowOptions]):
         return await self._run_inside(called.keeper, called)
 
     async def _run_root(self, called: _Called) -> Ended:
-        info, entry, native = called.flow, called.entry, self.kind.native
+        info, native = called.flow, self.kind.native
         arguments = await self._resolved(called.arguments, called.wait_for)
         root = process.RootRun(
             flow=info,
             runner=lambda: process.use(self._options.task_runner),
             policy=self._policy,
             details=details.describe(self.function, self._signature, arguments),
-            taken_up=entry is not None,
+            again=called.again,
         )
         with noting_interrupts(native=native) as stop, process.session(root) as session:
             session.hooks.add_flow(info.flow_run_id, self.callbacks)
-            if entry is not None:
-                session.check_unfinished()
+            session.check_again()
             body = replace(
                 self._body(called), arguments=arguments, interrupted=lambda: stop.happened
             )
@@ -298,7 +300,14 @@ class Flow(Defined[P, R_co, FlowOptions]):
     def _open(self, keeper: Keeper, called: _Called) -> Opened:
         chosen = self._options.task_runner
         runner = None if chosen is None else lambda: process.use(chosen)
-        return keeper.open(called.flow, called.parent_id, self._policy, runner, self.callbacks)
+        return keeper.open(
+            called.flow,
+            called.parent_id,
+            self._policy,
+            runner,
+            self.callbacks,
+            called.upstreams,
+        )
 
     def _body(self, called: _Called) -> Body:
         async def prepare(arguments: Arguments) -> Arguments:
