@@ -37,12 +37,24 @@ class Keeping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheAs:
+    """The value of an attempt goes into the cache under `key`, in the store `storage`.
+
+    It is good for so many `seconds`, or for ever.
+    """
+
+    key: str
+    storage: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptInfo:
     """What an attempt knows of itself.
 
     `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
     the tags that hold for whatever it calls, `checkpoints` the folder of its root flow run's checkpoints,
-    `keeping` what becomes of its value.
+    `keeping` what becomes of its value, `cached` where others look for it.
     """
 
     task_run_id: str
@@ -65,6 +77,7 @@ class AttemptInfo:
     around: tuple[str, ...] = ()
     checkpoints: str = ""
     keeping: Keeping | None = None
+    cached: CacheAs | None = None
 
     @property
     def key(self) -> Key:
@@ -179,6 +192,38 @@ class Callbacks:
     kinds: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class PartialKey:
+    """The key of a cached call, but for where the values of the task runs `refs` come from."""
+
+    text: str
+    refs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LateKey:
+    """A key that the driver computes, once the values are there that it is made from.
+
+    `question` is what to ask, pickled where it comes from an attempt in another process.
+    """
+
+    question: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caching:
+    """How the task runs of one submission are cached: by which key each, None for one that is not.
+
+    Values are good for `seconds`, or for ever. With `refresh` nothing is looked up, but what is computed
+    takes the place of what was there. `storage` is the store of the keys, where it is not that of the values.
+    """
+
+    keys: tuple[PartialKey | LateKey | None, ...]
+    seconds: float | None = None
+    refresh: bool = False
+    storage: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
     """How the task runs of one submission are to be run, apart from what decides their life.
@@ -194,6 +239,7 @@ class CallOptions:
     placement: Placement = ANYWHERE
     max_in_flight: int | None = None
     callbacks: Callbacks | None = None
+    caching: Caching | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +292,7 @@ class Go:
     task_run_id: str
     dispatch: int
     attempt: int
+    cached: CacheAs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,8 @@ class RunReader(Protocol):
     def events(self, after: int = 0) -> Iterator[tuple[int, Event | None]]:
         """Yield (number, event) after a number, numbers from 1 without gaps; None for an unknown kind."""
 
-    def task_runs(self) -> Iterator[TaskRun]:
-        """Yield the task runs, in the order in which they were created."""
+    def task_runs(self, after: int = 0, limit: int | None = None) -> Iterator[TaskRun]:
+        """Yield the task runs after the first `after`, at most `limit`, in the order of their creation."""
 
     def task_run(self, task_run_id: str) -> TaskRun | None:
         """Return one task run."""
@@ -214,6 +214,9 @@ class Leases(Protocol):
 
     def release(self, key: str, owner: str) -> None:
         """Give a share back; nothing happens without one."""
+
+    def release_each(self, keys: Sequence[str], owner: str) -> None:
+        """Give back the shares of these keys, in one transaction."""
 
     def release_all(self, owner: str) -> None:
         """Give back all shares of an owner."""

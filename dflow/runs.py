@@ -22,7 +22,7 @@ Nothing here unpickles what a run has kept, except `resume`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from dflow import entrypoints
 from dflow.core.records import FlowRun
 from dflow.engine import process
 from dflow.engine.defined import to_the_end
-from dflow.errors import NotResumable
+from dflow.errors import JournalError, NotResumable, RunNotFound
 from dflow.ports import RunEntry, RunReader
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME
 
@@ -189,5 +189,15 @@ def _listed(entry: RunEntry, alive: bool) -> Listed:
     elif TYPE_OF_NAME[entry.state_name] in FINAL_TYPES:
         name = entry.state_name
     else:
-        name = "Interrupted"
+        name = _recorded_end(entry) or "Interrupted"
     return Listed(entry, name, alive)
+
+
+def _recorded_end(entry: RunEntry) -> str | None:
+    """Return the final state of a run whose driver died before it could tell the catalog, if it has one."""
+    try:
+        with closing(process.process().journal.read(entry.id)) as reader:
+            root = root_of(reader)
+    except (RunNotFound, JournalError):  # whoever asks for the record itself will hear of it
+        return None
+    return root.state_name if root is not None and root.stage.final else None

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 from dflow.cli import exits, streams
 from dflow.cli.demo import demo
 from dflow.cli.doctor import doctor, version
+from dflow.cli.export import export
 from dflow.cli.logs import logs
 from dflow.cli.ls import ls
 from dflow.cli.resume import resume
@@ -26,7 +27,7 @@ app = App(
     version=lambda: f"dflow {version('dflow-dask')}",
 )
 app.command(run, help_flags=())
-for command in (ls, show, logs, resume, doctor, demo):
+for command in (ls, show, logs, export, resume, doctor, demo):
     app.command(command)
 
 

@@ -6,6 +6,7 @@ both are null while they are not known.
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from typing import Any, TypedDict
 
 from dflow.cli import text
 from dflow.core.records import Attempt, ErrorInfo, FlowRun, TaskRun
+from dflow.messages import LogEntry
 from dflow.runs import Listed
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, StateType
 
@@ -110,6 +112,23 @@ class TaskRunFacts(TypedDict):
     attempts: list[AttemptFacts]
 
 
+class LogFacts(TypedDict):
+    """A log line, as ``dflow logs --json`` prints it. `task_run_id` is null for what a flow says itself.
+
+    `run` is the name of the task run or flow run, where names are known.
+    """
+
+    at: str
+    level: str
+    run: str
+    flow_run_id: str
+    task_run_id: str | None
+    attempt: int
+    worker: str
+    logger: str
+    message: str
+
+
 class Recorded(TypedDict):
     """A run with all that is recorded of it, as ``dflow show --json`` prints it.
 
@@ -174,9 +193,9 @@ def of_record(
         entrypoint=dict(details.get("entrypoint") or {}),
         versions=dict(details.get("versions") or {}),
         git=details.get("git"),
-        flow_runs=[_flow_run(run, listed.alive) for run in flows],
+        flow_runs=[of_flow_run(run, listed.alive) for run in flows],
         groups=_groups(flows, tasks, listed.alive),
-        task_runs=[_task_run(run, listed.alive) for run in tasks],
+        task_runs=[of_task_run(run, listed.alive) for run in tasks],
     )
 
 
@@ -211,7 +230,8 @@ def _groups(flows: list[FlowRun], tasks: list[TaskRun], alive: bool) -> list[Gro
     ]
 
 
-def _flow_run(run: FlowRun, alive: bool) -> FlowRunFacts:
+def of_flow_run(run: FlowRun, alive: bool) -> FlowRunFacts:
+    """Return the facts of a flow run from its record."""
     return FlowRunFacts(
         id=run.id,
         parent_id=run.parent_id,
@@ -227,7 +247,8 @@ def _flow_run(run: FlowRun, alive: bool) -> FlowRunFacts:
     )
 
 
-def _task_run(run: TaskRun, alive: bool) -> TaskRunFacts:
+def of_task_run(run: TaskRun, alive: bool) -> TaskRunFacts:
+    """Return the facts of a task run from its record."""
     attempts = [_attempt(attempt) for attempt in run.attempts]
     return TaskRunFacts(
         id=run.id,
@@ -266,3 +287,18 @@ def _error(error: ErrorInfo | None) -> ErrorFacts | None:
     if error is None:
         return None
     return ErrorFacts(type=error.type_name, text=error.text, traceback=error.traceback)
+
+
+def of_log(entry: LogEntry, name: str = "") -> LogFacts:
+    """Return the facts of a log line, which the run `name` said."""
+    return LogFacts(
+        at=text.iso(entry.at),
+        level=logging.getLevelName(entry.level),
+        run=name or entry.task_run_id or entry.flow_run_id,
+        flow_run_id=entry.flow_run_id,
+        task_run_id=entry.task_run_id,
+        attempt=entry.attempt,
+        worker=entry.worker,
+        logger=entry.logger,
+        message=entry.message,
+    )

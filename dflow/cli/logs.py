@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TypedDict
 
 from rich.console import Console
 from rich.text import Text
 
 from dflow import runs
-from dflow.cli import streams, text
+from dflow.cli import facts, streams, text
 from dflow.cli.options import AsJson
 from dflow.cli.show import warn_of_missing
 from dflow.core.records import TaskRun
@@ -22,20 +21,6 @@ SHORTEST_ID = 4
 """How many characters the start of a task run's id has at least."""
 
 _STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red", "DEBUG": "dim"}
-
-
-class LogFacts(TypedDict):
-    """A log line, as ``dflow logs --json`` prints it. `task_run_id` is null for what a flow says itself."""
-
-    at: str
-    level: str
-    run: str
-    flow_run_id: str
-    task_run_id: str | None
-    attempt: int
-    worker: str
-    logger: str
-    message: str
 
 
 def logs(run: str, task: str = "", /, *, as_json: AsJson = False) -> int:
@@ -53,7 +38,7 @@ def logs(run: str, task: str = "", /, *, as_json: AsJson = False) -> int:
         names |= {task_run.id: task_run.name for task_run in reader.task_runs()}
         entries = _entries(reader, listed.entry.name, task)
         if as_json:
-            streams.print_json([_fact(entry, names) for entry in entries])
+            streams.print_json([facts.of_log(entry, _name(entry, names)) for entry in entries])
             return 0
         console = streams.out()
         for entry in entries:
@@ -112,17 +97,3 @@ def _who(entry: LogEntry, names: Mapping[str, str]) -> str:
 def _name(entry: LogEntry, names: Mapping[str, str]) -> str:
     run_id = entry.task_run_id or entry.flow_run_id
     return names.get(run_id, run_id)
-
-
-def _fact(entry: LogEntry, names: Mapping[str, str]) -> LogFacts:
-    return LogFacts(
-        at=text.iso(entry.at),
-        level=logging.getLevelName(entry.level),
-        run=_name(entry, names),
-        flow_run_id=entry.flow_run_id,
-        task_run_id=entry.task_run_id,
-        attempt=entry.attempt,
-        worker=entry.worker,
-        logger=entry.logger,
-        message=entry.message,
-    )

@@ -17,12 +17,23 @@ class Release(do.Command):
 
 
 @dataclass(frozen=True, slots=True)
+class LookUp(do.Command):
+    """See whether the value is in the cache. Who is to `lead` computes it if it is not, and nobody else does.
+
+    `number` tells this question from others about the same task run.
+    """
+
+    number: int
+    lead: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """Somebody in this process asked for a task run: it may be dispatched, to a runner or to its caller.
 
     `runner` tells runners apart. `follows` says that it takes a task run while its upstreams are still
     under way with it, `shares_memory` that a value costs nothing to leave there. Of all that are asked for
-    together at most `max_in_flight` are out at once.
+    together at most `max_in_flight` are out at once. What is `cached` is looked up before it goes.
     """
 
     runner: int
@@ -30,6 +41,7 @@ class Claim:
     follows: bool = False
     shares_memory: bool = True
     max_in_flight: int | None = None
+    cached: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

@@ -163,7 +163,9 @@ class DriverScope:
         except (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit):
             now = self.now()
             with suppress(DflowError):
-                self.session.in_tracker(lambda ledger: ledger.give_up(task_run_ids, now))
+                self.session.in_tracker(
+                    lambda ledger: ledger.give_up(task_run_ids, now), patient=False
+                )
             raise
 
     def _given_to(self, go: Go) -> tuple[AttemptInfo, dict[str, Any]]:

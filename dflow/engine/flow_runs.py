@@ -30,6 +30,7 @@ from dflow.errors import (
     CrashedError,
     DefinitionError,
     DflowError,
+    JournalUnavailable,
     MissingResult,
     TimedOutError,
 )
@@ -310,11 +311,14 @@ class _Execution:
 
     def _interrupted(self, message: str) -> None:
         self.keeper.check()
-        run = self.keeper.commit(
-            ev.FlowRunInterrupted(
-                at=self.keeper.now(), flow_run_id=self.flow.flow_run_id, message=message
-            )
+        event = ev.FlowRunInterrupted(
+            at=self.keeper.now(), flow_run_id=self.flow.flow_run_id, message=message
         )
+        try:
+            run = self.keeper.commit(event)
+        except JournalUnavailable as error:
+            run_logs.show_unsaved(self.flow, error)
+            return
         if run.parent_id is None:
             run_logs.show_interrupted(run)
 

@@ -57,6 +57,10 @@ class Gates:
             for task_run_id in task_run_ids:
                 self._gates.pop(task_run_id, None)
 
+    def bar(self, task_run_id: str) -> bool:
+        """Tell whether a task run has to pass a gate."""
+        return task_run_id in self._gates
+
     def let_through(self, task_run_id: str) -> bool:
         """Tell whether a task run that waits may go now; if so it has its place from now on."""
         gate = self._gates.get(task_run_id)

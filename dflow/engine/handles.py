@@ -163,7 +163,8 @@ class FlowRunHandle(Generic[R_co]):
             session.tracker.commit(
                 ev.FlowRunInterrupted(
                     at=session.clock.now(), flow_run_id=self.id, message="Stopped from outside."
-                )
+                ),
+                patient=False,
             )
             session.tracker.close()
 

@@ -203,11 +203,12 @@ class LocalKeeper:
         if known.stage is FlowStage.COMPLETED and known.held is Held.JOURNAL:
             return Opened(known, self._session.kept_bytes(known.id))
         if known.stage in (FlowStage.RUNNING, FlowStage.CANCELLING, FlowStage.AWAITING_RETRY):
-            known = self.commit(
+            self._session.tracker.commit(
                 ev.FlowRunInterrupted(
                     at=self.now(), flow_run_id=known.id, message="What ran it ended before it did."
                 )
             )
+            known = self._shown(known.id)
         return Opened(known)
 
     def start(self, flow_run_id: str) -> int:
@@ -240,10 +241,14 @@ class LocalKeeper:
         return About(replace(flow, generation=generation), call)
 
     def commit(self, event: ev.FlowEvent, outcome: Callable[[], Any] | None = None) -> FlowRun:
-        """Record what became of a flow run, let its hooks hear of it, and return its record."""
+        """Record what became of a flow run, let its hooks hear of it, and return its record.
+
+        One that was interrupted does not wait for a journal that cannot be written: `JournalUnavailable`.
+        """
         if isinstance(event, ev.FlowRunReturned | ev.FlowRunRaised):
             self._session.hooks.drain()
-        self._session.tracker.commit(event)
+        patient = not isinstance(event, ev.FlowRunInterrupted)
+        self._session.tracker.commit(event, patient=patient)
         run = self._shown(event.flow_run_id)
         self._session.hooks.tell_flow(
             self._session.flow_info(run.id), outcome or partial(self._recorded, run)

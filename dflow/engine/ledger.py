@@ -19,8 +19,9 @@ from dflow.core.graph import Graph, Progress
 from dflow.core.records import Cause, FlowStage, Held, Need, Stage, TaskRun, Upstream
 from dflow.core.replay import Table
 from dflow.engine.chains import Chains
-from dflow.engine.claims import Changes, Claim, Release
+from dflow.engine.claims import Changes, Claim, LookUp, Release
 from dflow.engine.gates import Gates
+from dflow.engine.lookups import Lookups
 from dflow.engine.needs import Needs
 from dflow.engine.notes import Notes
 from dflow.engine.renewal import Renewal
@@ -35,6 +36,7 @@ class Ledger:
         self.with_runner: set[str] = set()
         self.closed_flows: set[str] = set()
         self.notes = Notes()
+        self.lookups = Lookups()
         self.judged: set[str] = set()
         self.counts: dict[tuple[str, str], Counter[str]] = {}
         self.unfinished: Counter[str] = Counter()
@@ -85,6 +87,7 @@ class Ledger:
         wanted = [item.task_run_id for item in (*new, *again)]
         self.claims.update(dict.fromkeys(wanted, claim))
         self._gates.put(wanted, claim.max_in_flight)
+        self.lookups.put(wanted, claim.cached)
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
@@ -257,6 +260,7 @@ class Ledger:
         if self.notes.compare(before, run):
             self._needs.take_handle(run.id)  # a hook that is told of the end may ask for the value
         if run.stage.final:
+            self.lookups.close(run.id)
             self._release_if_unneeded(run.id)
 
     def _consider(self, task_run_id: str, at: float) -> Iterator[ev.Event]:
@@ -273,8 +277,7 @@ class Ledger:
         elif self._graph.may_go(task_run_id):
             lost = self._lost_upstream(run)
             if lost is None:
-                if self._gates.let_through(task_run_id):
-                    yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
+                yield from self._let_go(task_run_id, at)
             else:
                 yield ev.UpstreamLost(
                     at=at,
@@ -283,6 +286,25 @@ class Ledger:
                     message=f"The value of '{lost.name}' was lost and is not kept. "
                     "Keep results small, or run the flow again.",
                 )
+
+    def _let_go(self, task_run_id: str, at: float) -> Iterator[ev.Event]:
+        """Let a task run go that nothing stands in the way of, unless it has to be looked up or queue."""
+        order = self.lookups.before_gate(task_run_id) if self._gates.bar(task_run_id) else None
+        waits = order is not None or self.lookups.under_way(task_run_id)
+        if not waits and self._gates.let_through(task_run_id):
+            order = self.lookups.behind_gate(task_run_id)
+            if order is None:
+                yield ev.UpstreamsMet(at=at, task_run_id=task_run_id)
+        if order is not None:
+            self._changes.orders.append(order)
+
+    def look_again(self, order: LookUp, at: float) -> None:
+        """Go on with a task run that was not found in the cache."""
+        if self.lookups.answered(order):
+            if order.lead:
+                self.lookups.close(order.run_id)
+            for event in list(self._consider(order.run_id, at)):
+                self.apply(event)
 
     def _take_along(self, run: TaskRun, at: float) -> Iterator[ev.Event]:
         for dependent_id in self._graph.dependents(run.id):
@@ -319,19 +341,21 @@ class Ledger:
 
     def _edges(self, run: TaskRun) -> tuple[Upstream, ...]:
         """Return the upstreams as the graph takes them: only the same runner passes values on by itself."""
-        claim = self.claims[run.id]
         return tuple(
             replace(upstream, need=Need.WAIT)
-            if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, claim)
+            if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, run.id)
             else upstream
             for upstream in run.upstreams
         )
 
-    def _passes_on(self, upstream_id: str, claim: Claim) -> bool:
-        # One of a bounded map that waited at its runner would take the place of one that runs.
-        source = self.claims.get(upstream_id) if claim.max_in_flight is None else None
+    def _passes_on(self, upstream_id: str, run_id: str) -> bool:
+        # One of a bounded map that waited at its runner would take the place of one that runs; of a cached
+        # one the key is known when its upstreams have completed.
+        claim, source = self.claims[run_id], self.claims.get(upstream_id)
         return (
             source is not None
+            and claim.max_in_flight is None
+            and run_id not in claim.cached
             and claim.follows
             and not (claim.here or source.here)
             and claim.runner == source.runner

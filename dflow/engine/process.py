@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from dflow.engine.renewal import Again
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
-from dflow.errors import NoRunError
+from dflow.errors import JournalUnavailable, NoRunError, RunTakenOver
 from dflow.journal import SqliteJournal
 from dflow.journal.holding import in_words
 from dflow.messages import LogEntry
@@ -79,6 +79,8 @@ _ambient: tuple[Session, DriverScope] | None = None
 _roots: dict[str, Session] = {}
 _used: set[TaskRunner] = set()
 _watchers: list[Callable[[Session], None]] = []
+_untold: list[Callable[[], None]] = []
+"""What the catalog could not be told."""
 
 
 def process() -> Process:
@@ -126,6 +128,7 @@ def _forget_parent() -> None:
     _process, _ambient = None, None
     _roots.clear()
     _used.clear()
+    _untold.clear()
 
 
 @contextmanager
@@ -176,6 +179,7 @@ def session(root: RootRun) -> Iterator[Session]:
     """
     here = process()
     run_logs.prepare(here.settings.log_level)
+    _tell_catalog()
     run_id, now = root.flow.flow_run_id, here.clock.now()
     catalog = here.journal.catalog
     if root.again is None:
@@ -205,7 +209,7 @@ def session(root: RootRun) -> Iterator[Session]:
             reader=lambda: here.journal.read(run_id),
         )
     except BaseException:
-        catalog.release(run_id, epoch)
+        _tell_catalog(partial(catalog.release, run_id, epoch))
         raise
     opened.add_flow(root.flow, root.runner)
     watch = Watch(opened, catalog, run_id, epoch, here.clock)
@@ -226,8 +230,27 @@ def session(root: RootRun) -> Iterator[Session]:
             opened.close()
             run = opened.tracker.shown.get(run_id)
             if run is not None and opened.tracker.failure is None:
-                catalog.update(run_id, epoch, run.state_name, run.message, run.changed_at)
-            catalog.release(run_id, epoch)
+                state = (run.state_name, run.message, run.changed_at)
+                _tell_catalog(partial(catalog.update, run_id, epoch, *state))
+            _tell_catalog(partial(catalog.release, run_id, epoch))
+
+
+def _tell_catalog(*tell: Callable[[], None]) -> None:
+    """Tell the catalog how a run has ended, which its record has already.
+
+    What cannot be written now is told again before the next run begins here, or when this process ends.
+    """
+    with _lock:
+        _untold.extend(tell)
+        while _untold:
+            try:
+                _untold[0]()
+            except JournalUnavailable as error:
+                run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
+                return
+            except RunTakenOver as error:
+                run_logs.show(logging.WARNING, f"WARNING {error}")
+            del _untold[0]
 
 
 def _table_of(journal: Any) -> Table:
@@ -332,11 +355,16 @@ def _close_ambient() -> None:
     _ambient = None
     now = opened.clock.now()
     with _ambient_exit:
-        if opened.tracker.failure is None:
-            opened.in_tracker(lambda ledger: ledger.cancel_all(scope.flow_run_id, now))
-            opened.in_tracker(lambda ledger: ledger.abandon_all(scope.flow_run_id, now))
-            opened.tracker.commit(
-                ev.FlowRunReturned(at=now, flow_run_id=scope.flow_run_id, state_name="Completed")
+        if opened.tracker.failure is not None:
+            return
+        returned = ev.FlowRunReturned(at=now, flow_run_id=scope.flow_run_id, state_name="Completed")
+        try:
+            opened.in_tracker(lambda led: led.cancel_all(scope.flow_run_id, now), patient=False)
+            opened.in_tracker(lambda led: led.abandon_all(scope.flow_run_id, now), patient=False)
+            opened.tracker.commit(returned, patient=False)
+        except JournalUnavailable as error:
+            run_logs.show(
+                logging.ERROR, f"ERROR   The end of this session is not recorded: {error}"
             )
 
 
@@ -355,5 +383,8 @@ def shutdown() -> None:
         for runner in _used:
             runner.shutdown()
         _used.clear()
+        if _untold:
+            _tell_catalog()
+            _untold.clear()
         _process.journal.close()
         _process = None

@@ -11,9 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
+from dflow.attempts.context import FlowInfo
 from dflow.attempts.prints import uncaptured
 from dflow.core.events import WorkerLost
 from dflow.core.records import Cause, Ending, FlowRun, Need, Stage, TaskRun
+from dflow.errors import JournalUnavailable
 from dflow.messages import LogEntry
 
 SHOWN = "dflow.runs"
@@ -147,6 +149,16 @@ def show_end(name: str, flow_name: str, state_name: str, message: str) -> None:
     level = logging.INFO if state_name == "Completed" else logging.ERROR
     what = f"flow '{one_line(flow_name, NAME)}'. {one_line(message, MESSAGE)}".rstrip()
     show(level, f"{state_name.upper():<7} {one_line(name, NAME)} | {what}")
+
+
+def show_unsaved(flow: FlowInfo, error: JournalUnavailable) -> None:
+    """Show that a flow run was interrupted while its journal could not be written."""
+    name = one_line(flow.flow_run_name, NAME)
+    show(
+        logging.ERROR,
+        f"INTERRUPTED {name} | What has ended since its journal could not be written is not recorded, and "
+        f"will be done again. {error} Then go on with: dflow resume {flow.root_id}",
+    )
 
 
 def show_interrupted(run: FlowRun) -> None:

@@ -378,10 +378,13 @@ class Session:
         """Record and show a line of a run."""
         self.tracker.post(entry)
 
-    def in_tracker(self, action: Callable[[Ledger], T]) -> T:
-        """Do something with the ledger in the tracker's thread; return its result once it is durable."""
+    def in_tracker(self, action: Callable[[Ledger], T], *, patient: bool = True) -> T:
+        """Do something with the ledger in the tracker's thread; return its result once it is durable.
+
+        Who is not `patient` gets a `JournalUnavailable` while the journal cannot be written.
+        """
         results: list[T] = []
-        self.tracker.commit(Do(lambda ledger: results.append(action(ledger))))
+        self.tracker.commit(Do(lambda ledger: results.append(action(ledger))), patient=patient)
         return results[0]
 
     def close(self) -> None:

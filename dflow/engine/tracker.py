@@ -37,6 +37,8 @@ GROUP = 500
 """How many posts are taken together into one transaction."""
 RETRY_WRITE = 0.5
 """Seconds between two tries of a transaction that the journal could not write."""
+LOOK = 0.1
+"""Seconds between two looks of somebody who does not want to wait for the journal."""
 
 _log = logging.getLogger("dflow.engine")
 
@@ -112,6 +114,7 @@ class Tracker:
             **ledger.table.task_runs,
         }
         self.failure: DflowError | None = None
+        self.trouble: JournalUnavailable | None = None
         self.ended = False
         self._pid = os.getpid()
         self._ledger = ledger
@@ -129,7 +132,6 @@ class Tracker:
         self._logs: list[LogEntry] = []
         self._asked_for: list[str] = []
         self._reached: list[Committed] = []
-        self._unsaved_since: float | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="dflow-tracker", daemon=True)
 
@@ -164,12 +166,17 @@ class Tracker:
         for post in posts:
             self._posts.put(post)
 
-    def commit(self, *posts: Post) -> None:
-        """Post, and wait until that and all before it is durable and shown. Raises as `check` does."""
+    def commit(self, *posts: Post, patient: bool = True) -> None:
+        """Post, and wait until that and all before it is durable and shown. Raises as `check` does.
+
+        While the journal cannot be written this waits; who is not `patient` gets its `JournalUnavailable`.
+        """
         mark = Committed()
         self.post(*posts, mark)
-        while not mark.reached.wait(1.0):
+        while not mark.reached.wait(1.0 if patient else LOOK):
             self.check()
+            if self.trouble is not None and not patient:
+                raise self.trouble
         if not mark.durable:
             self.check()
 
@@ -301,15 +308,15 @@ class Tracker:
                     raise
                 self._say_unsaved(error)
                 threading.Event().wait(RETRY_WRITE)
-        if self._unsaved_since is not None:
-            self._unsaved_since = None
+        if self.trouble is not None:
+            self.trouble = None
             _log.warning("The journal can be written again; the run goes on.")
         self._echo(logs, changes.events)
 
     def _say_unsaved(self, error: JournalUnavailable) -> None:
-        if self._unsaved_since is None:
-            self._unsaved_since = self._clock.monotonic()
+        if self.trouble is None:
             _log.error("The run is held up, because its journal cannot be written: %s", error)
+        self.trouble = error
 
     def _show(self, changes: Changes) -> None:
         records = dict(changes.records)

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from dflow.engine.session import Session
-from dflow.errors import JournalUnavailable, RunTakenOver
+from dflow.errors import JournalError, RunTakenOver
 from dflow.ports import Catalog, Clock
 
 PERIOD = 15.0
@@ -43,5 +43,5 @@ class Watch:
                 _log.error("%s", error)
                 self._session.tracker.fail(error)
                 return
-            except JournalUnavailable as error:
+            except JournalError as error:
                 _log.warning("No sign of life could be given: %s", error)

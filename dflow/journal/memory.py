@@ -64,10 +64,10 @@ class MemoryRunReader:
         known = (event if type(event).__name__ in KINDS else None for event in later)
         return zip(count(after + 1), known, strict=False)
 
-    def task_runs(self) -> Iterator[TaskRun]:
-        """Yield the task runs, in the order in which they were created."""
+    def task_runs(self, after: int = 0, limit: int | None = None) -> Iterator[TaskRun]:
+        """Yield the task runs after the first `after`, at most `limit`."""
         with self._lock:
-            return iter(list(self._record.task_runs.values()))
+            return iter(list(self._record.task_runs.values())[after:][:limit])
 
     def task_run(self, task_run_id: str) -> TaskRun | None:
         """Return one task run."""
@@ -298,6 +298,11 @@ class MemoryLeases:
         """Give a share back."""
         with self._lock:
             self._shares[key].pop(owner, None)
+
+    def release_each(self, keys: Sequence[str], owner: str) -> None:
+        """Give back the shares of these keys."""
+        for key in keys:
+            self.release(key, owner)
 
     def release_all(self, owner: str) -> None:
         """Give back all shares of an owner."""

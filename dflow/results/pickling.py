@@ -121,6 +121,6 @@ def dumps_apart(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
     return buffer.getvalue(), apart
 
 
-def loads(data: bytes, buffers: Iterable[Any] = ()) -> Any:
+def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
     """Return what was pickled; `buffers` are what was kept apart."""
     return pickle.loads(data, buffers=buffers)

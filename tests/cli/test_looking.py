@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dflow.cli import facts
-from dflow.cli.logs import LogFacts
+from dflow.cli.facts import LogFacts
 from tests.cli.conftest import Command
 
 

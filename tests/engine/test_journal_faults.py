@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 
-from dflow import as_completed, flow, task, wait
-from dflow.engine import system, tracker
-from dflow.errors import InternalError, JournalUnavailable, RunTakenOver
+from dflow import as_completed, flow, runs, task, wait
+from dflow.engine import system, tracker, watch
+from dflow.errors import (
+    InternalError,
+    JournalDamaged,
+    JournalError,
+    JournalUnavailable,
+    RunTakenOver,
+)
 from dflow.journal import MemoryJournal, SqliteJournal
 from dflow.journal.memory import MemoryRunJournal
 from dflow.ports import Batch, Journal
@@ -82,6 +88,135 @@ def test_nothing_is_shown_while_the_journal_cannot_be_written(
         assert flow.result() == 2
         assert "The journal can be written again" in caplog.text
         assert len([r for r in caplog.records if "cannot be written" in r.message]) == 1
+
+
+class Disk:
+    """A disk that is full at times, which `guarded` writes find out."""
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def guarded(self, write: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what writes where there is space."""
+
+        def guard(*args: Any) -> Any:
+            if self.full:
+                raise JournalUnavailable("the disk is full")
+            return write(*args)
+
+        return guard
+
+    def append(self, batch: Batch, original: Callable[[Batch], int]) -> int:
+        """Stand in front of a transaction."""
+        return int(self.guarded(original)(batch))
+
+
+@pytest.mark.parametrize("where", ["in the flow", "in a task", "in a subflow"])
+def test_ctrl_c_ends_a_run_that_is_held_up(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not wait for the journal and says what is not recorded; with space the run goes on."""
+    disk, ran = Disk(), list[str]()
+
+    def interrupted(here: str) -> str:
+        ran.append(here)
+        if where == here and ran.count(here) == 1:
+            disk.full = True
+            raise KeyboardInterrupt
+        return here
+
+    in_task, in_subflow = task(interrupted), flow(interrupted)
+
+    @flow
+    def main() -> list[str]:
+        said = [work("kept"), in_task("in a task"), in_subflow("in a subflow")]
+        return [*said, interrupted("in the flow")]
+
+    journal = Watched(disk.append)
+    with world_with(journal) as world:
+        journal.catalog.release = disk.guarded(journal.catalog.release)  # type: ignore[method-assign]  # for this one
+        with pytest.raises(KeyboardInterrupt):
+            main()
+        assert "The run is held up" in caplog.text
+        assert (
+            "What has ended since its journal could not be written is not recorded" in caplog.text
+        )
+        assert "The list of runs is out of date: the disk is full" in caplog.text
+        disk.full = False
+        assert main.resume("latest") == ["kept", "in a task", "in a subflow", "in the flow"]
+        assert ran.count(where) == 2
+        assert set(world.states().values()) == {"Completed"}
+
+
+def test_a_full_disk_behind_the_end_of_a_run_takes_nothing_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The flow gives its value; lists know of its end, and are told of it before the next run begins."""
+    disk = Disk()
+    journal = MemoryJournal(is_alive=lambda holder: not disk.full)
+    catalog = journal.catalog
+    catalog.update = disk.guarded(catalog.update)  # type: ignore[method-assign]  # for this one
+
+    def full() -> int:
+        disk.full = True
+        return 5
+
+    with world_with(journal):
+        assert flow(full)() == 5
+        assert "The list of runs is out of date" in caplog.text
+        assert catalog.find("latest").state_name == "Pending"
+        assert runs.find("latest").state_name == "Completed"
+        disk.full = False
+        first = catalog.find("latest").id
+        flow(lambda: 1)()
+        assert catalog.find(first).state_name == "Completed"
+        assert catalog.find(first).holder is None
+
+
+def test_a_run_that_was_taken_over_behind_its_end_gives_its_value(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its record was complete before."""
+    journal = MemoryJournal(is_alive=lambda holder: False)
+
+    def taken_over() -> int:
+        entry = journal.catalog.find("latest")
+        journal.catalog.claim(entry.id, system.holder(), 0.0)
+        return 5
+
+    with world_with(journal):
+        assert flow(taken_over)() == 5
+    assert "taken over by another driver" in caplog.text
+
+
+def test_a_session_of_work_outside_of_flows_ends_on_a_full_disk(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A program does not hang at its end; what it was shown is recorded."""
+    disk = Disk()
+    with world_with(Watched(disk.append)):
+        assert work(1) == 1
+        disk.full = True
+    assert "The end of this session is not recorded: the disk is full" in caplog.text
+
+
+def test_signs_of_life_are_given_again_when_they_can_be(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a full disk nor a damaged catalog ends the thread that gives them, or the run."""
+    monkeypatch.setattr(watch, "PERIOD", 0.002)
+    errors: list[JournalError] = [JournalUnavailable("it is full"), JournalDamaged("it is damaged")]
+    given = threading.Event()
+    journal = MemoryJournal(is_alive=lambda holder: True)
+
+    def heartbeat(*_: Any) -> None:
+        if errors:
+            raise errors.pop(0)
+        given.set()
+
+    monkeypatch.setattr(journal.catalog, "heartbeat", heartbeat)
+    with world_with(journal):
+        assert flow(lambda: given.wait(10))()
+    assert "No sign of life could be given: it is full" in caplog.text
+    assert "No sign of life could be given: it is damaged" in caplog.text
 
 
 def test_a_second_driver_ends_the_first(runner: ScriptedRunner) -> None:

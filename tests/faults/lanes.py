@@ -133,9 +133,6 @@ class Programs:
         """Nothing is open."""
 
 
-_KILLING = ("strace", "-f", "-qqq", "-o", os.devnull, "-e")
-
-
 class Traced(Forks):
     """Drivers that are killed at a system call; the others are forked."""
 
@@ -147,8 +144,12 @@ class Traced(Forks):
         began = time.monotonic()
         with said.open("ab") as file:
             traced = subprocess.run(
-                [*_KILLING, f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}"]
-                + [sys.executable, "-m", "tests.faults.drivers", text_of(order)],
+                [
+                    *("strace", "-f", "-qqq", "-o", os.devnull),
+                    *("-e", f"trace={name}"),
+                    *("-e", f"inject={name}:signal=KILL:when={number}"),
+                    *(sys.executable, "-m", "tests.faults.drivers", text_of(order)),
+                ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dflow.attempts.pickling import loads
-
 from dflow.core import events as ev
 from dflow.core import invariants
 from dflow.core.history import TaskChange, unroll
@@ -21,11 +19,12 @@ from dflow.core.record_invariants import (
     returned_ends_it,
     states_fit_stages,
 )
-from dflow.core.records import Ending, FlowRun, FlowStage, Held, Stage, TaskRun
+from dflow.core.records import Ending, FlowRun, FlowStage, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import system
 from dflow.errors import JournalError, RunNotFound
 from dflow.journal import SqliteJournal
+from dflow.results.pickling import loads
 from tests.faults import oracle
 from tests.faults.oracle import Made
 
@@ -73,7 +72,7 @@ class Snapshot:
         return {
             run.id
             for run in runs
-            if run.stage in (Stage.COMPLETED, FlowStage.COMPLETED) and run.held is Held.JOURNAL
+            if run.stage in (Stage.COMPLETED, FlowStage.COMPLETED) and run.held.kept
         }
 
 
@@ -212,7 +211,7 @@ def _opened_again(now: Snapshot) -> Iterator[str]:
             and isinstance(change.event, ev.Reopened)
             and isinstance(before, TaskRun)
             and before.stage is Stage.COMPLETED
-            and before.held is Held.JOURNAL
+            and before.held.kept
         ):
             yield f"'{before.name}' had completed, its value was kept, and it was opened again"
 

@@ -45,6 +45,10 @@ def test_long_histories_come_back_whole(journal: Journal) -> None:
     assert [number for number, _ in record.events()] == list(range(1, 5001))
     assert [run.id for run in record.task_runs()] == [f"t{n}" for n in range(1250)]
     assert [entry.message for entry in record.logs()] == [str(n) for n in range(1250)]
+    paged = [list(record.task_runs(after, 500)) for after in (0, 500, 1000, 1250, 2000)]
+    assert [len(page) for page in paged] == [500, 500, 250, 0, 0]
+    assert [run for page in paged for run in page] == list(record.task_runs())
+    assert [run.id for run in record.task_runs(after=1248)] == ["t1248", "t1249"]
     of_one = [int(entry.message) for entry in record.logs("t1", after=600)]
     assert of_one == [n for n in range(600, 1250) if n % 3 == 1]
 

@@ -1,4 +1,4 @@
-"""SQL from its files: named queries, and the scripts that bring a file to a newer schema."""
+"""SQL from its files: named queries, and scripts that bring a file to a newer schema, or show it as such."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ def migrations(name: str) -> tuple[str, ...]:
     scripts = (_HERE / "migrations" / name).iterdir()
     in_order = sorted((s for s in scripts if s.name.endswith(".sql")), key=lambda s: s.name)
     return tuple(script.read_text(encoding="utf-8") for script in in_order)
+
+
+@cache
+def views(name: str, version: int) -> str:
+    """Return the script that shows a file of an earlier version as one of the newest."""
+    return (_HERE / "views" / name / f"{version:04}.sql").read_text(encoding="utf-8")
 
 
 def statements(script: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 from zlib import crc32
@@ -71,13 +71,13 @@ class Head:
     events: int = 0
     task_runs: int = 0
     flow_runs: int = 0
+    logs: int | None = 0
 
     @property
     def mark(self) -> int:
-        """The check sum of the row."""
-        return crc32(
-            repr((self.run_id, self.epoch, self.events, self.task_runs, self.flow_runs)).encode()
-        )
+        """The check sum of the row. An earlier version did not count log lines."""
+        values = (self.run_id, self.epoch, self.events, self.task_runs, self.flow_runs)
+        return crc32(repr(values if self.logs is None else (*values, self.logs)).encode())
 
 
 def head_of(row: Row | None) -> Head:
@@ -172,10 +172,11 @@ def value_of(run_id: str, row: Row) -> bytes:
         return bytes(value)
 
 
-def log_row(entry: LogEntry) -> Row:
-    """Return a log line as a row, without its number."""
-    return (
-        entry.at,
+def log_row(number: int, entry: LogEntry) -> Row:
+    """Return a log line as a row."""
+    row = (
+        number,
+        float(entry.at),
         entry.flow_run_id,
         entry.task_run_id,
         entry.attempt,
@@ -184,11 +185,16 @@ def log_row(entry: LogEntry) -> Row:
         storable(entry.message),
         storable(entry.worker),
     )
+    return (*row, crc32(repr(row).encode()))
 
 
 def log_of(row: Row) -> LogEntry:
-    """Return the log line that a row holds."""
-    return LogEntry(*row)
+    """Return the log line that a row holds. Those of an earlier version have no mark."""
+    number, *values, mark = row
+    what = f"log line {number}"
+    with sound(what):
+        check(mark is None or crc32(repr(row[:-1]).encode()) == mark, what)
+    return replace(LogEntry(*values), number=number)
 
 
 # The catalog and the leases ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from zlib import crc32
 
@@ -25,7 +26,7 @@ from dflow.journal.sqlite.rows import (
     task_run_row,
     value_row,
 )
-from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, found_level, head, last_log
+from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, head, last_log
 from dflow.journal.sqlite.schema import RUN
 from dflow.journal.sqlite.watermark import Level, Watermark, level_of
 from dflow.ports import Batch, Missing, RunEntry
@@ -56,7 +57,6 @@ class SqliteRunJournal(SqliteRunReader):
         self._epoch = epoch
         self._watermark = watermark
         self._head: Head | None = None
-        self._last_log = 0
         self._missing = Missing()
 
     def begin(self, run_id: str, entry: RunEntry | None, level: Level) -> None:
@@ -70,13 +70,12 @@ class SqliteRunJournal(SqliteRunReader):
                 raise damaged(self._connection.path, f"it is the record of '{before.run_id}'")
             if before.epoch > self._epoch:
                 raise taken_over(run_id, self._epoch)
-            if before.epoch < self._epoch:
-                now = replace(before, epoch=self._epoch)
-                db.execute(SQL["begin_epoch"], (now.epoch, now.mark, *_kept(entry)))
-            found = found_level(db)
-        self._last_log = found.logs
-        self._missing = level.above(found)
-        self._watermark.set(replace(found, epoch=self._epoch))
+            logs = last_log(db) if before.logs is None else before.logs
+            now = replace(before, epoch=self._epoch, logs=logs)
+            if now != before:
+                db.execute(SQL["begin_epoch"], (now.epoch, now.logs, now.mark, *_kept(entry)))
+        self._missing = level.above(Level(now.epoch, now.events, logs))
+        self._watermark.set(Level(now.epoch, now.events, logs))
 
     def missing(self) -> Missing:
         """Return what was missing when the record was opened."""
@@ -85,7 +84,6 @@ class SqliteRunJournal(SqliteRunReader):
     def append(self, batch: Batch) -> int:
         """Write a batch in one transaction; return the number of the last event."""
         known, self._head = self._head, None
-        logs = self._last_log
         with self._refusing(), self._connection.writing() as db:
             before = known or head(db)
             if before.epoch != self._epoch:
@@ -99,11 +97,10 @@ class SqliteRunJournal(SqliteRunReader):
                 db.executemany(SQL["save_flow_run"], map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
             if batch.logs:
-                db.executemany(SQL["insert_log"], map(log_row, batch.logs))
-                logs = last_log(db)
+                after = replace(after, logs=_write_logs(db, batch, before.logs or 0))
             _advance(db, before, after)
-        self._head, self._last_log = after, logs
-        self._watermark.set(Level(self._epoch, after.events, logs))
+        self._head = after
+        self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
         return after.events
 
     def close(self) -> None:
@@ -139,14 +136,19 @@ def _write_task_runs(db: sqlite3.Connection, batch: Batch) -> None:
     db.executemany(SQL["save_task_run"], map(task_run_row, latest.values()))
 
 
+def _write_logs(db: sqlite3.Connection, batch: Batch, last: int) -> int:
+    db.executemany(SQL["insert_log"], map(log_row, count(last + 1), batch.logs))
+    return last + len(batch.logs)
+
+
 def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(SQL[query]).fetchone()[0])
 
 
 def _advance(db: sqlite3.Connection, before: Head, after: Head) -> None:
     """Note the last numbers, if the head is still what it was. Raises `RunTakenOver` and `Unsound`."""
-    row = (after.events, after.task_runs, after.flow_runs, after.mark, before.epoch, before.mark)
-    if db.execute(SQL["advance"], row).rowcount != 1:
+    left = (after.events, after.task_runs, after.flow_runs, after.logs, after.mark)
+    if db.execute(SQL["advance"], (*left, before.epoch, before.mark)).rowcount != 1:
         found = head(db)
         check(found.epoch != before.epoch, "the head")
         raise taken_over(before.run_id, before.epoch)
@@ -185,7 +187,7 @@ def open_to_write(
 def _make(path: Path, start: Head, entry: RunEntry | None, care: Care) -> None:
     def fill(db: sqlite3.Connection) -> None:
         db.execute(
-            SQL["create_meta"], (start.run_id, start.epoch, 0, 0, 0, start.mark, *_kept(entry))
+            SQL["create_meta"], (start.run_id, start.epoch, 0, 0, 0, 0, start.mark, *_kept(entry))
         )
 
     RUN.make(path, fill, synchronous=care.draft)

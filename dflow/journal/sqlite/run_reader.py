@@ -15,7 +15,7 @@ from dflow.core.records import FlowRun, TaskRun
 from dflow.errors import JournalUnavailable
 from dflow.journal.sqlite.connection import Connection
 from dflow.journal.sqlite.failures import code_of, damaged
-from dflow.journal.sqlite.queries import queries
+from dflow.journal.sqlite.queries import queries, views
 from dflow.journal.sqlite.rows import (
     Head,
     Record,
@@ -73,8 +73,15 @@ class SqliteRunReader:
             raise damaged(self._connection.path, str(error)) from error
 
     def check_kind(self) -> None:
-        """Raise NotAJournal, JournalTooNew or JournalDamaged unless this is the record of a run."""
-        self.look(lambda db: RUN.version(db, self._connection.path))
+        """Raise NotAJournal, JournalTooNew or JournalDamaged unless this is the record of a run.
+
+        One of an earlier version is shown as one of the newest.
+        """
+        version = self.look(lambda db: RUN.version(db, self._connection.path))
+        if version < RUN.newest:
+            self._connection.pragma("temp_store = MEMORY")
+            with self._connection.usable() as db:
+                db.executescript(views(RUN.name, version))
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event | None]]:
         """Yield (number, event) after a number; None for an unknown kind."""
@@ -82,28 +89,33 @@ class SqliteRunReader:
 
     def _events(self, after: int, last: int) -> Iterator[tuple[int, Event | None]]:
         while after < last:
-            page = self._page_of_events(after, last)
-            yield from page
-            after += len(page)
+            for row in self._page("events", after, last):
+                with self._refusing():
+                    event = event_of(row)
+                yield row[0], event
+                after = row[0]
 
-    def _page_of_events(self, after: int, last: int) -> list[tuple[int, Event | None]]:
-        def look(db: sqlite3.Connection) -> list[tuple[int, Event | None]]:
-            rows = db.execute(SQL["events"], (after, last, PAGE)).fetchall()
+    def _page(self, query: str, after: int, last: int) -> list[Row]:
+        """Return the next rows of a table that is only added to, none of which may be missing."""
+
+        def look(db: sqlite3.Connection) -> list[Row]:
+            rows = db.execute(SQL[query], (after, last, PAGE)).fetchall()
             expected = list(range(after + 1, min(after + PAGE, last) + 1))
-            check([row[0] for row in rows] == expected, f"the list of events after {after}")
-            return [(row[0], event_of(row)) for row in rows]
+            check([row[0] for row in rows] == expected, f"the list of {query} after {after}")
+            return rows
 
         return self.look(look)
 
-    def task_runs(self) -> Iterator[TaskRun]:
-        """Yield the task runs, in the order in which they were created."""
+    def task_runs(self, after: int = 0, limit: int | None = None) -> Iterator[TaskRun]:
+        """Yield the task runs after the first `after`, at most `limit`."""
 
         def look(db: sqlite3.Connection) -> list[Row]:
-            rows = db.execute(SQL["task_runs"]).fetchall()
-            check(len(rows) == head(db).task_runs, "the list of task runs")
+            rows = db.execute(SQL["task_runs"], (after, -1 if limit is None else limit)).fetchall()
+            due = max(0, head(db).task_runs - after)
+            check(len(rows) == (due if limit is None else min(due, limit)), "the list of task runs")
             return rows
 
-        return self._records(TaskRun, self.look(look))
+        return self._records(TaskRun, self.look(look), after)
 
     def task_run(self, task_run_id: str) -> TaskRun | None:
         """Return one task run. That there is none takes longer to say than what it is."""
@@ -144,23 +156,16 @@ class SqliteRunReader:
 
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
-        return self._logs(task_run_id, after, self.look(last_log))
+        lines = self._logs(after, self.look(found_level).logs)
+        return (e for e in lines if task_run_id is None or e.task_run_id == task_run_id)
 
-    def _logs(self, task_run_id: str | None, after: int, last: int) -> Iterator[LogEntry]:
-        page = self._page_of_logs(task_run_id, after, last)
-        while page:
-            yield from page
-            page = self._page_of_logs(task_run_id, page[-1].number, last)
-
-    def _page_of_logs(self, task_run_id: str | None, after: int, last: int) -> list[LogEntry]:
-        def look(db: sqlite3.Connection) -> list[LogEntry]:
-            if task_run_id is None:
-                rows = db.execute(SQL["logs"], (after, last, PAGE))
-            else:
-                rows = db.execute(SQL["logs_of_task_run"], (after, last, task_run_id, PAGE))
-            return [log_of(row) for row in rows]
-
-        return self.look(look)
+    def _logs(self, after: int, last: int) -> Iterator[LogEntry]:
+        while after < last:
+            for row in self._page("logs", after, last):
+                with self._refusing():
+                    entry = log_of(row)
+                yield entry
+                after = entry.number
 
     def missing(self) -> Missing:
         """Return what the watermark knows of and the record does not."""
@@ -172,8 +177,8 @@ class SqliteRunReader:
         self._connection.close()
         self.on_close()
 
-    def _records(self, cls: type[Record], rows: list[Row]) -> Iterator[Record]:
-        for number, row in enumerate(rows, start=1):
+    def _records(self, cls: type[Record], rows: list[Row], after: int = 0) -> Iterator[Record]:
+        for number, row in enumerate(rows, start=after + 1):
             with self._refusing():
                 record = record_of(cls, row, number)
             yield record
@@ -187,7 +192,8 @@ def head(db: sqlite3.Connection) -> Head:
 def found_level(db: sqlite3.Connection) -> Level:
     """Return how far the file of a record goes."""
     found = head(db)
-    return Level(found.epoch, found.events, last_log(db))
+    logs = last_log(db) if found.logs is None else found.logs
+    return Level(found.epoch, found.events, logs)
 
 
 def last_log(db: sqlite3.Connection) -> int:

@@ -26,6 +26,11 @@ class Schema:
     application_id: int
     scripts: tuple[str, ...]
 
+    @property
+    def newest(self) -> int:
+        """The version that new files have."""
+        return len(self.scripts)
+
     def version(self, db: sqlite3.Connection, path: Path) -> int:
         """Return the version of a file. Raises NotAJournal, JournalTooNew or JournalDamaged."""
         kind, version, tables = (
@@ -37,10 +42,10 @@ class Schema:
             raise damaged(path, "it is empty")
         if kind != self.application_id:
             raise not_ours(path)
-        if version > len(self.scripts):
+        if version > self.newest:
             raise JournalTooNew(
                 f"The journal '{path}' was written by a newer dflow: it has version {version}, this dflow "
-                f"knows versions up to {len(self.scripts)}. "
+                f"knows versions up to {self.newest}. "
                 "Upgrade dflow, or set DFLOW_HOME to another folder."
             )
         if version < 1:
@@ -50,7 +55,7 @@ class Schema:
     def migrate(self, connection: Connection) -> None:
         """Bring a file of ours to the newest version, in one transaction."""
         with connection.reading() as db:
-            if self.version(db, connection.path) == len(self.scripts):
+            if self.version(db, connection.path) == self.newest:
                 return
         with connection.writing() as db:
             self._apply(db, self.version(db, connection.path))
@@ -86,7 +91,7 @@ class Schema:
             for statement in statements(script):
                 db.execute(statement)
         db.execute(f"PRAGMA application_id = {self.application_id}")
-        db.execute(f"PRAGMA user_version = {len(self.scripts)}")
+        db.execute(f"PRAGMA user_version = {self.newest}")
 
 
 RUN = Schema("run", int.from_bytes(b"dfRn", "big"), migrations("run"))

@@ -1,18 +1,18 @@
 -- The queries on the record of one run.
 
 -- name: create_meta
-INSERT INTO meta (run_id, epoch, events, task_runs, flow_runs, mark, entry, entry_mark)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO meta (run_id, epoch, events, task_runs, flow_runs, logs, mark, entry, entry_mark)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: head
 -- Who may write, and the last number of each table.
-SELECT run_id, epoch, events, task_runs, flow_runs, mark FROM meta;
+SELECT run_id, epoch, events, task_runs, flow_runs, logs, mark FROM meta;
 
 -- name: advance
-UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, mark = ? WHERE epoch = ? AND mark = ?;
+UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, logs = ?, mark = ? WHERE epoch = ? AND mark = ?;
 
 -- name: begin_epoch
-UPDATE meta SET epoch = ?, mark = ?, entry = ?, entry_mark = ?;
+UPDATE meta SET epoch = ?, logs = ?, mark = ?, entry = ?, entry_mark = ?;
 
 -- name: entry
 SELECT entry, entry_mark FROM meta;
@@ -42,7 +42,8 @@ ON CONFLICT (id) DO UPDATE SET
 SELECT coalesce(max(number), 0) FROM task_runs;
 
 -- name: task_runs
-SELECT number, id, record, mark FROM task_runs ORDER BY number;
+-- A limit of -1 is none.
+SELECT number, id, record, mark FROM task_runs WHERE number > ? ORDER BY number LIMIT ?;
 
 -- name: task_run
 SELECT number, id, record, mark FROM task_runs WHERE id = ?;
@@ -79,16 +80,12 @@ DELETE FROM results WHERE run_id = ?;
 SELECT value, mark FROM results WHERE run_id = ?;
 
 -- name: insert_log
-INSERT INTO logs (at, flow_run_id, task_run_id, attempt, level, logger, message, worker)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO logs (number, at, flow_run_id, task_run_id, attempt, level, logger, message, worker, mark)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: last_log
 SELECT coalesce(max(number), 0) FROM logs;
 
 -- name: logs
-SELECT at, flow_run_id, task_run_id, attempt, level, logger, message, worker, number
+SELECT number, at, flow_run_id, task_run_id, attempt, level, logger, message, worker, mark
 FROM logs WHERE number > ? AND number <= ? ORDER BY number LIMIT ?;
-
--- name: logs_of_task_run
-SELECT at, flow_run_id, task_run_id, attempt, level, logger, message, worker, number
-FROM logs WHERE number > ? AND number <= ? AND task_run_id = ? ORDER BY number LIMIT ?;

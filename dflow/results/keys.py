@@ -1,0 +1,84 @@
+"""The pieces that keys of caches are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from types import FunctionType
+from typing import Any
+
+from dflow.results.fingerprints import NoFingerprint, content
+from dflow.results.source import origin
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """Stands for a value whose content has been hashed already."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Stands in an argument for the value of a task run, of which the key learns later."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRunInKey:
+    """A task run, as a cache policy or a key function sees it before it runs."""
+
+    id: str
+    name: str
+    task_name: str
+    flow_run_id: str
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyContext:
+    """What a cache policy or a key function is told of a call: its task, its task run and its arguments."""
+
+    task: Any
+    task_run: TaskRunInKey
+    parameters: dict[str, Any]
+
+
+def hashed(what: str, name: str, value: Any) -> Hashed:
+    """Return a value by its hash. Raises `NoFingerprint` that says whose it is."""
+    if isinstance(value, Hashed):
+        return value
+    try:
+        return Hashed(content(value))
+    except NoFingerprint as problem:
+        raise NoFingerprint(f"{what} '{name}': {problem}") from None
+
+
+def hash_text(value: Any) -> str:
+    """Return the hash of a value as a text. Raises `NoFingerprint`."""
+    return content(value).hex()
+
+
+def task_in_key(function: Any) -> str:
+    """Return what tells a task from others in keys. Raises `NoFingerprint` for one that nothing tells.
+
+    A function goes by where it is defined and by its name; one that is made inside another one, of which
+    there may be many, goes by its content.
+    """
+    if isinstance(function, FunctionType) and "<" not in function.__qualname__:
+        return origin(function)
+    try:
+        return content(function).hex()
+    except NoFingerprint as problem:
+        raise NoFingerprint(f"what its function closes over: {problem}") from None
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """Return 40 hexadecimal digits that stand for some texts, in their order."""
+    whole = blake2b(digest_size=20)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        whole.update(b"%d:" % len(data))
+        whole.update(data)
+    return whole.hexdigest()
