@@ -132,7 +132,7 @@ class Session:
             return self._open[runner]
 
     def check_again(self) -> None:
-        """Raise `NotResumable` if the run is resumed and has completed, `RunNotFound` for a task it has not."""
+        """Raise `NotResumable` if there is nothing to resume, `RunNotFound` for a task that is not there."""
         run, again = self.tracker.shown[self.root.flow_run_id], self.again
         if again is None or (again.rerun and again.from_task is None):
             return
