@@ -259,10 +259,10 @@ class Journal(Protocol):
     def size(self, run_id: str) -> int:
         """Return how many bytes the record of a run takes."""
 
-    def delete(self, run_id: str, at: float) -> None:
-        """Delete a run and its record.
+    def delete(self, run_id: str, epoch: int) -> None:
+        """Delete a run and its record, as its driver, who has claimed it: nobody else drives it meanwhile.
 
-        Raises `RunHeld` while it has a driver that lives, `RunNotFound` for an unknown id.
+        Raises `RunTakenOver` if the epoch is not the present one, `RunNotFound` for an unknown id.
         """
 
     def describe(self) -> Mapping[str, str]:
