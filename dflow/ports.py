@@ -65,10 +65,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What was acknowledged and is not in a record any more: its last events, its last log lines.
-
-    A machine that lost power may have lost them, or a file of the record was cut.
-    """
+    """How many events and log lines were acknowledged, and are gone: the power failed, or a file was cut."""
 
     events: int = 0
     logs: int = 0
@@ -207,10 +204,7 @@ class Leases(Protocol):
         limit: int = 1,
         holder: Holder | None = None,
     ) -> frozenset[str]:
-        """Take a share of each key that can be had, as `acquire` does; return those keys.
-
-        It is one transaction for all: many times quicker than one for each.
-        """
+        """Take a share of each key that can be had, in one transaction; return those keys."""
 
     def renew(self, owner: str, seconds: float, at: float) -> None:
         """Hold all shares of an owner that have not expired until ``at + seconds``."""
