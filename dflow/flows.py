@@ -8,12 +8,14 @@ flow or a task a subflow, a child run in the same record. Its body runs here, in
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
-from dflow.attempts.context import FlowInfo, current
-from dflow.attempts.scripts import being_imported_by_a_worker
+from dflow.attempts.context import FlowInfo, current, prints_here
+from dflow.attempts.scripts import check_guard
 from dflow.attempts.stepping import STOPS, Carried, finished, hand_out, run_to_end
 from dflow.attempts.tagging import around
 from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
@@ -27,8 +29,9 @@ from dflow.engine.keeping import Keeper, LocalKeeper, Opened
 from dflow.engine.naming import Naming, is_late, late_name, name_of
 from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
 from dflow.engine.parameters import Validator
+from dflow.engine.roots import root_info
 from dflow.engine.signals import noting_interrupts
-from dflow.errors import CancelledError, MissingMainGuard, NotResumable
+from dflow.errors import CancelledError, MissingResult, NotResumable
 from dflow.ports import RunEntry
 
 Q = ParamSpec("Q")
@@ -82,6 +85,9 @@ class Flow(Defined[P, R_co, FlowOptions]):
             options.retries,
             options.retry_delay_seconds,
             timeout_seconds=options.timeout_seconds,
+        )
+        self._results = definitions.results(
+            what, options.persist_result, options.result_storage, options.result_serializer
         )
         self._naming = Naming.of(what, "flow_run_name", options.flow_run_name, self.function)
         self._validator = Validator(what, self.function, self._signature)
@@ -174,7 +180,7 @@ class Flow(Defined[P, R_co, FlowOptions]):
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
         inside = current() is not None
         if not inside:
-            self._check_guard()
+            check_guard(self.name, calls.called(self.function))
         arguments = self._arguments(args, given)
         called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
         if not inside:
@@ -186,15 +192,17 @@ class Flow(Defined[P, R_co, FlowOptions]):
         keeper = current_keeper()
         sent = calls.referred(scope, arguments).sent
         run_id, number = scope.identify(self.name, ("flow", *sent))
+        family = keeper.family(scope.flow_run_id)
         info = replace(
-            keeper.family(scope.flow_run_id),
+            family,
             flow_run_id=run_id,
             flow_run_name=name_of(self._naming, arguments, number),
             flow_name=self.name,
             parent_flow_run_id=scope.flow_run_id,
             generation=1,
             tags=around(),
-            log_prints=self._prints_here(),
+            log_prints=prints_here(self._options.log_prints),
+            keeping=family.keeping and self._results.over(family.keeping),
         )
         return called(flow=info, keeper=keeper, parent_id=scope.parent_id)
 
@@ -207,35 +215,15 @@ class Flow(Defined[P, R_co, FlowOptions]):
         return replace(called, flow=replace(called.flow, flow_run_name=name))
 
     def _root_info(self, run_id: str, name: str) -> FlowInfo:
-        here = process.process()
-        return FlowInfo(
-            flow_run_id=run_id,
-            flow_run_name=name,
-            flow_name=self.name,
-            root_id=run_id,
-            generation=1,
+        return root_info(
+            process.process().settings,
+            run_id,
+            name,
+            self.name,
             tags=around(),
             log_prints=bool(self._options.log_prints),
-            log_level=process.LEVELS[here.settings.log_level],
-            extra_loggers=here.settings.extra_loggers,
-            checkpoints=str(here.settings.home / "checkpoints" / run_id),
+            results=self._results,
         )
-
-    def _prints_here(self) -> bool:
-        """Tell whether prints become log lines; left open, as in the parent."""
-        if self._options.log_prints is not None:
-            return self._options.log_prints
-        context = current()
-        return context is not None and context.info.log_prints
-
-    def _check_guard(self) -> None:
-        if being_imported_by_a_worker():
-            raise MissingMainGuard(
-                f"Flow '{self.name}' is called while a worker process loads this script. "
-                "Put the call into the main guard, so that only the script itself makes it:\n\n"
-                '    if __name__ == "__main__":\n'
-                f"        {calls.called(self.function)}()\n"
-            )
 
     # Running it -----------------------------------------------------------------------------------------
 
@@ -290,9 +278,11 @@ class Flow(Defined[P, R_co, FlowOptions]):
 
     async def _run_inside(self, keeper: Keeper, called: _Called) -> tuple[Ended, bool]:
         opened = self._open(keeper, called)
-        if opened.value is not None:
+        if opened.kept:
             run = opened.run
-            return Ended(run.state_name, run.message, opened.load(), at=run.changed_at), False
+            with suppress(MissingResult):  # what is gone or damaged is computed again
+                value = opened.load()
+                return Ended(run.state_name, run.message, value, at=run.changed_at), False
         return await self._execute(keeper, called, self._body(called)), True
 
     def _open(self, keeper: Keeper, called: _Called) -> Opened:
@@ -344,6 +334,9 @@ def flow(
     task_runner: Any = None,
     timeout_seconds: float | None = None,
     validate_parameters: bool = True,
+    persist_result: bool | None = None,
+    result_storage: str | Path | None = None,
+    result_serializer: str | None = None,
     log_prints: bool | None = None,
     on_running: Hooks = None,
     on_completion: Hooks = None,
@@ -373,6 +366,9 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     validate_parameters
         Whether arguments are checked and converted by their annotations, by pydantic: ``"5"`` becomes 5 for
         ``x: int``. A failure is a FAILED run that names the parameter.
+    persist_result, result_storage, result_serializer
+        Where its value is kept, and those of its tasks and subflows that do not say it themselves: see
+        `task`. Of itself the value of a flow is kept where a resume would need it: in a subflow.
     log_prints
         Whether prints become log lines, of the flow and of the tasks that leave it open.
     on_running, on_completion, on_failure, on_cancellation, on_crashed

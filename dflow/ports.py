@@ -5,7 +5,7 @@ No port speaks of files, of SQL or of a cluster framework. Times are seconds sin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -352,6 +352,9 @@ class OpenRunner(Protocol):
 
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down to the attempt of this dispatch."""
+
+    def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
+        """Call a function in a process of each other host of bodies; return what came of it by host."""
 
     def close(self) -> None:
         """End the work for this flow run: nothing of it is left with the runner."""

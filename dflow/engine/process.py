@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,8 @@ from dflow.core.records import Policy
 from dflow.core.replay import Table
 from dflow.engine import remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.recovery import recover
+from dflow.engine.recovery import forget_gone, recover
+from dflow.engine.roots import root_info
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
@@ -37,7 +39,6 @@ from dflow.messages import LogEntry
 from dflow.ports import Clock, Ids, Journal, Missing, RunEntry, TaskRunner
 from dflow.settings import Settings
 
-LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 AMBIENT = "session"
 """The name of the flow to which work outside of flows belongs."""
 
@@ -78,7 +79,7 @@ _ambient: tuple[Session, DriverScope] | None = None
 _roots: dict[str, Session] = {}
 _used: set[TaskRunner] = set()
 _watchers: list[Callable[[Session], None]] = []
-_untold: list[Callable[[], None]] = []
+_untold: deque[Callable[[], None]] = deque()
 """What the catalog could not be told."""
 
 
@@ -192,7 +193,8 @@ def session(root: RootRun) -> Iterator[Session]:
                 details=root.details,
             )
         )
-    epoch = catalog.claim(run_id, system.holder(), now)
+    holder = system.holder()
+    epoch = catalog.claim(run_id, holder, now)
     try:
         journal = here.journal.write(run_id, epoch)
         table = _table_of(journal) if root.taken_up else None
@@ -205,6 +207,8 @@ def session(root: RootRun) -> Iterator[Session]:
             table,
             answer=remote_flows.answer,
             reader=lambda: here.journal.read(run_id),
+            leases=here.journal.leases,
+            holder=holder,
         )
     except BaseException:
         _tell_catalog(partial(catalog.release, run_id, epoch))
@@ -236,17 +240,19 @@ def _tell_catalog(*tell: Callable[[], None]) -> None:
 
     What cannot be written now is told again before the next run begins here, or when this process ends.
     """
-    with _lock:
-        _untold.extend(tell)
-        while _untold:
-            try:
-                _untold[0]()
-            except JournalUnavailable as error:
+    waiting = [*tell]
+    with contextlib.suppress(IndexError):
+        while True:
+            waiting.append(_untold.popleft())
+    for call in waiting:
+        try:
+            call()
+        except JournalUnavailable as error:
+            if call in tell and not _untold:
                 run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
-                return
-            except RunTakenOver as error:
-                run_logs.show(logging.WARNING, f"WARNING {error}")
-            del _untold[0]
+            _untold.append(call)
+        except RunTakenOver as error:
+            run_logs.show(logging.WARNING, f"WARNING {error}")
 
 
 def _table_of(journal: Any) -> Table:
@@ -284,6 +290,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
         )
         return
     opened.in_tracker(lambda ledger: recover(ledger, now))
+    forget_gone(opened)
 
 
 # Work outside of flows -------------------------------------------------------------------------------
@@ -327,15 +334,7 @@ _ambient_exit = contextlib.ExitStack()
 def _open_ambient() -> tuple[Session, DriverScope]:
     here = process()
     run_id = here.ids.run_id()
-    flow = FlowInfo(
-        flow_run_id=run_id,
-        flow_run_name=here.ids.run_name(),
-        flow_name=AMBIENT,
-        root_id=run_id,
-        generation=1,
-        log_level=LEVELS[here.settings.log_level],
-        extra_loggers=here.settings.extra_loggers,
-    )
+    flow = root_info(here.settings, run_id, here.ids.run_name(), AMBIENT)
     opened = _ambient_exit.enter_context(session(RootRun(flow=flow, runner=lambda: use(None))))
     _roots.pop(run_id)
     opened.tracker.commit(ev.FlowRunStarted(at=here.clock.now(), flow_run_id=run_id, generation=1))
