@@ -50,6 +50,6 @@ def test_foreign_exceptions_are_found(subject: Subject, tmp_path: Path) -> None:
     """What is no error of the journal does not pass for detected."""
 
     def look(home: Path, subject: Subject) -> str:
-        raise KeyError(str(home))
+        raise KeyError(home, subject.name)
 
     assert corruption.outcome(look, tmp_path, subject).startswith("KeyError came out")
