@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 
-from tests.faults import disks, failing, killed, syscalls, writes
+from tests.faults import disks, failing, killed, syncs, syscalls, writes
 from tests.faults.reports import Asked, Campaign, printed
 
 CAMPAIGNS: dict[str, Campaign] = {
@@ -17,6 +17,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "writes": Campaign(writes.campaign),
     "syscalls": Campaign(syscalls.campaign, short=False),
     "failing-calls": Campaign(failing.campaign, short=False),
+    "syncs": Campaign(syncs.campaign),
     "disks": Campaign(disks.campaign),
     "killed-with-processes": Campaign(killed.with_processes, short=False),
 }
