@@ -27,7 +27,9 @@ from dflow.core.records import Policy
 from dflow.core.replay import Table
 from dflow.engine import remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.recovery import recover
+from dflow.engine.recovery import forget_gone, recover
+from dflow.engine.renewal import Again
+from dflow.engine.roots import root_info
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
@@ -38,7 +40,6 @@ from dflow.messages import LogEntry
 from dflow.ports import Clock, Ids, Journal, Missing, RunEntry, TaskRunner
 from dflow.settings import Settings
 
-LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 AMBIENT = "session"
 """The name of the flow to which work outside of flows belongs."""
 
@@ -64,13 +65,13 @@ def _opened(settings: Settings) -> Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootRun:
-    """A root flow run that is to be driven here: a new one, or one that is taken up again."""
+    """A root flow run that is to be driven here: a new one, or one that is taken up `again`."""
 
     flow: FlowInfo
     runner: Callable[[], TaskRunner]
     policy: Policy = Policy()
     details: Mapping[str, Any] = field(default_factory=dict)
-    taken_up: bool = False
+    again: Again | None = None
 
 
 _lock = threading.RLock()
@@ -182,7 +183,7 @@ def session(root: RootRun) -> Iterator[Session]:
     _tell_catalog()
     run_id, now = root.flow.flow_run_id, here.clock.now()
     catalog = here.journal.catalog
-    if not root.taken_up:
+    if root.again is None:
         catalog.create(
             RunEntry(
                 id=run_id,
@@ -193,10 +194,11 @@ def session(root: RootRun) -> Iterator[Session]:
                 details=root.details,
             )
         )
-    epoch = catalog.claim(run_id, system.holder(), now)
+    holder = system.holder()
+    epoch = catalog.claim(run_id, holder, now)
     try:
         journal = here.journal.write(run_id, epoch)
-        table = _table_of(journal) if root.taken_up else None
+        table = None if root.again is None else _table_of(journal)
         opened = Session(
             root.flow,
             journal,
@@ -204,8 +206,11 @@ def session(root: RootRun) -> Iterator[Session]:
             here.clock,
             here.ids,
             table,
+            again=root.again,
             answer=remote_flows.answer,
             reader=lambda: here.journal.read(run_id),
+            leases=here.journal.leases,
+            holder=holder,
         )
     except BaseException:
         _tell_catalog(partial(catalog.release, run_id, epoch))
@@ -216,6 +221,8 @@ def session(root: RootRun) -> Iterator[Session]:
         _roots[run_id] = opened
     try:
         _begin(opened, root, journal.missing())
+        if root.again is not None:
+            catalog.update(run_id, epoch, "Running", "", now)
         for watcher in _watchers:
             watcher(opened)
         yield opened
@@ -272,7 +279,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
         opened.tracker.post(
             LogEntry(now, run_id, None, 0, logging.WARNING, __name__, _told(missing))
         )
-    if not root.taken_up or run_id not in opened.tracker.shown:
+    if root.again is None or run_id not in opened.tracker.shown:
         opened.tracker.commit(
             ev.FlowRunCreated(
                 at=now,
@@ -287,6 +294,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
         )
         return
     opened.in_tracker(lambda ledger: recover(ledger, now))
+    forget_gone(opened)
 
 
 # Work outside of flows -------------------------------------------------------------------------------
@@ -330,15 +338,7 @@ _ambient_exit = contextlib.ExitStack()
 def _open_ambient() -> tuple[Session, DriverScope]:
     here = process()
     run_id = here.ids.run_id()
-    flow = FlowInfo(
-        flow_run_id=run_id,
-        flow_run_name=here.ids.run_name(),
-        flow_name=AMBIENT,
-        root_id=run_id,
-        generation=1,
-        log_level=LEVELS[here.settings.log_level],
-        extra_loggers=here.settings.extra_loggers,
-    )
+    flow = root_info(here.settings, run_id, here.ids.run_name(), AMBIENT)
     opened = _ambient_exit.enter_context(session(RootRun(flow=flow, runner=lambda: use(None))))
     _roots.pop(run_id)
     opened.tracker.commit(ev.FlowRunStarted(at=here.clock.now(), flow_run_id=run_id, generation=1))

@@ -13,7 +13,7 @@ from dflow.attempts.context import FlowInfo, RunContext
 from dflow.attempts.parameters import by_name
 from dflow.attempts.stepping import finished
 from dflow.core import events as ev
-from dflow.core.records import FlowRun, Policy
+from dflow.core.records import FlowRun, Policy, Upstream
 from dflow.engine.about import About
 from dflow.engine.callbacks import sent_up
 from dflow.engine.keeping import LocalKeeper, Opened
@@ -39,6 +39,11 @@ class RemoteKeeper:
         """Up to how many bytes a value is kept in the journal."""
         return self._attempt.small
 
+    @property
+    def quota(self) -> int:
+        """How many bytes of values that nobody has asked to be kept may be kept."""
+        return 0 if self._attempt.keeping is None else self._attempt.keeping.quota
+
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
         return clock.now()
@@ -59,6 +64,7 @@ class RemoteKeeper:
             log_level=attempt.log_level,
             extra_loggers=attempt.extra_loggers,
             checkpoints=attempt.checkpoints,
+            keeping=attempt.flow_keeping,
         )
 
     def context(self, flow: FlowInfo) -> RunContext:
@@ -73,6 +79,7 @@ class RemoteKeeper:
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
         callbacks: Callbacks | None,
+        upstreams: tuple[Upstream, ...],
     ) -> Opened:
         """Record that a subflow is called."""
         if runner is not None:
@@ -81,7 +88,8 @@ class RemoteKeeper:
                 "in another process: there its tasks go where those of the flow around it go. Leave out "
                 "task_runner=, or call it in the flow."
             )
-        opened: Opened = self._ask("open", flow, parent_id, policy, None, sent_up(callbacks))
+        sent = sent_up(callbacks)
+        opened: Opened = self._ask("open", flow, parent_id, policy, None, sent, upstreams)
         return opened
 
     def start(self, flow_run_id: str) -> int:
