@@ -73,7 +73,7 @@ class CacheAs:
 
     key: str
     storage: str
-    seconds: float | None = None
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ class AttemptInfo:
     @property
     def room(self) -> int | None:
         """How many bytes of items that a generator hands out are kept; None: however many there are."""
-        asked = self.keeping is not None and self.keeping.persist
+        asked = self.cached is not None or (self.keeping is not None and self.keeping.persist)
         return None if asked else self.small
 
 
@@ -355,6 +355,7 @@ class Go:
     attempt: int
     quota: int = 0
     cached: CacheAs | None = None
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)

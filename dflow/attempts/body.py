@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from dflow.attempts import clock, names, result_names
+from dflow.attempts import caching, clock, names, result_names
 from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
 from dflow.attempts.context import RunContext, at_work, entered
@@ -182,13 +182,14 @@ async def _returned(
     returned = Returned(
         value=value,
         what=f"task '{info.task_name}'",
-        stem=f"{info.task_run_id}.{info.dispatch}",
+        stem=caching.stem_of(info),
         seconds=times.seconds(),
         name=context.notes.get("result name"),
         must_travel=must_travel,
     )
     native = context.notes["native"]
-    place = await put(returned, info.small, info.keeping, context, native=native)
+    place = await put(returned, info.small, caching.keeping_of(info), context, native=native)
+    place = await caching.cached(place, context, native=native)
     outcome = AttemptSucceeded(
         **times.ended(), held=place.held, value=place.value, message=message, stored=place.stored
     )

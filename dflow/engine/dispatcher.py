@@ -17,7 +17,7 @@ from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
-from dflow.engine.claims import Release
+from dflow.engine.claims import LookUp, Release
 from dflow.engine.needs import takes
 from dflow.engine.waiting import Inlet
 from dflow.errors import InternalError, MissingResult
@@ -73,7 +73,9 @@ class Dispatcher:
             asked = self.asked.get(order.run_id)
             if asked is None:
                 continue
-            if isinstance(order, do.Dispatch):
+            if isinstance(order, LookUp):
+                self._session.caches.look_up(order)
+            elif isinstance(order, do.Dispatch):
                 self._dispatch(order, asked, works)
             elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
                 _, group = keys.setdefault((id(asked.runner), type(order)), (asked.runner, []))
@@ -89,7 +91,15 @@ class Dispatcher:
         asked: Asking,
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
-        go = Go(order.run_id, order.dispatch, order.attempt, self._session.persisting.left)
+        run = self._session.task_run(order.run_id)
+        go = Go(
+            run.id,
+            order.dispatch,
+            order.attempt,
+            self._session.persisting.left,
+            self._session.caches.cached_as(run.id),
+            run.generation,
+        )
         if asked.orders is not None:
             asked.orders.put(go)
             return
@@ -167,7 +177,7 @@ class Dispatcher:
         return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,
-            generation=run.generation,
+            generation=go.generation,
             attempt=go.attempt,
             task_name=run.task_name,
             task_run_name=run.name,
@@ -186,6 +196,7 @@ class Dispatcher:
             checkpoints=self._session.checkpoints,
             keeping=keeping,
             flow_keeping=around,
+            cached=go.cached,
         )
 
     def _is_near(self, upstream_id: str, asked: Asking) -> bool:

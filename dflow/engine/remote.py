@@ -27,6 +27,7 @@ from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
 from dflow.engine.callbacks import sent_up
 from dflow.engine.identity import Children
+from dflow.engine.key_questions import keys_sent_up
 from dflow.engine.needs import takes
 from dflow.engine.outcomes import received
 from dflow.engine.scope import PENDING, Called, Scope, Status
@@ -243,6 +244,8 @@ class RemoteScope:
     ) -> None:
         if options.callbacks is not None:
             options = replace(options, callbacks=sent_up(options.callbacks))
+        if options.caching is not None:
+            options = replace(options, caching=keys_sent_up(options.caching))
         self._link.send(ChildrenCreated(self._link.address, event, calls, options))
 
     async def call(
@@ -254,7 +257,7 @@ class RemoteScope:
         self._send(event, (None,), options)
         value: Any = None
         ran = False
-        waits_for_others = bool(event.upstreams)
+        waits_for_others = bool(event.upstreams or options.caching)
         with self._given_up(event.task_run_id):
             while True:
                 with self._context.slot() if waits_for_others else nullcontext():
@@ -288,6 +291,7 @@ class RemoteScope:
             task_run_id=event.task_run_id,
             dispatch=go.dispatch,
             attempt=go.attempt,
+            generation=go.generation,
             task_name=event.task_name,
             task_run_name=event.name,
             tags=event.tags,
@@ -296,6 +300,7 @@ class RemoteScope:
             log_prints=options.log_prints,
             confirm_start=False,
             keeping=keeping,
+            cached=go.cached,
         )
         context = replace(self._context, info=info, notes={}, at_end=[])
         manner = Manner(

@@ -43,6 +43,7 @@ class Telling:
             return
         key = (run.id, run.dispatch)
         if run.stage.final:
+            session.caches.settled(run)
             session.dispatcher.asked[run.id] = replace(asked, call=None)
         if run.stage is Stage.COMPLETED:
             session.errors.pop(run.id, None)
