@@ -7,6 +7,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -95,11 +96,15 @@ def is_users(cls: type) -> bool:
 
 def of_class(cls: type) -> dict[str, Any]:
     """Return the methods and attributes that a class defines."""
-    return {
+    found = {
         name: _undescribed(item)
         for name, item in vars(cls).items()
         if not _is_bookkeeping(name, item)
     }
+    if not issubclass(cls, Enum):
+        return found
+    methods = {name: item for name, item in found.items() if isinstance(item, FunctionType)}
+    return methods | {name: member.value for name, member in cls.__members__.items()}
 
 
 def _is_bookkeeping(name: str, item: Any) -> bool:
