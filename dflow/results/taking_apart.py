@@ -79,14 +79,16 @@ def is_installed(module_name: str | None) -> bool:
     file = getattr(module, "__file__", None)
     if file is None:
         return module_name in sys.builtin_module_names or module_name in sys.stdlib_module_names
-    return os.path.realpath(str(file)).startswith(_installed_folders())
+    place = Path(os.path.realpath(str(file)))
+    return bool({"site-packages", "dist-packages"} & set(place.parts)) or any(
+        place.is_relative_to(folder) for folder in _stdlib()
+    )
 
 
 @cache
-def _installed_folders() -> tuple[str, ...]:
+def _stdlib() -> tuple[str, ...]:
     found = sysconfig.get_paths()
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple(os.path.join(os.path.realpath(found[name]), "") for name in names)
+    return os.path.realpath(found["stdlib"]), os.path.realpath(found["platstdlib"])
 
 
 def is_users(cls: type) -> bool:

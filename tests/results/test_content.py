@@ -145,7 +145,7 @@ def tensors() -> list[Any]:
     return [
         torch.arange(6), torch.arange(6).reshape(2, 3), torch.arange(6).reshape(3, 2).T,
         torch.arange(6, dtype=torch.int32), torch.ones(2), torch.ones(2, dtype=torch.bfloat16),
-        torch.nn.Parameter(torch.ones(2)), torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csr(),
+        torch.nn.Parameter(torch.ones(2)), torch.eye(3).to_sparse(),
         torch.zeros(0), torch.tensor(1.5), torch.float32, torch.device("cpu"), torch.nn.Linear(2, 3),
         torch.nn.Linear(2, 3).state_dict(),
     ]  # fmt: skip
