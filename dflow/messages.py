@@ -355,6 +355,7 @@ class Go:
     attempt: int
     quota: int = 0
     cached: CacheAs | None = None
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)

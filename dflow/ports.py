@@ -108,6 +108,9 @@ class RunReader(Protocol):
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
 
+    def examine(self) -> Sequence[str]:
+        """Look through all that the record is kept in; return what is wrong with it."""
+
     def missing(self) -> Missing:
         """Return what is known to be missing at the end; a writer tells what was when it was opened."""
 
@@ -252,6 +255,9 @@ class Journal(Protocol):
 
         Raises `RunNotFound` when nothing was recorded of it, and errors of `JournalError`.
         """
+
+    def size(self, run_id: str) -> int:
+        """Return how many bytes the record of a run takes."""
 
     def delete(self, run_id: str, at: float) -> None:
         """Delete a run and its record.

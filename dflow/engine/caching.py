@@ -59,7 +59,7 @@ class Caches:
         self._session = session
         self._leases = leases
         self._holder = holder
-        self._owner = session.ids.run_id()
+        self._owner = f"{session.root.root_id}.{os.getpid()}"
         self._posts: SimpleQueue[LookUp | _Ended | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._holds = False

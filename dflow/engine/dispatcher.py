@@ -91,9 +91,15 @@ class Dispatcher:
         asked: Asking,
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
-        cached = self._session.caches.cached_as(order.run_id)
-        quota = self._session.persisting.left
-        go = Go(order.run_id, order.dispatch, order.attempt, quota, cached)
+        run = self._session.task_run(order.run_id)
+        go = Go(
+            run.id,
+            order.dispatch,
+            order.attempt,
+            self._session.persisting.left,
+            self._session.caches.cached_as(run.id),
+            run.generation,
+        )
         if asked.orders is not None:
             asked.orders.put(go)
             return
@@ -171,7 +177,7 @@ class Dispatcher:
         return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,
-            generation=run.generation,
+            generation=go.generation,
             attempt=go.attempt,
             task_name=run.task_name,
             task_run_name=run.name,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from dflow.attempts.context import FlowInfo, RunContext, current
 from dflow.core import events as ev
-from dflow.core.records import FlowRun, FlowStage, Held, Policy, Stored
+from dflow.core.records import FlowRun, FlowStage, Held, Policy, Stored, Upstream
 from dflow.engine import outcomes, run_logs
 from dflow.engine.about import About
 from dflow.engine.driver_scope import DriverScope
@@ -81,8 +81,12 @@ class Keeper(Protocol):
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
         callbacks: Callbacks | None,
+        upstreams: tuple[Upstream, ...],
     ) -> Opened:
-        """Record that a subflow is called, with its own runner or that of the flow run around it."""
+        """Record that a subflow is called, with its own runner or that of the flow run around it.
+
+        `upstreams` are those whose values are among its arguments.
+        """
 
     def start(self, flow_run_id: str) -> int:
         """Record that the body begins, and return the generation."""
@@ -194,6 +198,7 @@ class LocalKeeper:
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
         callbacks: Callbacks | None,
+        upstreams: tuple[Upstream, ...],
     ) -> Opened:
         """Record that a subflow is called. One that an attempt has left behind is taken up again."""
         around = flow.parent_flow_run_id or flow.root_id
@@ -212,6 +217,7 @@ class LocalKeeper:
                         name=flow.flow_run_name,
                         policy=policy,
                         tags=flow.tags,
+                        upstreams=upstreams,
                     )
                 )
             )
@@ -232,11 +238,19 @@ class LocalKeeper:
 
     def start(self, flow_run_id: str) -> int:
         """Record that the body begins, and return the generation."""
-        generation = self._shown(flow_run_id).generation + 1
-        self._session.in_tracker(lambda ledger: ledger.closed_flows.discard(flow_run_id))
-        return self.commit(
-            ev.FlowRunStarted(at=self.now(), flow_run_id=flow_run_id, generation=generation)
-        ).generation
+        now, generation = self.now(), self._shown(flow_run_id).generation + 1
+        started = ev.FlowRunStarted(at=now, flow_run_id=flow_run_id, generation=generation)
+        again = self._session.taken_up(flow_run_id)
+
+        def begin(ledger: Ledger) -> None:
+            ledger.closed_flows.discard(flow_run_id)
+            ledger.apply(started)
+            if again is not None:
+                ledger.renewal.begin(again, now)
+
+        self._session.in_tracker(begin)
+        self._session.hooks.tell_flow(self._session.flow_info(flow_run_id))
+        return self._shown(flow_run_id).generation
 
     def begun(
         self, flow_run_id: str, call: tuple[Callable[..., Any], Any, Any] | bytes | None

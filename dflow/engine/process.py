@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from dflow.core.replay import Table
 from dflow.engine import remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.recovery import forget_gone, recover
+from dflow.engine.renewal import Again
 from dflow.engine.roots import root_info
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
@@ -63,13 +65,13 @@ def _opened(settings: Settings) -> Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootRun:
-    """A root flow run that is to be driven here: a new one, or one that is taken up again."""
+    """A root flow run that is to be driven here: a new one, or one that is taken up `again`."""
 
     flow: FlowInfo
     runner: Callable[[], TaskRunner]
     policy: Policy = Policy()
     details: Mapping[str, Any] = field(default_factory=dict)
-    taken_up: bool = False
+    again: Again | None = None
 
 
 _lock = threading.RLock()
@@ -78,7 +80,7 @@ _ambient: tuple[Session, DriverScope] | None = None
 _roots: dict[str, Session] = {}
 _used: set[TaskRunner] = set()
 _watchers: list[Callable[[Session], None]] = []
-_untold: list[Callable[[], None]] = []
+_untold: deque[Callable[[], None]] = deque()
 """What the catalog could not be told."""
 
 
@@ -181,7 +183,7 @@ def session(root: RootRun) -> Iterator[Session]:
     _tell_catalog()
     run_id, now = root.flow.flow_run_id, here.clock.now()
     catalog = here.journal.catalog
-    if not root.taken_up:
+    if root.again is None:
         catalog.create(
             RunEntry(
                 id=run_id,
@@ -196,7 +198,7 @@ def session(root: RootRun) -> Iterator[Session]:
     epoch = catalog.claim(run_id, holder, now)
     try:
         journal = here.journal.write(run_id, epoch)
-        table = _table_of(journal) if root.taken_up else None
+        table = None if root.again is None else _table_of(journal)
         opened = Session(
             root.flow,
             journal,
@@ -204,6 +206,7 @@ def session(root: RootRun) -> Iterator[Session]:
             here.clock,
             here.ids,
             table,
+            again=root.again,
             answer=remote_flows.answer,
             reader=lambda: here.journal.read(run_id),
             leases=here.journal.leases,
@@ -218,6 +221,8 @@ def session(root: RootRun) -> Iterator[Session]:
         _roots[run_id] = opened
     try:
         _begin(opened, root, journal.missing())
+        if root.again is not None:
+            catalog.update(run_id, epoch, "Running", "", now)
         for watcher in _watchers:
             watcher(opened)
         yield opened
@@ -239,17 +244,19 @@ def _tell_catalog(*tell: Callable[[], None]) -> None:
 
     What cannot be written now is told again before the next run begins here, or when this process ends.
     """
-    with _lock:
-        _untold.extend(tell)
-        while _untold:
-            try:
-                _untold[0]()
-            except JournalUnavailable as error:
+    waiting = [*tell]
+    with contextlib.suppress(IndexError):
+        while True:
+            waiting.append(_untold.popleft())
+    for call in waiting:
+        try:
+            call()
+        except JournalUnavailable as error:
+            if call in tell and not _untold:
                 run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
-                return
-            except RunTakenOver as error:
-                run_logs.show(logging.WARNING, f"WARNING {error}")
-            del _untold[0]
+            _untold.append(call)
+        except RunTakenOver as error:
+            run_logs.show(logging.WARNING, f"WARNING {error}")
 
 
 def _table_of(journal: Any) -> Table:
@@ -272,7 +279,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
         opened.tracker.post(
             LogEntry(now, run_id, None, 0, logging.WARNING, __name__, _told(missing))
         )
-    if not root.taken_up or run_id not in opened.tracker.shown:
+    if root.again is None or run_id not in opened.tracker.shown:
         opened.tracker.commit(
             ev.FlowRunCreated(
                 at=now,

@@ -291,6 +291,7 @@ class RemoteScope:
             task_run_id=event.task_run_id,
             dispatch=go.dispatch,
             attempt=go.attempt,
+            generation=go.generation,
             task_name=event.task_name,
             task_run_name=event.name,
             tags=event.tags,

@@ -161,7 +161,6 @@ def show_unsaved(flow: FlowInfo, error: JournalUnavailable) -> None:
     )
 
 
-def show_interrupted(run: FlowRun) -> None:
+def show_interrupted(name: str, how: str) -> None:
     """Show that a root flow run was interrupted, and how it goes on."""
-    name = one_line(run.name, NAME)
-    show(logging.WARNING, f"INTERRUPTED {name} | Go on with: dflow resume {run.id}")
+    show(logging.WARNING, f"INTERRUPTED {one_line(name, NAME)} | Go on with: {how}")

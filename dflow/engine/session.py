@@ -31,6 +31,7 @@ from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.persisting import Persisting
+from dflow.engine.renewal import Again, named
 from dflow.engine.telling import Telling
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet
@@ -71,6 +72,7 @@ class Session:
         ids: Ids,
         table: Table | None = None,
         *,
+        again: Again | None = None,
         answer: Callable[[Session, FlowAsked], None],
         reader: Callable[[], RunReader],
         leases: Leases,
@@ -86,12 +88,13 @@ class Session:
         self.persisting = Persisting(root.root_id, settings, self.ledger.table, self.warn)
         self.errors: dict[str, BaseException] = {}
         self.stops: dict[str, Callable[[], object]] = {}
+        self.again = again
         self._answer = answer
         self._reader = reader
         self.flow_calls: dict[str, Any] = {}
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
-        self._closed = False
+        self._closed = self._begun = False
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
@@ -138,11 +141,25 @@ class Session:
                 self._open[runner] = runner.open(self)
             return self._open[runner]
 
-    def check_unfinished(self) -> None:
-        """Raise `NotResumable` if the root flow run has completed."""
-        run = self.tracker.shown[self.root.flow_run_id]
-        if run.state_type is StateType.COMPLETED:
-            raise NotResumable(f"Run '{run.name}' has completed: there is nothing to resume.")
+    def check_again(self) -> None:
+        """Raise `NotResumable` if there is nothing to resume, `RunNotFound` for a task that is not there."""
+        run, again = self.tracker.shown[self.root.flow_run_id], self.again
+        if again is None or (again.rerun and again.from_task is None):
+            return
+        if again.from_task is not None:
+            named(self.ledger.table.task_runs.values(), again.from_task)
+        elif run.state_type is StateType.COMPLETED:
+            raise NotResumable(
+                f"Run '{run.name}' has completed: there is nothing to resume. "
+                f"To run it again: dflow rerun {run.name}"
+            )
+
+    def taken_up(self, flow_run_id: str) -> Again | None:
+        """Return how the root flow run is taken up, once: when its body begins here for the first time."""
+        if flow_run_id != self.root.flow_run_id or self._begun:
+            return None
+        self._begun = True
+        return self.again
 
     def witness(self, task_run_id: str, error: BaseException) -> None:
         """Keep an exception itself, for those in this process who ask for it; the oldest are let go."""
