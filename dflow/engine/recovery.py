@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dflow.core import events as ev
+from dflow.core.asked import left_behind
 from dflow.core.records import Cause, FlowStage, Stage
+from dflow.core.replay import Table
 from dflow.engine.ledger import Ledger
 
 MESSAGE = "Its driver ended before it did."
@@ -25,3 +27,8 @@ def recover(ledger: Ledger, at: float) -> None:
                     message=MESSAGE,
                 )
             )
+
+
+def left_unclaimed(table: Table) -> list[str]:
+    """Return the names of the finished task runs that nobody has asked for again."""
+    return [run.name for run in left_behind(table.task_runs, table.flow_runs)]

@@ -26,10 +26,10 @@ from dflow.engine.dispatcher import Asking, Dispatcher
 from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
-from dflow.engine.renewal import Again, named
+from dflow.engine.renewal import Again
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet
-from dflow.errors import DflowError, InternalError, MissingResult, NotResumable
+from dflow.errors import DflowError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
@@ -48,7 +48,6 @@ from dflow.messages import (
 from dflow.ports import Clock, Ids, OpenRunner, RunJournal, RunReader, TaskRunner
 from dflow.results.pickling import loads
 from dflow.settings import Settings
-from dflow.states import StateType
 
 T = TypeVar("T")
 MAX_ERRORS = 1000
@@ -87,6 +86,7 @@ class Session:
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
         self._closed = self._begun = False
+        self._told_changed: set[str] = set()
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
@@ -130,19 +130,6 @@ class Session:
             if runner not in self._open:
                 self._open[runner] = runner.open(self)
             return self._open[runner]
-
-    def check_again(self) -> None:
-        """Raise `NotResumable` if there is nothing to resume, `RunNotFound` for a task that is not there."""
-        run, again = self.tracker.shown[self.root.flow_run_id], self.again
-        if again is None or (again.rerun and again.from_task is None):
-            return
-        if again.from_task is not None:
-            named(self.ledger.table.task_runs.values(), again.from_task)
-        elif run.state_type is StateType.COMPLETED:
-            raise NotResumable(
-                f"Run '{run.name}' has completed: there is nothing to resume. "
-                f"To run it again: dflow rerun {run.name}"
-            )
 
     def taken_up(self, flow_run_id: str) -> Again | None:
         """Return how the root flow run is taken up, once: when its body begins here for the first time."""
@@ -244,8 +231,17 @@ class Session:
         """Show what runs said, and what workers that are gone have cost them."""
         run_logs.echo(entries, self.name_of)
         for event in events:
-            if isinstance(event, ev.WorkerLost):
+            if isinstance(event, ev.Reused):
+                self._tell_changed(event)
+            elif isinstance(event, ev.WorkerLost):
                 run_logs.announce_loss(self.task_run(event.task_run_id), event)
+
+    def _tell_changed(self, event: ev.Reused) -> None:
+        """Tell, once for each task, that results of other code are given."""
+        task_name = self.task_run(event.task_run_id).task_name if event.changed else None
+        if task_name is not None and task_name not in self._told_changed:
+            self._told_changed.add(task_name)
+            run_logs.show_changed(self.root.flow_run_name, task_name)
 
     def _changed(self, run: TaskRun | FlowRun) -> None:
         """Tell those outside the tracker what became of a run."""
