@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from dflow.attempts.context import current
@@ -164,6 +165,9 @@ def flow(
     task_runner: Any = None,
     timeout_seconds: float | None = None,
     validate_parameters: bool = True,
+    persist_result: bool | None = None,
+    result_storage: str | Path | None = None,
+    result_serializer: str | None = None,
     log_prints: bool | None = None,
     on_running: Hooks = None,
     on_completion: Hooks = None,
@@ -193,6 +197,9 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     validate_parameters
         Whether arguments are checked and converted by their annotations, by pydantic: ``"5"`` becomes 5 for
         ``x: int``. A failure is a FAILED run that names the parameter.
+    persist_result, result_storage, result_serializer
+        Where its value is kept, and those of its tasks and subflows that do not say it themselves: see
+        `task`. Of itself the value of a flow is kept where a resume would need it: in a subflow.
     log_prints
         Whether prints become log lines, of the flow and of the tasks that leave it open.
     on_running, on_completion, on_failure, on_cancellation, on_crashed

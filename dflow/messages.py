@@ -8,7 +8,7 @@ named by its `Key`: the task run's id and the number of the dispatch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dflow.core.events import Event, MapCreated, TaskCreated
@@ -24,7 +24,9 @@ class Keeping:
 
     With `persist` it is written to the result store at the URL `storage`, below `folder`, by `serializer`;
     left open (None), if its body took `seconds` or longer and it has at most `quota` bytes. `name` is the
-    path in the store that its user has chosen, if there is one.
+    template of the path in the store that its user has chosen, if there is one; a small value is written
+    there too. With `sync` it is to survive a power cut. `token` is a file that the driver has left in the
+    store: who does not find it there sees another store.
     """
 
     storage: str
@@ -34,6 +36,32 @@ class Keeping:
     seconds: float = 1.0
     quota: int = 0
     name: str | None = None
+    sync: bool = False
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultOptions:
+    """What a task or a flow says of its results; what is None is as in the flow around it."""
+
+    persist: bool | None = None
+    storage: str | None = None
+    serializer: str | None = None
+    name: str | None = None
+
+    def over(self, keeping: Keeping) -> Keeping:
+        """Return what becomes of its values where this holds around it."""
+        changes: dict[str, Any] = {"name": self.name}
+        if self.persist is not None:
+            changes["persist"] = self.persist
+        if self.serializer is not None:
+            changes["serializer"] = self.serializer
+        if self.storage is not None and self.storage != keeping.storage:
+            changes |= {"storage": self.storage, "token": ""}
+        return replace(keeping, **changes)
+
+
+UNSAID = ResultOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +73,7 @@ class CacheAs:
 
     key: str
     storage: str
-    seconds: float | None = None
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +82,8 @@ class AttemptInfo:
 
     `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
     the tags that hold for whatever it calls, `checkpoints` the folder of its root flow run's checkpoints,
-    `keeping` what becomes of its value, `cached` where others look for it.
+    `keeping` what becomes of its value, `flow_keeping` what becomes of values in its flow run where their
+    tasks do not say it, `cached` where others look for it.
     """
 
     task_run_id: str
@@ -77,12 +106,19 @@ class AttemptInfo:
     around: tuple[str, ...] = ()
     checkpoints: str = ""
     keeping: Keeping | None = None
+    flow_keeping: Keeping | None = None
     cached: CacheAs | None = None
 
     @property
     def key(self) -> Key:
         """The name of the dispatch."""
         return self.task_run_id, self.dispatch
+
+    @property
+    def room(self) -> int | None:
+        """How many bytes of items that a generator hands out are kept; None: however many there are."""
+        asked = self.cached is not None or (self.keeping is not None and self.keeping.persist)
+        return None if asked else self.small
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +152,20 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An upstream's value, in a result store: read by who takes it."""
+    """An upstream's value, in a result store: read by who takes it, as that of the run called `name`.
 
+    `key` is the dispatch that made it. If it `may_fail`, one that cannot be read is an exception.
+    """
+
+    key: Key
     name: str
     stored: Stored
+    may_fail: bool = False
 
 
-Input = AtRunner | Blob | Here
+Along = Blob | Here | Kept
+"""What goes along with a dispatch for an upstream's value."""
+Input = AtRunner | Along
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +273,8 @@ class CallOptions:
 
     With `here` the body runs where the call was made: a direct call. `around` are the tags that hold for
     whatever is called inside, `max_in_flight` is how many of them may be under way at once.
-    `callbacks` are None where the driver has nobody to call.
+    `callbacks` are None where the driver has nobody to call. `results` is what their task says of its
+    results.
     """
 
     log_prints: bool = False
@@ -239,6 +283,7 @@ class CallOptions:
     placement: Placement = ANYWHERE
     max_in_flight: int | None = None
     callbacks: Callbacks | None = None
+    results: ResultOptions = UNSAID
     caching: Caching | None = None
 
 
@@ -279,7 +324,23 @@ class FlowAsked:
     arguments: tuple[Any, ...]
 
 
-Up = CancelAsked | ChildrenCreated | Event | FlowAsked | HandleDropped | LogEntry | Printed
+@dataclass(frozen=True, slots=True)
+class OverQuota:
+    """A value of so many bytes was not kept by itself: it would have taken more than is left for that."""
+
+    size: int
+
+
+Up = (
+    CancelAsked
+    | ChildrenCreated
+    | Event
+    | FlowAsked
+    | HandleDropped
+    | LogEntry
+    | OverQuota
+    | Printed
+)
 
 
 # Down ----------------------------------------------------------------------------------------------
@@ -287,17 +348,22 @@ Up = CancelAsked | ChildrenCreated | Event | FlowAsked | HandleDropped | LogEntr
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """Run the body of a child that was called directly."""
+    """Run the body of a child that was called directly; `quota` is that of its `Keeping`."""
 
     task_run_id: str
     dispatch: int
     attempt: int
+    quota: int = 0
     cached: CacheAs | None = None
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A child is final. Its value, if it has one, is in `value` (pickled) or at the runner under `key`."""
+    """A child, called `name`, is final, after its last `dispatch`.
+
+    Its value, if it has one, is in `value` (pickled), at the runner under `key`, or `stored`.
+    """
 
     task_run_id: str
     state_name: str
@@ -306,6 +372,9 @@ class Settled:
     error: ErrorInfo | None = None
     value: bytes | None = None
     key: Key | None = None
+    stored: Stored | None = None
+    dispatch: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ No port speaks of files, of SQL or of a cluster framework. Times are seconds sin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -107,6 +107,9 @@ class RunReader(Protocol):
 
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
+
+    def examine(self) -> Sequence[str]:
+        """Look through all that the record is kept in; return what is wrong with it."""
 
     def missing(self) -> Missing:
         """Return what is known to be missing at the end; a writer tells what was when it was opened."""
@@ -253,6 +256,9 @@ class Journal(Protocol):
         Raises `RunNotFound` when nothing was recorded of it, and errors of `JournalError`.
         """
 
+    def size(self, run_id: str) -> int:
+        """Return how many bytes the record of a run takes."""
+
     def delete(self, run_id: str, at: float) -> None:
         """Delete a run and its record.
 
@@ -352,6 +358,9 @@ class OpenRunner(Protocol):
 
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down to the attempt of this dispatch."""
+
+    def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
+        """Call a function in a process of each other host of bodies; return what came of it by host."""
 
     def close(self) -> None:
         """End the work for this flow run: nothing of it is left with the runner."""

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from dflow.errors import SettingsError
+from dflow.errors import ResultStoreError, SettingsError
+from dflow.results.stores import url_of
 
 
 def _names(value: Any) -> Any:
@@ -54,6 +55,21 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="bytes up to which a result is kept in the journal itself",
     )
+    result_storage: str = Field(
+        default="",
+        description="a folder or a URL such as s3://bucket/results, where larger results are kept; "
+        "without one the folder 'results' in DFLOW_HOME",
+    )
+    result_quota: int = Field(
+        default=5_000_000_000,
+        ge=0,
+        description="bytes that a run may take of it for results that nobody has asked to be kept",
+    )
+    persist_seconds: float = Field(
+        default=1.0,
+        ge=0.0,
+        description="seconds from which on a result is worth being kept, if nobody has said so",
+    )
     stop_grace: float = Field(
         default=10.0,
         ge=0.0,
@@ -72,7 +88,14 @@ def load() -> Settings:
         raise SettingsError(
             "A setting in the environment cannot be used: " + "; ".join(lines)
         ) from None
-    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+    home = settings.home.expanduser().absolute()
+    try:
+        storage = url_of(settings.result_storage or home / "results")
+    except ResultStoreError as error:
+        raise SettingsError(
+            f"A setting in the environment cannot be used: DFLOW_RESULT_STORAGE: {error}"
+        ) from None
+    return settings.model_copy(update={"home": home, "result_storage": storage})
 
 
 def origins() -> dict[str, str]:

@@ -14,24 +14,28 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from dflow.attempts.context import current
+from dflow.attempts.context import prints_here
 from dflow.attempts.stepping import hand_out, uncarried
 from dflow.attempts.tagging import around, joined
 from dflow.core.events import MapCreated, MapItem, TaskCreated
 from dflow.core.records import Upstream
-from dflow.engine import callbacks, calls, definitions, maps
+from dflow.engine import cache_options, callbacks, calls, definitions, maps
+from dflow.engine.cache_keys import with_keys
 from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
 from dflow.engine.defined import Defined, Items, Method, P, R_co, as_called
 from dflow.engine.future_lists import TaskFutureList
 from dflow.engine.futures import TaskFuture, state_of
-from dflow.engine.naming import Naming
+from dflow.engine.naming import Naming, named
 from dflow.engine.options import Delays, Hooks, Name, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.messages import CallOptions
+from dflow.results.policies import CachePolicy
 from dflow.results.source import source_digest
 from dflow.states import State
 
@@ -73,7 +77,16 @@ class Task(Defined[P, R_co, TaskOptions]):
             options.max_worker_losses,
             options.timeout_seconds,
         )
+        self._results = definitions.results(
+            what,
+            options.persist_result,
+            options.result_storage,
+            options.result_serializer,
+            options.result_storage_key,
+            self._signature.parameters,
+        )
         self._naming = Naming.of(what, "task_run_name", options.task_run_name, self.function)
+        self.cached = cache_options.cached(what, options)
 
     @cached_property
     def _source(self) -> str:
@@ -96,12 +109,14 @@ class Task(Defined[P, R_co, TaskOptions]):
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
         scope = current_scope()
         event, call = self._created(scope, args, given, wait_for)
-        steps = self._run(scope, event, call, return_state)
+        options = with_keys(self._call_options(here=True), self, event, [call])
+        steps = self._run(scope, event, call, options, return_state)
         return as_called(self.kind, steps, whole=return_state)
 
-    async def _run(self, scope: Scope, event: TaskCreated, call: Any, return_state: bool) -> Any:
+    async def _run(
+        self, scope: Scope, event: TaskCreated, call: Any, options: CallOptions, return_state: bool
+    ) -> Any:
         """Run a direct call; return its value or its state, after handing out what is not handed out yet."""
-        options = self._call_options(here=True)
         try:
             called = await scope.call(event, call, options, kind=self.kind, whole=return_state)
         except Exception as error:
@@ -140,7 +155,8 @@ class Task(Defined[P, R_co, TaskOptions]):
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
         scope = current_scope()
         event, call = self._created(scope, args, kwargs, wait_for)
-        scope.submit(event, [call], self._call_options())
+        options = with_keys(self._call_options(), self, event, [call])
+        scope.submit(event, [call], options)
         future: TaskFuture[Any] = TaskFuture(scope, event.task_run_id, event.name)
         if not return_state:
             return future
@@ -169,14 +185,13 @@ class Task(Defined[P, R_co, TaskOptions]):
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
         limit = calls.limit_of(kwargs.pop("max_in_flight", None))
         scope = current_scope()
-        options = replace(self._call_options(), max_in_flight=limit)
         futures: TaskFutureList[Any] = maps.start(
             scope,
             self.function,
             self.name,
             self._arguments(args, kwargs),
             wait_for,
-            partial(self._ask_for, scope, options),
+            partial(self._ask_for, scope, limit),
         )
         if not return_state:
             return futures
@@ -186,7 +201,7 @@ class Task(Defined[P, R_co, TaskOptions]):
     def _ask_for(
         self,
         scope: Scope,
-        options: CallOptions,
+        limit: int | None,
         prepared: Sequence[calls.Prepared],
         common: tuple[Upstream, ...],
         apart: bool,
@@ -195,7 +210,7 @@ class Task(Defined[P, R_co, TaskOptions]):
         items, sent = [], []
         for item in prepared:
             task_run_id, number = scope.identify(self.name, item.inputs, apart=apart)
-            name, call = self._named(item.call, number)
+            name, call = named(self._naming, item.call, number)
             items.append(MapItem(task_run_id, name, item.upstreams))
             sent.append(call)
         event = MapCreated(
@@ -211,7 +226,8 @@ class Task(Defined[P, R_co, TaskOptions]):
             asked=scope.generation,
         )
         if items:
-            scope.submit(event, sent, options)
+            options = replace(self._call_options(), max_in_flight=limit)
+            scope.submit(event, sent, with_keys(options, self, event, sent))
         return [TaskFuture[Any](scope, item.task_run_id, item.name) for item in items]
 
     on_running = AddsHook()
@@ -224,7 +240,7 @@ class Task(Defined[P, R_co, TaskOptions]):
         bound = self._arguments(args, kwargs)
         prepared = calls.prepare(scope, self.function, *bound, wait_for)
         task_run_id, number = scope.identify(self.name, prepared.inputs)
-        name, call = self._named(prepared.call, number)
+        name, call = named(self._naming, prepared.call, number)
         event = TaskCreated(
             at=scope.now(),
             task_run_id=task_run_id,
@@ -240,13 +256,6 @@ class Task(Defined[P, R_co, TaskOptions]):
         )
         return event, call
 
-    def _named(self, call: Any, number: str) -> tuple[str, Any]:
-        """Return the name of a task run, and its call, which makes the name later if values are missing."""
-        if self._naming is None:
-            return number, call
-        name, call = self._naming.name_of_call(call)
-        return number if name is None else name, call
-
     def _tags_here(self) -> tuple[str, ...]:
         """Return the tags of a run that is asked for here: the task's own, and those around the call."""
         tags = around()
@@ -254,16 +263,13 @@ class Task(Defined[P, R_co, TaskOptions]):
 
     def _call_options(self, *, here: bool = False) -> CallOptions:
         """Return how the run is to be treated; what the task leaves open is as in its parent."""
-        log_prints = self._options.log_prints
-        if log_prints is None:
-            context = current()
-            log_prints = context is not None and context.info.log_prints
         return CallOptions(
-            log_prints=log_prints,
+            log_prints=prints_here(self._options.log_prints),
             here=here,
             around=around(),
             placement=self._placement,
             callbacks=self.callbacks,
+            results=self._results,
         )
 
 
@@ -286,6 +292,14 @@ def task(
     retry_jitter_factor: float | None = None,
     retry_condition_fn: Callable[..., Any] | None = None,
     timeout_seconds: float | None = None,
+    cache_policy: CachePolicy | None = None,
+    cache_key_fn: Callable[..., str | None] | None = None,
+    cache_expiration: timedelta | float | None = None,
+    refresh_cache: bool = False,
+    persist_result: bool | None = None,
+    result_storage: str | Path | None = None,
+    result_storage_key: str | None = None,
+    result_serializer: str | None = None,
     log_prints: bool | None = None,
     on_running: Hooks = None,
     on_completion: Hooks = None,
@@ -323,6 +337,33 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         second, and retried if retries are left. A coroutine is cancelled; a plain function, which runs in a
         thread of its own then, gets an exception at its next bytecode, and is left behind if that does not
         help: it goes on, harms nothing, and what becomes of it is not recorded.
+    cache_policy
+        When its value is there already: a policy of ``dflow.cache_policies``, such as ``INPUTS``, or one of
+        yours; none if not said. What is found is `Cached`, takes no worker and loads nothing. Runs with the
+        same key at the same time compute it once, also those of other drivers with the same home. Arguments
+        are hashed by their content, the value of a future by where it comes from; what cannot be hashed is
+        said once. Cached values are always kept; what is raised is not cached.
+    cache_key_fn
+        ``fn(context, parameters) -> str | None`` makes the key instead (None: no caching), which other tasks
+        may share. With futures among the arguments it is asked in the driver, which fetches their values.
+    cache_expiration, refresh_cache
+        How long a cached value is good: a timedelta, or seconds; for ever if not said. With ``True`` the
+        value is computed anew, in the place of the one that is there.
+    persist_result
+        Whether its value is kept, for a resume and for whoever asks for it later: True, False, or left open
+        as in the flow, and if that says nothing either, by itself: if the body took a second or longer
+        (``DFLOW_PERSIST_SECONDS``), as long as a run takes no more than ``DFLOW_RESULT_QUOTA`` bytes by that.
+        Values up to 16 kB are always kept, in the record. Larger ones are written by the worker; where
+        that fails, the attempt has failed, and may be retried.
+    result_storage
+        Where larger values are kept: a folder that workers share, or a URL such as ``s3://bucket/results``
+        (left open: as in the flow; without either ``DFLOW_RESULT_STORAGE``).
+    result_storage_key
+        The name of its file there, as a template: ``"models/{parameters[lr]}.pkl"``, with ``task_run.name``
+        and ``flow_run.name`` too. Small values are written there as well, and each run writes it anew.
+    result_serializer
+        How it is written: ``"pickle"`` (as left open), ``"json"``, either after ``"compressed/"``, or one of
+        yours (`dflow.results.register_serializer`). Who names one of these three wants it to be kept.
     log_prints
         Whether prints become log lines; left open, as in the flow.
     on_running, on_completion, on_failure

@@ -210,6 +210,10 @@ class ScriptedRunner:
             raise MissingResult(f"{key} has no value.")
         return self._values[key]
 
+    def each_host(self, _function: Callable[..., Any], *_args: Any) -> Mapping[str, Any]:
+        """Return nothing: bodies run in this process."""
+        return {}
+
     def close(self) -> None:
         """Take no more."""
 

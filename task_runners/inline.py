@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from dflow.attempts import body
 from dflow.core.events import AttemptSucceeded
 from dflow.messages import Down, Key, Work
-from dflow.ports import Host
+from dflow.ports import Host, Link
 from task_runners.values import Values
 
 WORKER = "inline"
@@ -56,10 +56,11 @@ class OpenInline:
     def dispatch(self, works: Sequence[Work]) -> None:
         """Run the bodies, one after the other. KeyboardInterrupt goes through: it is the user's."""
         for work in works:
+            link = self._host.link(work.info)
             outcome, value = body.run(
                 work.info,
-                partial(self._load, work),
-                self._host.link(work.info),
+                partial(self._load, work, link),
+                link,
                 worker=WORKER,
                 interrupts=True,
             )
@@ -67,8 +68,8 @@ class OpenInline:
                 self._values.keep(work.info.key, value)
             self._host.news([outcome])
 
-    def _load(self, work: Work) -> tuple[Any, Mapping[str, Any]]:
-        return work.call, self._values.of(work)
+    def _load(self, work: Work, link: Link) -> tuple[Any, Mapping[str, Any]]:
+        return work.call, self._values.of(work, link)
 
     def withdraw(self, keys: Sequence[Key]) -> None:
         """Do nothing: nothing waits here."""
@@ -86,6 +87,10 @@ class OpenInline:
 
     def tell(self, key: Key, message: Down) -> None:
         """Do nothing: the link of an attempt in this process belongs to the engine, and hears it there."""
+
+    def each_host(self, _function: Callable[..., Any], *_args: Any) -> Mapping[str, Any]:
+        """Return nothing: bodies run in this process."""
+        return {}
 
     def close(self) -> None:
         """Let go of all values."""

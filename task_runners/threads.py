@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -88,11 +88,12 @@ class OpenThreads:
             if self._waiting.pop(key, None) is None:  # withdrawn, or all is over
                 return
         asked: Asked = work.call
+        link = self._host.link(work.info)
         outcome, value = asked.in_context(
             body.run,
             work.info,
-            lambda: (asked.call, self._values.of(work)),
-            self._host.link(work.info),
+            lambda: (asked.call, self._values.of(work, link)),
+            link,
             worker=threading.current_thread().name,
             slot=slot,
         )
@@ -129,6 +130,10 @@ class OpenThreads:
 
     def tell(self, key: Key, message: Down) -> None:
         """Do nothing: the link of an attempt in this process belongs to the engine, and hears it there."""
+
+    def each_host(self, _function: Callable[..., Any], *_args: Any) -> Mapping[str, Any]:
+        """Return nothing: bodies run in this process."""
+        return {}
 
     def close(self) -> None:
         """Forget what is queued, and let go of all values. Bodies that run go on; nobody hears of them."""

@@ -8,9 +8,10 @@ from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from dflow.attempts.inputs import value_of
 from dflow.errors import MissingResult
-from dflow.messages import Blob, Here, Input, Key, Work
-from dflow.results.pickling import loads
+from dflow.messages import AtRunner, Key, Work
+from dflow.ports import Link
 
 T = TypeVar("T")
 
@@ -81,13 +82,9 @@ class Values:
         with self._lock:
             self._values.clear()
 
-    def of(self, work: Work) -> dict[str, Any]:
-        """Return the values that a work needs, by task run. Raises `MissingResult`."""
-        return {name: self._load(given) for name, given in work.inputs.items()}
-
-    def _load(self, given: Input) -> Any:
-        if isinstance(given, Here):
-            return given.value
-        if isinstance(given, Blob):
-            return loads(given.data)
-        return self.fetch(given.key)
+    def of(self, work: Work, link: Link) -> dict[str, Any]:
+        """Return the values that a work needs, by task run. Raises as `inputs.read` does."""
+        return {
+            name: self.fetch(given.key) if isinstance(given, AtRunner) else value_of(given, link)
+            for name, given in work.inputs.items()
+        }

@@ -24,6 +24,7 @@ MODULES = (
     "dflow.futures",
     "dflow.runtime",
     "dflow.runs",
+    "dflow.results",
     "dflow.errors",
     "dflow.testing",
     "task_runners",

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from dflow.attempts import clock, names
+from dflow.attempts import caching, clock, names, result_names
 from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
 from dflow.attempts.context import RunContext, at_work, entered
@@ -17,6 +17,7 @@ from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
+from dflow.attempts.persisting import Returned, put
 from dflow.attempts.stepping import finished, uncarried
 from dflow.attempts.tagging import tags
 from dflow.core.events import (
@@ -33,7 +34,6 @@ from dflow.core.records import Held
 from dflow.errors import DefinitionError, MissingResult, SerializationError, TaskFailedError
 from dflow.messages import AttemptInfo
 from dflow.ports import Link
-from dflow.results.pickling import dumps_small
 from dflow.states import State
 
 Load = Callable[[], tuple[Call, Mapping[str, Any]]]
@@ -54,7 +54,7 @@ def run(
 ) -> tuple[Outcome, Any]:
     """Run one attempt to its end, in this thread; see `attempt`."""
     context = RunContext(info=info, link=link, worker=worker, slot=slot, adopted=adopted)
-    manner = Manner(timeout=info.timeout, keep=info.small, adopted=adopted)
+    manner = Manner(timeout=info.timeout, keep=info.room, adopted=adopted)
     with at_work(context):
         return finished(
             attempt(context, load, manner, must_travel=must_travel, interrupts=interrupts)
@@ -84,7 +84,7 @@ async def attempt(
             context.link.confirm_start()
         call, values = load()
         value = await _execute(context, call, values, manner)
-        return _returned(value, times, info, must_travel)
+        return await _returned(value, times, context, must_travel)
     except asyncio.CancelledError as error:
         if not manner.in_place:
             return _raised(error, times, context.link), None
@@ -111,9 +111,13 @@ class _Times:
             at=self._at, task_run_id=run_id, dispatch=dispatch, worker=self._worker
         )
 
+    def seconds(self) -> float:
+        """Return how long it has taken so far."""
+        return clock.monotonic() - self._start
+
     def ended(self) -> dict[str, Any]:
         """Return what every outcome says."""
-        seconds = clock.monotonic() - self._start
+        seconds = self.seconds()
         return {
             "at": self._at + seconds,
             "task_run_id": self._info.task_run_id,
@@ -132,6 +136,10 @@ async def _execute(
     context.notes["native"] = manner.in_place and kind_of(call.function).native
     if call.named is not None:
         context = _renamed(context, names.made(*call.named, by_name(call.function, args, kwargs)))
+    info: Any = context.info
+    if info.keeping is not None and info.keeping.name is not None:
+        parameters = by_name(call.function, args, kwargs)
+        context.notes["result name"] = result_names.made(info.keeping.name, info, parameters)
     around = getattr(context.info, "around", ())
     tagged = tags(*around) if around else nullcontext()
     with entered(context), heard(context), tagged:
@@ -156,10 +164,11 @@ def _renamed(context: RunContext, name: str) -> RunContext:
     return replace(context, info=replace(info, task_run_name=name))
 
 
-def _returned(
-    value: Any, times: _Times, info: AttemptInfo, must_travel: bool
+async def _returned(
+    value: Any, times: _Times, context: RunContext, must_travel: bool
 ) -> tuple[Outcome, Any]:
-    """Return the outcome of a body that returned this, and its value."""
+    """Return the outcome of a body that returned this, and its value, which is put where it belongs."""
+    info: Any = context.info
     message = ""
     if isinstance(value, HandedOut):
         message = f"Closed by its caller after {value.count} items." if value.closed else ""
@@ -170,9 +179,20 @@ def _returned(
         if not value.is_completed():
             return _by_hand(value, times), None
         message, value = value.message, _data(value)
-    pickled = _small(value, info, must_travel)
-    held = Held.RUNNER if pickled is None else Held.JOURNAL
-    outcome = AttemptSucceeded(**times.ended(), held=held, value=pickled, message=message)
+    returned = Returned(
+        value=value,
+        what=f"task '{info.task_name}'",
+        stem=caching.stem_of(info),
+        seconds=times.seconds(),
+        name=context.notes.get("result name"),
+        must_travel=must_travel,
+    )
+    native = context.notes["native"]
+    place = await put(returned, info.small, caching.keeping_of(info), context, native=native)
+    place = await caching.cached(place, context, native=native)
+    outcome = AttemptSucceeded(
+        **times.ended(), held=place.held, value=place.value, message=message, stored=place.stored
+    )
     return outcome, value
 
 
@@ -211,16 +231,3 @@ def _raised(error: BaseException, times: _Times, link: Link) -> Outcome:
         retriable=not isinstance(error, SerializationError | DefinitionError),
         luck=clock.luck(),
     )
-
-
-def _small(value: Any, info: AttemptInfo, must_travel: bool) -> bytes | None:
-    try:
-        return dumps_small(value, info.small)
-    except Exception as error:
-        if not must_travel:
-            return None
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise SerializationError(
-            f"The result of task '{info.task_name}' cannot travel from its worker: "
-            f"it is a '{kind}' ({error}). Return what it is made from."
-        ) from error

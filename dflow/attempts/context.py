@@ -8,13 +8,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from dflow.messages import AttemptInfo
+from dflow.messages import AttemptInfo, Keeping
 from dflow.ports import Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowInfo:
-    """What the body of a flow knows of its run."""
+    """What the body of a flow knows of its run.
+
+    `keeping` says what becomes of its value, and of those of its tasks where they do not say it.
+    """
 
     flow_run_id: str
     flow_run_name: str
@@ -27,6 +30,7 @@ class FlowInfo:
     log_level: int = 20
     extra_loggers: tuple[str, ...] = ()
     checkpoints: str = ""
+    keeping: Keeping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,14 @@ _current: ContextVar[RunContext | None] = ContextVar("dflow_run", default=None)
 def current() -> RunContext | None:
     """Return the run that this thread or coroutine works for, or None."""
     return _current.get()
+
+
+def prints_here(said: bool | None) -> bool:
+    """Tell whether prints of a run that is asked for here become log lines; left open, as in its parent."""
+    if said is not None:
+        return said
+    context = current()
+    return context is not None and context.info.log_prints
 
 
 _spoken_for: ContextVar[RunContext | None] = ContextVar("dflow_spoken_for", default=None)

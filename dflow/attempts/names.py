@@ -72,13 +72,13 @@ def made(what: str, argument: str, rule: NameRule, parameters: Mapping[str, Any]
 # Templates ----------------------------------------------------------------------------------------------
 
 
-class _Anything:
+class Anything:
     """Stands for a value of any kind: it has every attribute and item, and fits every format."""
 
-    def __getattribute__(self, name: str) -> _Anything:
+    def __getattribute__(self, name: str) -> Anything:
         return self
 
-    def __getitem__(self, key: object) -> _Anything:
+    def __getitem__(self, key: object) -> Anything:
         return self
 
     def __format__(self, spec: str) -> str:
@@ -88,11 +88,11 @@ class _Anything:
         return "1"
 
 
-class _Asked(dict[str, _Anything]):
+class _Asked(dict[str, Anything]):
     """Has every parameter, and keeps those that it was asked for."""
 
-    def __missing__(self, name: str) -> _Anything:
-        self[name] = _Anything()
+    def __missing__(self, name: str) -> Anything:
+        self[name] = Anything()
         return self[name]
 
 

@@ -21,14 +21,14 @@ class Manner:
 
     `in_place`: a coroutine is awaited, and a generator handed out item by item or, with `whole`, collected;
     otherwise they are run to their end here. `timeout` is the seconds that it may take, `keep` how many bytes
-    of items that were handed out are kept, and `seen` is shown each. `adopted` makes another thread one that
-    belongs to the body.
+    of items that were handed out are kept (None: all of them), and `seen` is shown each. `adopted` makes
+    another thread one that belongs to the body.
     """
 
     in_place: bool = False
     whole: bool = False
     timeout: float | None = None
-    keep: int = 0
+    keep: int | None = 0
     seen: Callable[[Any], None] = lambda item: None
     adopted: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -144,6 +144,8 @@ class _Handing:
         return None if self.seconds is None else self._start + self.seconds - clock.monotonic()
 
     def _fits(self, item: Any) -> bool:
+        if self._room is None:
+            return True
         try:
             data = dumps_small(item, self._room)
         except Exception:

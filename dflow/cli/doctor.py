@@ -14,13 +14,10 @@ from rich.text import Text
 
 from dflow import runs, settings
 from dflow.cli import streams, text
+from dflow.cli.checks import check
 from dflow.cli.options import AsJson
-from dflow.cli.show import lacks
-from dflow.core import invariants
-from dflow.core.replay import Table as Records
 from dflow.engine import process
 from dflow.errors import DflowError
-from dflow.ports import RunReader
 
 PACKAGES = (
     "cloudpickle",
@@ -35,8 +32,6 @@ PACKAGES = (
     "rich",
 )
 """The packages without which dflow does not work."""
-TRIES = 5
-"""How often the record of a run that grows meanwhile is read."""
 
 
 class SettingFacts(TypedDict):
@@ -164,35 +159,10 @@ def _check(run: str, found: Findings) -> None:
     found["checked"] = listed.entry.id
     try:
         with runs.opened(listed) as reader:
-            missing = reader.missing()
-            found["events"], broken = check(reader)
-            broken += [lacks(listed.entry.name, missing)] if missing else []
+            found["events"], broken = check(reader, listed.entry.name)
     except DflowError as error:
         broken = [str(error)]
     found["problems"] += broken
-
-
-def check(reader: RunReader) -> tuple[int, list[str]]:
-    """Return the number of events of a record, and what is wrong with them."""
-    for _ in range(TRIES):
-        numbered = list(reader.events())
-        records = Records()
-        records.flow_runs.update((run.id, run) for run in reader.flow_runs())
-        records.task_runs.update((run.id, run) for run in reader.task_runs())
-        if not any(True for _ in reader.events(len(numbered))):
-            break
-    else:
-        records = None  # it grows faster than it can be read
-    broken = invariants.numbers_without_gaps(numbered)
-    events = [event for _, event in numbered if event is not None]
-    if len(events) == len(numbered):
-        return len(numbered), broken + invariants.check(events, records)
-    unknown = text.several(len(numbered) - len(events), "event")
-    fault = (
-        f"{unknown} of {len(numbered)} are of a kind that this dflow does not know: "
-        "the record cannot be checked. Install the dflow that wrote it."
-    )
-    return len(numbered), [*broken, fault]
 
 
 # On a page --------------------------------------------------------------------------------------------------

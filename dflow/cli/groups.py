@@ -105,7 +105,7 @@ class Groups:
     def _copy(self) -> dict[tuple[str, str], Mapping[str, int]]:
         while True:
             try:
-                return {key: dict(c) for key, c in list(self._session.ledger.counts.items())}
+                return {key: dict(c) for key, c in list(self._session.ledger.tally.groups.items())}
             except RuntimeError:  # the tracker added a state meanwhile
                 continue
 

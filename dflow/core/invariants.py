@@ -1,9 +1,9 @@
 """What must hold of every history and of the records it leaves, each as one small function.
 
-A history is unrolled once into its changes (``history.py``). Each function here and in
-``record_invariants.py`` looks at changes, at records or at events, and returns a readable sentence for
-every break that it finds: an empty list means that all is well. `check` runs them all. Everything is
-linear in the number of events, and nothing here changes anything.
+A history is unrolled once into its changes (``history.py``). Each function here, in
+``record_invariants.py`` and in ``event_invariants.py`` looks at changes, at records or at events, and
+returns a readable sentence for every break that it finds: an empty list means that all is well. `check`
+runs them all. Everything is linear in the number of events, and nothing here changes anything.
 
 Asserted by property tests, after every fault test, and by ``dflow doctor``.
 """
@@ -17,6 +17,15 @@ from typing import TypeGuard
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core import machine
+from dflow.core.event_invariants import (
+    each_event_counts,
+    speaks_of_known_runs,
+    states_add_up,
+    twice_is_once,
+)
+from dflow.core.event_invariants import (
+    numbers_without_gaps as numbers_without_gaps,
+)
 from dflow.core.history import Change, FlowChange, TaskChange, unroll
 from dflow.core.record_invariants import (
     Run,
@@ -54,8 +63,8 @@ def check(
     """
     changes, replayed = unroll(events, rules)
     kept = replayed if table is None else table
-    ended = [change.after for change in _of_tasks(changes) if _ends(change)]
-    task_runs = [*kept.task_runs.values(), *ended]
+    task_runs = [*kept.task_runs.values(), *(change.after for change in _of_tasks(changes))]
+    flow_runs = [c.after for c in changes if isinstance(c, FlowChange)]
     broken = [
         *speaks_of_known_runs(events),
         *states_add_up(events, kept),
@@ -70,58 +79,15 @@ def check(
         *upstreams_heeded(changes),
         *nothing_after_cancel(changes),
         *root_ends_last(changes),
-        *states_fit_stages([*kept.flow_runs.values(), *task_runs]),
+        *each_event_counts(events, changes),
+        *twice_is_once(events, rules),
+        *states_fit_stages([*kept.flow_runs.values(), *flow_runs, *task_runs]),
         *attempts_in_order(task_runs),
         *completed_once(task_runs),
         *returned_ends_it(task_runs),
         *no_negative_durations(task_runs),
     ]
     return list(dict.fromkeys(broken))
-
-
-# Over the events -----------------------------------------------------------------------------------
-
-
-def numbers_without_gaps(numbered: Iterable[tuple[int, object]]) -> list[str]:
-    """Return where the numbers of events, from 1, leave a gap or come twice."""
-    broken = []
-    due = 1
-    for number, _ in numbered:
-        if number != due:
-            broken.append(f"Event {number} stands where event {due} is due.")
-        due = number + 1
-    return broken
-
-
-def _created(event: ev.Event) -> list[str]:
-    if isinstance(event, ev.MapCreated):
-        return [item.task_run_id for item in event.items]
-    return [event.task_run_id] if isinstance(event, ev.TaskCreated) else []
-
-
-def speaks_of_known_runs(events: Iterable[ev.Event]) -> list[str]:
-    """Return the events that speak of a run before it was created."""
-    known: set[str] = set()
-    broken = []
-    for number, event in enumerate(events, 1):
-        known.update(_created(event))
-        if isinstance(event, ev.FlowRunCreated):
-            known.add(event.flow_run_id)
-        if isinstance(event, ev.TaskEvent) and event.task_run_id not in known:
-            broken.append(f"Event {number} speaks of the unknown task run '{event.task_run_id}'.")
-        if isinstance(event, ev.FlowEvent) and event.flow_run_id not in known:
-            broken.append(f"Event {number} speaks of the unknown flow run '{event.flow_run_id}'.")
-    return broken
-
-
-def states_add_up(events: Iterable[ev.Event], table: Table) -> list[str]:
-    """Return the task runs that were created and have no record, or have one and were not created."""
-    created = dict.fromkeys(run_id for event in events for run_id in _created(event))
-    lost = [f"'{i}' was created and has no record." for i in created if i not in table.task_runs]
-    stray = [
-        f"'{i}' has a record and was not created." for i in table.task_runs if i not in created
-    ]
-    return [f"Task run {sentence}" for sentence in lost + stray]
 
 
 # Over the changes ----------------------------------------------------------------------------------

@@ -8,62 +8,23 @@ futures among them, else it is the driver that asks it, when they are there.
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dflow.attempts.calls import STAND_INS, Call, Quoted, resolved, swap
+from dflow.attempts.calls import STAND_INS, Call, Quoted, swap
 from dflow.attempts.context import current
 from dflow.attempts.failures import Failure
-from dflow.attempts.logs import get_run_logger
 from dflow.attempts.parameters import by_name
+from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine.about import About
+from dflow.engine.cache_options import Cached
 from dflow.engine.context import keeper_in
-from dflow.messages import LateKey, PartialKey, Ref
+from dflow.engine.key_questions import Key, Question, complain, for_task
+from dflow.messages import Caching, CallOptions, LateKey, PartialKey, Ref
 from dflow.results.fingerprints import NoFingerprint
-from dflow.results.keys import (
-    Hashed,
-    KeyContext,
-    Slot,
-    TaskRunInKey,
-    digest_of,
-    hashed,
-    task_in_key,
-)
+from dflow.results.keys import Hashed, KeyContext, Slot, TaskRunInKey, hashed
 from dflow.results.policies import CachePolicy
-
-Key = PartialKey | LateKey | None
-
-_log = logging.getLogger("dflow.engine")
-_said: set[tuple[str, str]] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Asks a policy or a function of the user's for a key, when the values are there."""
-
-    task: Any
-    policy: CachePolicy
-    call: Call
-    run: TaskRunInKey
-    flow_parameters: Mapping[str, Any]
-
-    def answer(self, values: Mapping[str, Any]) -> str | None:
-        """Return the key, given the values of the upstreams by task run. Raises what the user's code does."""
-        args, kwargs = resolved(self.call, values)
-        inputs = by_name(self.call.function, args, kwargs)
-        context = KeyContext(self.task, self.run, inputs)
-        key = self.policy.compute_key(context, inputs, dict(self.flow_parameters))
-        if key is not None and not isinstance(key, str):
-            raise TypeError(f"its key must be a text or None, not {key!r:.100}")
-        return _for_task(self.policy, self.call.function, key)
-
-
-def _for_task(policy: CachePolicy, function: Callable[..., Any], key: str | None) -> str | None:
-    if key is None or not policy.per_task:
-        return key
-    return digest_of(task_in_key(function), key)
 
 
 @dataclass(slots=True)
@@ -83,7 +44,7 @@ class Keys:
                 return self._asked(call, run)
             return self._hashed(call, run)
         except Exception as problem:
-            _complain(self.task.name, problem)
+            complain(self.task.name, problem)
             return None
 
     def _asked(self, call: Call, run: TaskRunInKey) -> Key:
@@ -110,7 +71,7 @@ class Keys:
             refs += known[1]
         context = KeyContext(self.task, run, dict(inputs))
         key = self.policy.compute_key(context, inputs, self._parameters())
-        key = _for_task(self.policy, call.function, key)
+        key = for_task(self.policy, call.function, key)
         return None if key is None else PartialKey(key, tuple(refs))
 
     def _parameters(self) -> dict[str, Any]:
@@ -125,6 +86,31 @@ class Keys:
                     }
                 self._flow_parameters = found
         return self._flow_parameters
+
+
+def with_keys(
+    options: CallOptions, task: Any, event: TaskCreated | MapCreated, calls: Sequence[Call]
+) -> CallOptions:
+    """Return options with the keys of the calls of one submission, if the task is cached."""
+    cached: Cached | None = task.cached
+    if cached is None:
+        return options
+    keys = Keys(task, cached.policy)
+    found = []
+    if isinstance(event, MapCreated):
+        named = [(item.task_run_id, item.name) for item in event.items]
+    else:
+        named = [(event.task_run_id, event.name)]
+    for (task_run_id, name), call in zip(named, calls, strict=True):
+        run = TaskRunInKey(task_run_id, name, event.task_name, event.flow_run_id, event.tags)
+        found.append(keys.of(call, run))
+    caching = Caching(
+        keys=tuple(found),
+        seconds=cached.seconds,
+        refresh=cached.refresh,
+        storage=cached.policy.key_storage,
+    )
+    return replace(options, caching=caching)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +174,3 @@ def _flow_parameters() -> dict[str, Any]:
     if about is None:
         about = context.notes["flow"] = keeper_in(context).about(context.info.flow_run_id)
     return about.parameters()
-
-
-def _complain(task_name: str, problem: Exception) -> None:
-    """Warn that calls of a task are not cached, once for each reason."""
-    why = str(problem) if isinstance(problem, NoFingerprint) else repr(problem)
-    context = current()
-    said = _said if context is None else context.notes.setdefault("not cached", set())
-    if (task_name, why) in said:
-        return
-    said.add((task_name, why))
-    say = _log if context is None else get_run_logger()
-    say.warning(
-        "Task '%s' runs without its cache: %s. What plays no part in the value can be left out of the "
-        'key, as in INPUTS - "name".',
-        task_name,
-        why,
-    )

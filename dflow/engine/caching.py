@@ -7,31 +7,28 @@ Nothing that goes wrong with stores or leases is a failure of the run: then the 
 
 from __future__ import annotations
 
-import logging
+import itertools
+import os
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dflow.attempts.context import beside
+from dflow.attempts.context import FlowInfo
 from dflow.core import events as ev
-from dflow.core.records import Held, Stage, TaskRun
-from dflow.engine import callbacks, run_logs
+from dflow.core.records import Held, TaskRun
+from dflow.engine.cached_calls import Asked, CachedCalls
 from dflow.engine.claims import LookUp
 from dflow.engine.ledger import Ledger
-from dflow.engine.needs import takes
 from dflow.engine.tracker import Do
 from dflow.errors import DflowError
-from dflow.messages import CacheAs, Caching, LateKey, PartialKey
+from dflow.messages import CacheAs, CallOptions
 from dflow.ports import Holder, Leases
 from dflow.results import cache
 from dflow.results.cache import CacheRecord
-from dflow.results.keys import digest_of
-from dflow.results.pickling import loads
 
 if TYPE_CHECKING:
     from dflow.engine.session import Session
@@ -42,44 +39,34 @@ POLL = 0.1
 """Seconds between two looks at keys that other drivers hold."""
 MOST = 64
 """How many of these are looked at together, so that nobody else is held up."""
-ASKING = 8
-"""How many policies and functions of the user's are asked at once."""
+PATIENCE = 10.0
+"""Seconds in which the thread is expected to end; a store that does not answer holds up nobody for ever."""
 GROUP = 500
 """How many answers go to the tracker together."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A task run that was looked up is final."""
+    """A task run that was looked up is final; or its value is `lost`, which may be that of the cache."""
 
     task_run_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What is known of a cached call, before its key is."""
-
-    key: PartialKey | LateKey | None
-    caching: Caching
-    storage: str
+    lost: bool = False
 
 
 class Caches:
-    """Looks up the cached task runs of one session. `holder` is the process on whose life its leases depend."""
+    """Looks up the cached task runs of one session. Its leases depend on the life of `holder`."""
 
     def __init__(self, session: Session, leases: Leases, holder: Holder | None) -> None:
         self._session = session
         self._leases = leases
         self._holder = holder
-        self._owner = session.ids.run_id()
+        self._owner = f"{session.root.root_id}.{os.getpid()}"
         self._posts: SimpleQueue[LookUp | _Ended | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._askers: ThreadPoolExecutor | None = None
         self._holds = False
-        self._calls: dict[str, _Call] = {}
+        self._calls = CachedCalls(session, self._posts.put, self._complain)
         self._keys: dict[str, CacheAs] = {}
         # In the thread of its own:
-        self._origins: dict[tuple[str, int], str] = {}
         self._leaders: dict[str, CacheAs] = {}
         self._leading: dict[CacheAs, str] = {}
         self._followers: dict[CacheAs, dict[str, LookUp]] = {}
@@ -88,12 +75,9 @@ class Caches:
 
     # From the tracker's thread ------------------------------------------------------------------------
 
-    def watch(self, task_run_ids: Sequence[str], caching: Caching, storage: str) -> None:
-        """Note how task runs that are asked for are cached, in `storage` if they do not say where."""
-        where = caching.storage or storage
-        for task_run_id, key in zip(task_run_ids, caching.keys, strict=True):
-            if key is not None:
-                self._calls[task_run_id] = _Call(key, caching, where)
+    def watch(self, task_run_ids: Sequence[str], options: CallOptions, flow: FlowInfo) -> None:
+        """Note how task runs that are asked for are cached."""
+        self._calls.watch(task_run_ids, options, flow)
 
     def look_up(self, order: LookUp) -> None:
         """Find out whether a value is in the cache."""
@@ -104,8 +88,8 @@ class Caches:
 
     def settled(self, run: TaskRun) -> None:
         """Note that a task run is final: those who wait for its key may look again."""
-        if run.id in self._calls and self._thread is not None:
-            self._posts.put(_Ended(run.id))
+        if self._calls.knows(run.id) and self._thread is not None:
+            self._posts.put(_Ended(run.id, lost=run.held is Held.LOST))
 
     def cached_as(self, task_run_id: str) -> CacheAs | None:
         """Return where the value of a task run that is to be computed goes in the cache."""
@@ -122,9 +106,8 @@ class Caches:
         """End the thread, and let go of all leases."""
         if self._thread is not None:
             self._posts.put(None)
-            self._thread.join()
-        if self._askers is not None:
-            self._askers.shutdown(wait=False, cancel_futures=True)
+            self._thread.join(PATIENCE)
+        self._calls.close()
         if self._holds:
             with suppress(DflowError):  # others have them when they expire, or this process ends
                 self._leases.release_all(self._owner)
@@ -134,48 +117,61 @@ class Caches:
     def _run(self) -> None:
         while True:
             orders: list[LookUp] = []
-            ended: list[str] = []
+            ended: list[_Ended] = []
             for post in self._gather():
                 if post is None:
                     return
                 if isinstance(post, LookUp):
                     orders.append(post)
                 else:
-                    ended.append(post.task_run_id)
+                    ended.append(post)
             try:
                 orders += self._let_follow(ended)
                 self._answer(orders)
                 self._look_elsewhere()
-            except DflowError:
-                return  # the session has ended
             except Exception as error:
-                self._complain("its lookup failed", error)
-                self._post([(order, None) for order in orders])
+                if not self._goes_on(orders, error):
+                    return
 
     def _gather(self) -> Iterable[LookUp | _Ended | None]:
         try:
             yield self._posts.get(timeout=POLL if self._elsewhere else None)
-            while True:
+            for _ in range(GROUP):
                 yield self._posts.get_nowait()
         except Empty:
             return
 
+    def _goes_on(self, orders: Sequence[LookUp], error: Exception) -> bool:
+        """Let what could not be looked up be computed; return whether the session still goes on."""
+        tracker = self._session.tracker
+        if not (tracker.ended or tracker.failure):
+            self._complain("a lookup failed", error)
+            with suppress(DflowError):
+                self._post([(order, None) for order in orders])
+        return not (tracker.ended or tracker.failure)
+
     def _answer(self, orders: Sequence[LookUp]) -> None:
         """Answer what can be answered now; the rest waits for who computes its key."""
-        keyed: list[tuple[LookUp, CacheAs]] = []
-        unknown: list[LookUp] = []
+        wanted: list[tuple[LookUp, CacheAs]] = []
+        to_compute: list[LookUp] = []
         for order in orders:
-            key = self._key_of(order)
+            key = self._calls.key_of(order)
+            if isinstance(key, Asked):
+                continue
             if key is None:
+                self._keys.pop(order.run_id, None)
+                to_compute.append(order)
                 continue
             self._keys[order.run_id] = key
-            refresh = self._calls[order.run_id].caching.refresh
-            (unknown.append(order) if refresh else keyed.append((order, key)))
-        found = self._look({key for _, key in keyed})
-        self._post([(order, found[key]) for order, key in keyed if key in found])
-        missed = [(order, key) for order, key in keyed if key not in found]
-        unknown += [order for order, _ in missed if not order.lead]
-        self._post([(order, None) for order in unknown])
+            if self._calls.refreshed(order.run_id):
+                to_compute.append(order)
+            else:
+                wanted.append((order, key))
+        found = self._look({key for _, key in wanted})
+        self._post([(order, found[key]) for order, key in wanted if key in found])
+        missed = [(order, key) for order, key in wanted if key not in found]
+        to_compute += [order for order, _ in missed if not order.lead]
+        self._post([(order, None) for order in to_compute])
         self._lead([(order, key) for order, key in missed if order.lead])
 
     def _look(self, keys: set[CacheAs]) -> dict[CacheAs, CacheRecord]:
@@ -202,12 +198,12 @@ class Caches:
         """Let the ledger go on with what was answered; in the tracker's thread."""
         now = self._session.clock.now()
         for order, record in answers:
-            if record is None:
+            if ledger.table.task_runs[order.run_id].stage.final:
+                self._posts.put(_Ended(order.run_id))
+            elif record is None:
                 ledger.look_again(order, now)
             elif ledger.lookups.answered(order):
                 ledger.apply(_hit(order.run_id, record, now))
-            if ledger.table.task_runs[order.run_id].stage.final:
-                self._posts.put(_Ended(order.run_id))
 
     # Who computes -------------------------------------------------------------------------------------
 
@@ -222,7 +218,7 @@ class Caches:
         self._take(wanted)
 
     def _take(self, wanted: dict[CacheAs, LookUp]) -> bool:
-        """Take the leases of keys; what others hold is waited for. Return whether there were any to be had."""
+        """Take the leases of keys; what others hold is waited for. Return whether any were to be had."""
         taken = self._leased(wanted)
         found = self._look(taken)
         self._release(list(found))
@@ -230,6 +226,7 @@ class Caches:
         again: list[LookUp] = []
         for key, order in wanted.items():
             if key not in taken:
+                self._elsewhere.pop(key, None)  # it goes to the end of the queue
                 self._elsewhere[key] = order
                 continue
             self._elsewhere.pop(key, None)
@@ -269,26 +266,34 @@ class Caches:
         """See whether other drivers are done with their keys, or gone."""
         going = bool(self._elsewhere)
         while going:
-            first = list(self._elsewhere)[:MOST]
-            some = {key: self._elsewhere.pop(key) for key in first}
+            some = dict(itertools.islice(self._elsewhere.items(), MOST))
             going = self._take(some) and bool(self._elsewhere)
 
-    def _let_follow(self, ended: Sequence[str]) -> list[LookUp]:
+    def _let_follow(self, ended: Sequence[_Ended]) -> list[LookUp]:
         """Give free the keys of task runs that are final; return who wants to look again."""
         free: list[CacheAs] = []
         again: list[LookUp] = []
-        for task_run_id in ended:
-            key = self._leaders.pop(task_run_id, None)
+        for end in ended:
+            key = self._leaders.pop(end.task_run_id, None)
             if key is not None:
                 del self._leading[key]
                 free.append(key)
             else:
-                key = self._keys.get(task_run_id)
-                if key is None or self._forget_waiting(task_run_id, key):
+                key = self._keys.get(end.task_run_id)
+                if key is not None and end.lost:
+                    self._forget(key)
+                if key is None or self._forget_waiting(end.task_run_id, key):
                     continue
             again += self._followers.pop(key, {}).values()
         self._release(free)
         return again
+
+    def _forget(self, key: CacheAs) -> None:
+        """Let nobody find a value any more that is gone or damaged."""
+        try:
+            cache.forget(key.storage, key.key)
+        except DflowError as error:
+            self._complain("a value that is lost cannot be taken out of the cache", error)
 
     def _forget_waiting(self, task_run_id: str, key: CacheAs) -> bool:
         """Wait no more on behalf of a task run; return whether others wait on, or nobody did."""
@@ -299,80 +304,12 @@ class Caches:
         del self._elsewhere[key]
         return False
 
-    # Keys -------------------------------------------------------------------------------------------------
-
-    def _key_of(self, order: LookUp) -> CacheAs | None:
-        """Return the key of a task run; None if somebody has to be asked for it, or there is none."""
-        call = self._calls[order.run_id]
-        if isinstance(call.key, LateKey):
-            self._ask(order, call, call.key)
-            return None
-        digest = None if call.key is None else self._completed(call.key)
-        if digest is None:
-            self._keys.pop(order.run_id, None)
-            self._post([(order, None)])
-            return None
-        return CacheAs(key=digest, storage=call.storage, seconds=call.caching.seconds)
-
-    def _completed(self, key: PartialKey) -> str | None:
-        """Return a key with where the values come from that it depends on; None if that is not to be told."""
-        origins = [self._origin(task_run_id) for task_run_id in key.refs]
-        if None in origins:
-            return None
-        return digest_of(key.text, *(origin for origin in origins if origin is not None))
-
-    def _origin(self, task_run_id: str) -> str | None:
-        """Return what tells the value of a task run from all others, without loading it."""
-        run = self._session.tracker.shown.get(task_run_id)
-        if not isinstance(run, TaskRun) or run.stage is not Stage.COMPLETED:
-            return None
-        if run.stored is not None:
-            return f"stored {run.stored.serializer} {run.stored.digest}"
-        if run.held is not Held.JOURNAL:
-            root = self._session.root.root_id
-            return f"run {root} {run.id} {run.generation} {run.dispatch}"
-        known = (run.id, run.generation)
-        if known not in self._origins:
-            self._origins[known] = digest_of("value", self._session.kept_bytes(run.id))
-        return self._origins[known]
-
-    def _ask(self, order: LookUp, call: _Call, key: LateKey) -> None:
-        """Let the user's code make a key, in a thread where it holds up nobody."""
-        if self._askers is None:
-            self._askers = ThreadPoolExecutor(ASKING, thread_name_prefix="dflow-cache-key")
-        self._askers.submit(self._ask_user, order, call, key)
-
-    def _ask_user(self, order: LookUp, call: _Call, key: LateKey) -> None:
-        run = self._session.task_run(order.run_id)
-        text: str | None = None
-        try:
-            question: Any = key.question
-            if isinstance(question, bytes):
-                question = loads(question)
-            values = {up.task_run_id: self._value(up.task_run_id) for up in takes(run.upstreams)}
-            with beside(callbacks.told_of_task(self._session, run)):
-                text = question.answer(values)
-        except BaseException as error:  # the user's code may raise anything
-            self._complain(f"the key of '{run.name}' could not be made", error)
-        made = None if text is None else PartialKey(digest_of(text))
-        self._calls[order.run_id] = _Call(made, call.caching, call.storage)
-        self._posts.put(order)
-
-    def _value(self, task_run_id: str) -> Any:
-        run = self._session.task_run(task_run_id)
-        if run.stage is Stage.COMPLETED:
-            return self._session.value_of(run)
-        return self._session.stand_in(task_run_id)
-
     def _complain(self, what: str, error: BaseException) -> None:
         """Warn once of what makes the cache useless for now."""
         if what not in self._complained:
             self._complained.add(what)
-            run_logs.show(
-                logging.WARNING,
-                f"WARNING {self._session.root.flow_run_name} | Some task runs go without the cache: {what}: "
-                f"{error}",
-            )
+            with suppress(DflowError):  # the session has ended
+                self._session.warn(f"Some task runs go without the cache, because {what}: {error}")
 
 
 def _lease(key: CacheAs) -> str:

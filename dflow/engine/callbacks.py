@@ -158,7 +158,7 @@ def _loaded(data: bytes) -> Any:
 
 def told_of_task(session: Session, run: TaskRun) -> RunContext:
     """Return the context for whose log lines a hook of a task run speaks."""
-    go = Go(run.id, run.dispatch, max(1, len(run.attempts_now)))
+    go = Go(run.id, run.dispatch, max(1, len(run.attempts_now)), generation=run.generation)
     return RunContext(info=session.dispatcher.info(go), link=LocalLink(session, run.id))
 
 

@@ -6,14 +6,17 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+from dflow.attempts import result_names
 from dflow.attempts.names import MAX_NAME
 from dflow.core.records import Policy
 from dflow.core.retry import exponential_delays
 from dflow.engine.calls import called
-from dflow.errors import DefinitionError
-from dflow.messages import Placement
+from dflow.errors import DefinitionError, ResultStoreError
+from dflow.messages import Placement, ResultOptions
+from dflow.results.stores import url_of
 
 MAX_PRIORITY = 1_000_000
 """How far from 0 a priority may be."""
@@ -204,6 +207,52 @@ def _resources(kind: str, given: Any) -> tuple[tuple[str, float], ...]:
                 "give a number greater than 0."
             )
     return tuple(sorted((name, float(amount)) for name, amount in given.items()))
+
+
+def results(
+    kind: str,
+    persist: Any,
+    storage: Any,
+    serializer: Any,
+    key: Any = None,
+    parameters: Iterable[str] = (),
+) -> ResultOptions:
+    """Return what is said of results. Who names a place, a name or a form wants them to be kept."""
+    if persist is not None and not isinstance(persist, bool):
+        raise DefinitionError(
+            f"{kind}: persist_result= must be True, False or None, not {persist!r:.100}."
+        )
+    if serializer is not None and not (isinstance(serializer, str) and serializer.strip()):
+        raise DefinitionError(
+            f"{kind}: result_serializer= must be the name of a serializer, such as 'pickle' or 'json', not "
+            f"{serializer!r:.100}. One of yours gets a name by register_serializer(name, serializer)."
+        )
+    if key is not None:
+        result_names.check(kind, key, parameters)
+    if key is not None and persist is False:
+        raise DefinitionError(
+            f"{kind}: result_storage_key= names the file of a result that persist_result=False does not "
+            "keep. Leave out one of them."
+        )
+    named = any(given is not None for given in (storage, serializer, key))
+    return ResultOptions(
+        persist=True if named and persist is None else persist,
+        storage=None if storage is None else _storage(kind, storage),
+        serializer=serializer,
+        name=key,
+    )
+
+
+def _storage(kind: str, given: Any) -> str:
+    if not isinstance(given, str | Path):
+        raise DefinitionError(
+            f"{kind}: result_storage= must be a folder or a URL such as 's3://bucket/results', not "
+            f"{given!r:.100}."
+        )
+    try:
+        return url_of(given)
+    except ResultStoreError as error:
+        raise DefinitionError(f"{kind}: result_storage=: {error}") from None
 
 
 def _workers(kind: str, given: Any) -> tuple[str, ...]:

@@ -17,11 +17,22 @@ from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
-from dflow.engine.claims import Release
+from dflow.engine.claims import LookUp, Release
 from dflow.engine.needs import takes
 from dflow.engine.waiting import Inlet
 from dflow.errors import InternalError, MissingResult
-from dflow.messages import AtRunner, AttemptInfo, Blob, CallOptions, Go, Here, Input, Key, Work
+from dflow.messages import (
+    AtRunner,
+    AttemptInfo,
+    Blob,
+    CallOptions,
+    Go,
+    Here,
+    Input,
+    Kept,
+    Key,
+    Work,
+)
 from dflow.ports import OpenRunner
 
 if TYPE_CHECKING:
@@ -62,7 +73,9 @@ class Dispatcher:
             asked = self.asked.get(order.run_id)
             if asked is None:
                 continue
-            if isinstance(order, do.Dispatch):
+            if isinstance(order, LookUp):
+                self._session.caches.look_up(order)
+            elif isinstance(order, do.Dispatch):
                 self._dispatch(order, asked, works)
             elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
                 _, group = keys.setdefault((id(asked.runner), type(order)), (asked.runner, []))
@@ -78,7 +91,15 @@ class Dispatcher:
         asked: Asking,
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
-        go = Go(order.run_id, order.dispatch, order.attempt)
+        run = self._session.task_run(order.run_id)
+        go = Go(
+            run.id,
+            order.dispatch,
+            order.attempt,
+            self._session.persisting.left,
+            self._session.caches.cached_as(run.id),
+            run.generation,
+        )
         if asked.orders is not None:
             asked.orders.put(go)
             return
@@ -150,10 +171,13 @@ class Dispatcher:
         self, run: TaskRun, asked: Asking, go: Go, *, confirm_start: bool = False
     ) -> AttemptInfo:
         """Return what an attempt of a task run knows of itself."""
+        keeping, around = self._session.persisting.keepings(
+            asked.runner, asked.flow, asked.options.results
+        )
         return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,
-            generation=run.generation,
+            generation=go.generation,
             attempt=go.attempt,
             task_name=run.task_name,
             task_run_name=run.name,
@@ -170,6 +194,9 @@ class Dispatcher:
             timeout=run.policy.timeout,
             around=asked.options.around,
             checkpoints=self._session.checkpoints,
+            keeping=keeping,
+            flow_keeping=around,
+            cached=go.cached,
         )
 
     def _is_near(self, upstream_id: str, asked: Asking) -> bool:
@@ -177,7 +204,7 @@ class Dispatcher:
         source = self.asked.get(upstream_id)
         run = self._session.task_run(upstream_id)
         return (
-            run.held is Held.JOURNAL
+            run.held.kept
             or run.stage is not Stage.COMPLETED
             or (source is not None and source.runner is asked.runner)
         )
@@ -195,6 +222,8 @@ class Dispatcher:
             return AtRunner((run.id, run.dispatch))
         if run.held is Held.JOURNAL:
             return Blob(self._session.kept_bytes(run.id))
+        if run.held is Held.STORED and run.stored is not None:
+            return Kept((run.id, run.dispatch), run.name, run.stored, may_fail)
         try:
             return Here(self._session.value(run.id))
         except MissingResult as lost:

@@ -111,7 +111,7 @@ class DriverScope:
     ) -> Called:
         """Ask for one task run, and run its body in this thread or on this loop."""
         orders = inlet(native=kind.native)
-        at_once = self._may_go_at_once(event)
+        at_once = options.caching is None and self._may_go_at_once(event)
         asked = self.session.ask(event, [call], options, None, orders=orders)
         run_body = partial(self._run_body, call, options, whole)
         ran = at_once
@@ -121,7 +121,7 @@ class DriverScope:
                 run, go = create(event)[0], Go(event.task_run_id, 1, 1)
                 info = self.session.dispatcher.info_of(run, asked[0], go)
                 value = await run_body(info, {})
-            with slot_given_back() if event.upstreams else nullcontext():
+            with slot_given_back() if event.upstreams or options.caching else nullcontext():
                 order = await orders.get()
             while order is not None:
                 if not at_once and not self._withdrawn(order):
@@ -186,7 +186,7 @@ class DriverScope:
         slot, adopted = (nullcontext, nullcontext) if outer is None else (outer.slot, outer.adopted)
         context = RunContext(info=info, link=self.session.link(info), slot=slot, adopted=adopted)
         manner = Manner(
-            in_place=True, whole=whole, timeout=info.timeout, keep=info.small, adopted=adopted
+            in_place=True, whole=whole, timeout=info.timeout, keep=info.room, adopted=adopted
         )
         outcome, value = await body.attempt(
             context, lambda: (call, values), manner, interrupts=True

@@ -6,12 +6,13 @@ This is what a flow does; its public face, with all that is said to users, is `d
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
-from dflow.attempts.context import FlowInfo, current
-from dflow.attempts.scripts import being_imported_by_a_worker
+from dflow.attempts.context import FlowInfo, current, prints_here
+from dflow.attempts.scripts import check_guard
 from dflow.attempts.stepping import STOPS, Carried, finished, hand_out, run_to_end
 from dflow.attempts.tagging import around
 from dflow.core.records import Upstream
@@ -36,8 +37,9 @@ from dflow.engine.options import FlowOptions
 from dflow.engine.parameters import Validator
 from dflow.engine.recorded import ChosenRunner
 from dflow.engine.renewal import Again
+from dflow.engine.roots import root_info
 from dflow.engine.signals import noting_interrupts
-from dflow.errors import CancelledError, MissingMainGuard
+from dflow.errors import CancelledError, MissingResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,9 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
             options.retry_delay_seconds,
             timeout_seconds=options.timeout_seconds,
         )
+        self._results = definitions.results(
+            what, options.persist_result, options.result_storage, options.result_serializer
+        )
         self._naming = Naming.of(what, "flow_run_name", options.flow_run_name, self.function)
         self._validator = Validator(what, self.function, self._signature)
 
@@ -114,7 +119,7 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
         inside = current() is not None
         if not inside:
-            self._check_guard()
+            check_guard(self.name, calls.called(self.function))
         arguments = self._arguments(args, given)
         if not inside:
             made = self._new_root(arguments)
@@ -123,15 +128,17 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
         keeper = current_keeper()
         found = calls.referred(scope, arguments)
         run_id, number = scope.identify(self.name, ("flow", *found.sent))
+        family = keeper.family(scope.flow_run_id)
         info = replace(
-            keeper.family(scope.flow_run_id),
+            family,
             flow_run_id=run_id,
             flow_run_name=name_of(self._naming, arguments, number),
             flow_name=self.name,
             parent_flow_run_id=scope.flow_run_id,
             generation=1,
             tags=around(),
-            log_prints=self._prints_here(),
+            log_prints=prints_here(self._options.log_prints),
+            keeping=family.keeping and self._results.over(family.keeping),
         )
         return Called(
             flow=info,
@@ -158,35 +165,15 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
         return replace(called, flow=replace(called.flow, flow_run_name=name))
 
     def _root_info(self, run_id: str, name: str) -> FlowInfo:
-        here = process.process()
-        return FlowInfo(
-            flow_run_id=run_id,
-            flow_run_name=name,
-            flow_name=self.name,
-            root_id=run_id,
-            generation=1,
+        return root_info(
+            process.process().settings,
+            run_id,
+            name,
+            self.name,
             tags=around(),
             log_prints=bool(self._options.log_prints),
-            log_level=process.LEVELS[here.settings.log_level],
-            extra_loggers=here.settings.extra_loggers,
-            checkpoints=str(here.settings.home / "checkpoints" / run_id),
+            results=self._results,
         )
-
-    def _prints_here(self) -> bool:
-        """Tell whether prints become log lines; left open, as in the parent."""
-        if self._options.log_prints is not None:
-            return self._options.log_prints
-        context = current()
-        return context is not None and context.info.log_prints
-
-    def _check_guard(self) -> None:
-        if being_imported_by_a_worker():
-            raise MissingMainGuard(
-                f"Flow '{self.name}' is called while a worker process loads this script. "
-                "Put the call into the main guard, so that only the script itself makes it:\n\n"
-                '    if __name__ == "__main__":\n'
-                f"        {calls.called(self.function)}()\n"
-            )
 
     # Running it -----------------------------------------------------------------------------------------
 
@@ -246,9 +233,11 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
 
     async def _run_inside(self, keeper: Keeper, called: Called) -> tuple[Ended, bool]:
         opened = self._open(keeper, called)
-        if opened.value is not None:
+        if opened.kept:
             run = opened.run
-            return Ended(run.state_name, run.message, opened.load(), at=run.changed_at), False
+            with suppress(MissingResult):  # what is gone or damaged is computed again
+                value = opened.load()
+                return Ended(run.state_name, run.message, value, at=run.changed_at), False
         return await self._execute(keeper, called, self._body(called)), True
 
     def _open(self, keeper: Keeper, called: Called) -> Opened:

@@ -12,16 +12,18 @@ from typing import Any, TypeVar
 
 from dflow.attempts.calls import swap
 from dflow.attempts.capture import capture
-from dflow.attempts.clock import luck
+from dflow.attempts.clock import luck, monotonic
 from dflow.attempts.context import FlowInfo, entered
 from dflow.attempts.deadlines import DeadlinePassed
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.performing import HandedOut, Manner, perform
+from dflow.attempts.persisting import Place
 from dflow.attempts.stepping import finished, uncarried
 from dflow.core import events as ev
 from dflow.core.records import FlowStage, Held
 from dflow.engine import outcomes, run_logs
+from dflow.engine.flow_values import flow_room, put_flow
 from dflow.engine.futures import TaskFuture
 from dflow.engine.keeping import Keeper
 from dflow.engine.scope import Status
@@ -34,7 +36,6 @@ from dflow.errors import (
     MissingResult,
     TimedOutError,
 )
-from dflow.results import pickling
 from dflow.states import TYPE_OF_NAME, State, StateType
 
 T = TypeVar("T")
@@ -151,11 +152,13 @@ class _Execution:
     async def _once(self, flow: FlowInfo) -> Ended | None:
         """Run the body once; return how the flow run ended, or None if it will be tried again."""
         self.handed_out.clear()
+        begun = monotonic()
         try:
             with self._stoppable():
                 returned = await self._run_body(flow)
                 await self.keeper.wait_for_all(flow.flow_run_id, native=self.body.native)
             ended = self._worked_out(returned)
+            place = await self._put(flow, ended, monotonic() - begun)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
@@ -168,7 +171,7 @@ class _Execution:
             return await self._raised(uncarried(error))
         if not self.ending.acquire(blocking=False):
             return self._timed_out()
-        return await self._record(ended)
+        return await self._record(ended, place)
 
     async def _beside(self, record: Callable[[], T]) -> T:
         """Record something; hooks may hear of it, which must not hold up the loop of a coroutine."""
@@ -228,7 +231,7 @@ class _Execution:
             in_place=True,
             whole=self.body.whole,
             timeout=self.body.timeout,
-            keep=self.keeper.small,
+            keep=flow_room(self.keeper, flow),
             seen=self._note_handed_out,
         )
         with entered(context), heard(context):
@@ -259,22 +262,22 @@ class _Execution:
             ended = replace(ended, message=f"Closed by its caller after {returned.count} items.")
         return replace(ended, value=None if self.handed_out else returned.items)
 
-    async def _record(self, ended: Ended) -> Ended:
-        blob: bytes | None = None
-        if ended.error is None:
-            try:
-                blob = pickling.dumps_small(ended.value, self.keeper.small)
-            except Exception as problem:
-                run_logs.show(
-                    10, f"DEBUG   {self.flow.flow_run_name} | its value is not kept: {problem}"
-                )
+    async def _put(self, flow: FlowInfo, ended: Ended, seconds: float) -> Place:
+        """Put the value where it is kept; a failure, or no value at all, is in the record."""
+        if ended.error is not None:
+            return Place()
+        native = self.body.native
+        return await put_flow(self.keeper, flow, ended.value, seconds, native=native)
+
+    async def _record(self, ended: Ended, place: Place) -> Ended:
         event = ev.FlowRunReturned(
             at=self.keeper.now(),
             flow_run_id=self.flow.flow_run_id,
             state_name=ended.state_name,
             message=ended.message,
-            held=Held.NOWHERE if blob is None else Held.JOURNAL,
-            value=blob,
+            held=Held.NOWHERE if place.held is Held.RUNNER else place.held,
+            value=place.value,
+            stored=place.stored,
             error=None if ended.error is None else capture(ended.error),
         )
         outcome = partial(outcome_of, self.flow.flow_name, ended)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from dflow.attempts.context import FlowInfo, RunContext, current
 from dflow.core import events as ev
-from dflow.core.records import FlowRun, FlowStage, Held, Policy, Upstream
+from dflow.core.records import FlowRun, FlowStage, Held, Policy, Stored, Upstream
 from dflow.engine import outcomes, run_logs
 from dflow.engine.about import About
 from dflow.engine.driver_scope import DriverScope
@@ -28,18 +28,30 @@ from dflow.engine.waiting import bell
 from dflow.errors import InternalError, MissingResult
 from dflow.messages import Callbacks
 from dflow.ports import TaskRunner
+from dflow.results import files
 from dflow.results.pickling import loads
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A subflow that was asked for: its record, and its pickled value if it has completed before."""
+    """A subflow that was asked for: its record, and its value if it has completed before and that is kept.
+
+    The value is pickled, or `stored`.
+    """
 
     run: FlowRun
     value: bytes | None = None
+    stored: Stored | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a value."""
+        return self.value is not None or self.stored is not None
 
     def load(self) -> Any:
-        """Return the value."""
+        """Return the value. Raises `MissingResult` and `ResultDamaged`."""
+        if self.stored is not None:
+            return files.read(self.stored, self.run.name)
         return None if self.value is None else loads(self.value)
 
 
@@ -49,6 +61,10 @@ class Keeper(Protocol):
     @property
     def small(self) -> int:
         """Up to how many bytes a value is kept in the journal."""
+
+    @property
+    def quota(self) -> int:
+        """How many bytes of values that nobody has asked to be kept may be kept."""
 
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
@@ -130,6 +146,11 @@ class LocalKeeper:
         """Up to how many bytes a value is kept in the journal."""
         return self._session.settings.small_result
 
+    @property
+    def quota(self) -> int:
+        """How many bytes of values that nobody has asked to be kept may be kept."""
+        return self._session.persisting.left
+
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
         return self._session.clock.now()
@@ -203,6 +224,10 @@ class LocalKeeper:
             )
         if known.stage is FlowStage.COMPLETED and known.held is Held.JOURNAL:
             return Opened(known, self._session.kept_bytes(known.id))
+        if known.stage is FlowStage.COMPLETED and known.held is Held.STORED and known.stored:
+            if files.fault(known.stored) is None:
+                return Opened(known, stored=known.stored)
+            self._session.warn(f"The value of '{known.name}' is gone: the flow runs again.")
         if known.stage in (FlowStage.RUNNING, FlowStage.CANCELLING, FlowStage.AWAITING_RETRY):
             self._session.tracker.commit(
                 ev.FlowRunInterrupted(
@@ -260,6 +285,8 @@ class LocalKeeper:
         """Return the recorded value of a flow run, or raise what made it fail."""
         if run.held is Held.JOURNAL:
             return self._session.kept(run.id)
+        if run.held is Held.STORED and run.stored is not None:
+            return files.read(run.stored, run.name)
         if run.stage is FlowStage.COMPLETED:
             raise MissingResult(f"The value of '{run.name}' is not kept.")
         raise outcomes.failure_of(run.name, run.state_name, run.message, run.error)

@@ -8,7 +8,7 @@ and then acts.
 from __future__ import annotations
 
 import itertools
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -25,6 +25,7 @@ from dflow.engine.lookups import Lookups
 from dflow.engine.needs import Needs
 from dflow.engine.notes import Notes
 from dflow.engine.renewal import Renewal
+from dflow.engine.tally import Tally
 
 
 class Ledger:
@@ -38,8 +39,7 @@ class Ledger:
         self.notes = Notes()
         self.lookups = Lookups()
         self.judged: set[str] = set()
-        self.counts: dict[tuple[str, str], Counter[str]] = {}
-        self.unfinished: Counter[str] = Counter()
+        self.tally = Tally()
         self._graph = Graph()
         self._needs = Needs()
         self._gates = Gates()
@@ -49,7 +49,7 @@ class Ledger:
         for run in self.table.task_runs.values():
             self._graph.add(run.id, ())
             self._graph.mark(run.id, self._progress(run))
-            self._count(None, run)
+            self.tally.count(None, run)
 
     def take(self) -> Changes:
         """Return what has changed since the last time."""
@@ -185,7 +185,7 @@ class Ledger:
 
     def unfinished_under(self, flow_run_id: str) -> list[TaskRun]:
         """Return the task runs that are not final, of a flow run and of the subflows under it."""
-        if not self.unfinished.total():
+        if not self.tally.unfinished.total():
             return []
         family = self.table.family(flow_run_id)
         return [
@@ -212,6 +212,8 @@ class Ledger:
             before = None
             if isinstance(event, ev.TaskEvent):
                 before = self.table.task_runs.get(event.task_run_id)
+            if isinstance(event, ev.ResultLost):
+                self._note_loss(before, event)
             changed = self.table.apply(event)
             if changed:
                 self._changes.events.append(event)
@@ -231,7 +233,7 @@ class Ledger:
         event: ev.Event,
     ) -> Iterator[ev.Event]:
         """Bring graph and counts up to date; yield the events that follow at once."""
-        self._count(before, run)
+        self.tally.count(before, run)
         self._note_value(run, event)
         self.renewal.follow(before, run)
         if before is None or isinstance(event, ev.Reopened):
@@ -365,17 +367,6 @@ class Ledger:
 
     # Counting -----------------------------------------------------------------------------------------
 
-    def _count(self, before: TaskRun | None, run: TaskRun) -> None:
-        key = (run.flow_run_id, run.task_name)
-        group = self.counts.get(key)
-        if group is None:
-            group = self.counts[key] = Counter()
-        if before is not None:
-            group[before.state_name] -= 1
-        group[run.state_name] += 1
-        was_open = before is not None and not before.stage.final
-        self.unfinished[run.flow_run_id] += (not run.stage.final) - was_open
-
     def _note_value(self, run: TaskRun, event: ev.Event) -> None:
         claim = self.claims.get(run.id)
         if isinstance(event, ev.AttemptSucceeded) and claim is not None and not claim.here:
@@ -387,6 +378,11 @@ class Ledger:
             self.with_runner.discard(run.id)
         elif isinstance(event, ev.ResultRecomputed):
             self.with_runner.add(run.id)
+
+    def _note_loss(self, run: TaskRun | None, event: ev.ResultLost) -> None:
+        """Note that a value has gone from its runner, though it may be kept elsewhere."""
+        if run is not None and run.dispatch == event.dispatch and not event.stored:
+            self.with_runner.discard(run.id)
 
     def _count_consumers(self, run: TaskRun) -> None:
         """Keep count of the unfinished task runs that need each value."""

@@ -69,6 +69,14 @@ class Naming:
         return bool(found) and used != frozenset()
 
 
+def named(naming: Naming | None, call: Call, number: str) -> tuple[str, Call]:
+    """Return the name of a task run, and its call, which makes the name later if values are missing."""
+    if naming is None:
+        return number, call
+    name, call = naming.name_of_call(call)
+    return number if name is None else name, call
+
+
 def is_late(naming: Naming | None, arguments: Arguments) -> bool:
     """Tell whether the name of a flow run takes values that may not be there yet."""
     return naming is not None and naming.waits(*arguments)

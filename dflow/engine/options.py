@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dflow.errors import DefinitionError
+from dflow.results.policies import CachePolicy
 
 Delays = float | Sequence[float] | Callable[[int], Sequence[float]] | None
 Hooks = Callable[..., Any] | Iterable[Callable[..., Any]] | None
@@ -27,6 +30,14 @@ class TaskOptions:
     retry_jitter_factor: float | None = None
     retry_condition_fn: Callable[..., Any] | None = None
     timeout_seconds: float | None = None
+    cache_policy: CachePolicy | None = None
+    cache_key_fn: Callable[..., Any] | None = None
+    cache_expiration: timedelta | float | None = None
+    refresh_cache: bool = False
+    persist_result: bool | None = None
+    result_storage: str | Path | None = None
+    result_storage_key: str | None = None
+    result_serializer: str | None = None
     log_prints: bool | None = None
     on_running: Hooks = None
     on_completion: Hooks = None
@@ -50,6 +61,9 @@ class FlowOptions:
     task_runner: Any = None
     timeout_seconds: float | None = None
     validate_parameters: bool = True
+    persist_result: bool | None = None
+    result_storage: str | Path | None = None
+    result_serializer: str | None = None
     log_prints: bool | None = None
     on_running: Hooks = None
     on_completion: Hooks = None

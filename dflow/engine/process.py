@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,8 +27,9 @@ from dflow.core.records import Policy
 from dflow.core.replay import Table
 from dflow.engine import remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.recovery import recover
+from dflow.engine.recovery import forget_gone, recover
 from dflow.engine.renewal import Again
+from dflow.engine.roots import root_info
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
@@ -38,7 +40,6 @@ from dflow.messages import LogEntry
 from dflow.ports import Clock, Ids, Journal, Missing, RunEntry, TaskRunner
 from dflow.settings import Settings
 
-LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 AMBIENT = "session"
 """The name of the flow to which work outside of flows belongs."""
 
@@ -79,7 +80,7 @@ _ambient: tuple[Session, DriverScope] | None = None
 _roots: dict[str, Session] = {}
 _used: set[TaskRunner] = set()
 _watchers: list[Callable[[Session], None]] = []
-_untold: list[Callable[[], None]] = []
+_untold: deque[Callable[[], None]] = deque()
 """What the catalog could not be told."""
 
 
@@ -193,7 +194,8 @@ def session(root: RootRun) -> Iterator[Session]:
                 details=root.details,
             )
         )
-    epoch = catalog.claim(run_id, system.holder(), now)
+    holder = system.holder()
+    epoch = catalog.claim(run_id, holder, now)
     try:
         journal = here.journal.write(run_id, epoch)
         table = None if root.again is None else _table_of(journal)
@@ -207,6 +209,8 @@ def session(root: RootRun) -> Iterator[Session]:
             again=root.again,
             answer=remote_flows.answer,
             reader=lambda: here.journal.read(run_id),
+            leases=here.journal.leases,
+            holder=holder,
         )
     except BaseException:
         _tell_catalog(partial(catalog.release, run_id, epoch))
@@ -240,17 +244,19 @@ def _tell_catalog(*tell: Callable[[], None]) -> None:
 
     What cannot be written now is told again before the next run begins here, or when this process ends.
     """
-    with _lock:
-        _untold.extend(tell)
-        while _untold:
-            try:
-                _untold[0]()
-            except JournalUnavailable as error:
+    waiting = [*tell]
+    with contextlib.suppress(IndexError):
+        while True:
+            waiting.append(_untold.popleft())
+    for call in waiting:
+        try:
+            call()
+        except JournalUnavailable as error:
+            if call in tell and not _untold:
                 run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
-                return
-            except RunTakenOver as error:
-                run_logs.show(logging.WARNING, f"WARNING {error}")
-            del _untold[0]
+            _untold.append(call)
+        except RunTakenOver as error:
+            run_logs.show(logging.WARNING, f"WARNING {error}")
 
 
 def _table_of(journal: Any) -> Table:
@@ -288,6 +294,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
         )
         return
     opened.in_tracker(lambda ledger: recover(ledger, now))
+    forget_gone(opened)
 
 
 # Work outside of flows -------------------------------------------------------------------------------
@@ -331,15 +338,7 @@ _ambient_exit = contextlib.ExitStack()
 def _open_ambient() -> tuple[Session, DriverScope]:
     here = process()
     run_id = here.ids.run_id()
-    flow = FlowInfo(
-        flow_run_id=run_id,
-        flow_run_name=here.ids.run_name(),
-        flow_name=AMBIENT,
-        root_id=run_id,
-        generation=1,
-        log_level=LEVELS[here.settings.log_level],
-        extra_loggers=here.settings.extra_loggers,
-    )
+    flow = root_info(here.settings, run_id, here.ids.run_name(), AMBIENT)
     opened = _ambient_exit.enter_context(session(RootRun(flow=flow, runner=lambda: use(None))))
     _roots.pop(run_id)
     opened.tracker.commit(ev.FlowRunStarted(at=here.clock.now(), flow_run_id=run_id, generation=1))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dflow.core import events as ev
 from dflow.core.asked import left_behind
-from dflow.core.records import Cause, FlowStage, Stage
+from dflow.core.records import Cause, FlowStage, Held, Stage
 from dflow.core.replay import Table
 from dflow.engine.ledger import Ledger
+from dflow.engine.session import Session
+from dflow.results import files
 
 MESSAGE = "Its driver ended before it did."
+SHOWN = 10
+"""How many names are shown."""
 
 
 def recover(ledger: Ledger, at: float) -> None:
@@ -32,3 +36,29 @@ def recover(ledger: Ledger, at: float) -> None:
 def left_unclaimed(table: Table) -> list[str]:
     """Return the names of the finished task runs that nobody has asked for again."""
     return [run.name for run in left_behind(table.task_runs, table.flow_runs)]
+
+
+def forget_gone(session: Session) -> None:
+    """Note which values are not in their result stores any more: their task runs will run again.
+
+    A file that has another size counts as gone. Raises `ResultStoreError` if a store cannot be looked at.
+    """
+    runs = session.ledger.table.task_runs
+    kept = {r.id: r.stored for r in runs.values() if r.held is Held.STORED and r.stored is not None}
+    gone = files.gone(kept)
+    if not gone:
+        return
+    now = session.clock.now()
+
+    def forget(ledger: Ledger) -> None:
+        for run_id in gone:
+            dispatch = ledger.table.task_runs[run_id].dispatch
+            ledger.apply(ev.ResultLost(at=now, task_run_id=run_id, dispatch=dispatch, stored=True))
+
+    session.in_tracker(forget)
+    names = ", ".join(sorted(session.name_of(run_id) for run_id in gone)[:SHOWN])
+    more = ", …" if len(gone) > SHOWN else ""
+    session.warn(
+        f"{len(gone)} of {len(kept)} results are not in their store any more, and are computed again "
+        f"where they are asked for: {names}{more}"
+    )

@@ -19,6 +19,7 @@ from typing import Any
 from dflow.attempts import body, clock
 from dflow.attempts.calls import Call
 from dflow.attempts.context import RunContext
+from dflow.attempts.inputs import read
 from dflow.attempts.kinds import Kind
 from dflow.attempts.performing import Manner
 from dflow.attempts.stepping import STOPS, Carried
@@ -26,6 +27,7 @@ from dflow.core.events import MapCreated, TaskCreated
 from dflow.engine import outcomes
 from dflow.engine.callbacks import sent_up
 from dflow.engine.identity import Children
+from dflow.engine.key_questions import keys_sent_up
 from dflow.engine.needs import takes
 from dflow.engine.outcomes import received
 from dflow.engine.scope import PENDING, Called, Scope, Status
@@ -186,6 +188,7 @@ def _attempt_around(context: RunContext) -> AttemptInfo:
         flow_run_id=flow.flow_run_id,
         flow_run_name=flow.flow_run_name,
         flow_name=flow.flow_name,
+        flow_keeping=flow.keeping,
     )
 
 
@@ -241,6 +244,8 @@ class RemoteScope:
     ) -> None:
         if options.callbacks is not None:
             options = replace(options, callbacks=sent_up(options.callbacks))
+        if options.caching is not None:
+            options = replace(options, caching=keys_sent_up(options.caching))
         self._link.send(ChildrenCreated(self._link.address, event, calls, options))
 
     async def call(
@@ -252,7 +257,7 @@ class RemoteScope:
         self._send(event, (None,), options)
         value: Any = None
         ran = False
-        waits_for_others = bool(event.upstreams)
+        waits_for_others = bool(event.upstreams or options.caching)
         with self._given_up(event.task_run_id):
             while True:
                 with self._context.slot() if waits_for_others else nullcontext():
@@ -279,11 +284,14 @@ class RemoteScope:
     async def _run_body(
         self, go: Go, event: TaskCreated, call: Call, options: CallOptions, whole: bool
     ) -> Any:
+        around = self._info.flow_keeping
+        keeping = around and replace(options.results.over(around), quota=go.quota)
         info = replace(
             self._info,
             task_run_id=event.task_run_id,
             dispatch=go.dispatch,
             attempt=go.attempt,
+            generation=go.generation,
             task_name=event.task_name,
             task_run_name=event.name,
             tags=event.tags,
@@ -291,13 +299,15 @@ class RemoteScope:
             timeout=event.policy.timeout,
             log_prints=options.log_prints,
             confirm_start=False,
+            keeping=keeping,
+            cached=go.cached,
         )
         context = replace(self._context, info=info, notes={}, at_end=[])
         manner = Manner(
             in_place=True,
             whole=whole,
             timeout=info.timeout,
-            keep=info.small,
+            keep=info.room,
             adopted=context.adopted,
         )
         outcome, value = await body.attempt(
@@ -335,9 +345,18 @@ class RemoteScope:
             )
         if settled.value is not None:
             return loads(settled.value)
-        if settled.key is None:
-            raise MissingResult("The child has completed, but its value is gone.")
-        return self._link.fetch(settled.key)
+        if settled.key is not None:
+            try:
+                return self._link.fetch(settled.key)
+            except MissingResult:
+                if settled.stored is None:
+                    raise
+        if settled.stored is not None:
+            return read(settled.stored, settled.name, (task_run_id, settled.dispatch), self._link)
+        raise MissingResult(
+            f"The child '{settled.name}' has completed, but its value is gone. Give its task "
+            "persist_result=True."
+        )
 
     def saw(self, task_run_id: str) -> None:
         """Note that the body is given the value of a child."""

@@ -39,6 +39,11 @@ class RemoteKeeper:
         """Up to how many bytes a value is kept in the journal."""
         return self._attempt.small
 
+    @property
+    def quota(self) -> int:
+        """How many bytes of values that nobody has asked to be kept may be kept."""
+        return 0 if self._attempt.keeping is None else self._attempt.keeping.quota
+
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
         return clock.now()
@@ -59,6 +64,7 @@ class RemoteKeeper:
             log_level=attempt.log_level,
             extra_loggers=attempt.extra_loggers,
             checkpoints=attempt.checkpoints,
+            keeping=attempt.flow_keeping,
         )
 
     def context(self, flow: FlowInfo) -> RunContext:

@@ -6,6 +6,7 @@ what comes up from attempts becomes posts. It must not decide anything: the ledg
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -15,10 +16,13 @@ from typing import Any, TypeVar
 
 from dflow.attempts.context import FlowInfo
 from dflow.attempts.failures import Failure
+from dflow.attempts.inputs import read
 from dflow.core import events as ev
-from dflow.core.records import FlowRun, Held, Stage, TaskRun
+from dflow.core.records import Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import outcomes, run_logs
+from dflow.engine.cached_calls import cached_of
+from dflow.engine.caching import Caches
 from dflow.engine.callbacks import Owners
 from dflow.engine.claims import Claim
 from dflow.engine.conditions import Conditions
@@ -26,7 +30,9 @@ from dflow.engine.dispatcher import Asking, Dispatcher
 from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
+from dflow.engine.persisting import Persisting
 from dflow.engine.renewal import Again
+from dflow.engine.telling import Telling
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet
 from dflow.errors import DflowError, InternalError, MissingResult
@@ -40,12 +46,11 @@ from dflow.messages import (
     HandleDropped,
     Key,
     LogEntry,
+    OverQuota,
     Printed,
-    Settled,
-    StartConfirmed,
     Up,
 )
-from dflow.ports import Clock, Ids, OpenRunner, RunJournal, RunReader, TaskRunner
+from dflow.ports import Clock, Holder, Ids, Leases, OpenRunner, RunJournal, RunReader, TaskRunner
 from dflow.results.pickling import loads
 from dflow.settings import Settings
 
@@ -69,6 +74,8 @@ class Session:
         again: Again | None = None,
         answer: Callable[[Session, FlowAsked], None],
         reader: Callable[[], RunReader],
+        leases: Leases,
+        holder: Holder | None = None,
     ) -> None:
         self.root = root
         self.settings = settings
@@ -77,6 +84,7 @@ class Session:
         self.journal = journal
         self.ledger = Ledger(table)
         self.checkpoints = str(settings.home / "checkpoints" / root.root_id)
+        self.persisting = Persisting(root.root_id, settings, self.ledger.table, self.warn)
         self.errors: dict[str, BaseException] = {}
         self.stops: dict[str, Callable[[], object]] = {}
         self.again = again
@@ -86,20 +94,21 @@ class Session:
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
         self._closed = self._begun = False
-        self._told_changed: set[str] = set()
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
         self.owners = Owners()
         self.hooks = Hooks(self)
         self.conditions = Conditions(self)
+        self.caches = Caches(self, leases, holder)
+        telling = Telling(self)
         self.tracker = Tracker(
             self.ledger,
             journal,
             clock,
             act=self.dispatcher.act,
-            echo=self._echo,
-            changed=self._changed,
+            echo=telling.echo,
+            changed=telling.changed,
             stop_grace=settings.stop_grace,
             holds=self.conditions.holds,
             tell=self.hooks.tell,
@@ -178,10 +187,15 @@ class Session:
             follows=runner is not None and runner.follows,
             shares_memory=runner is None or runner.shares_memory,
             max_in_flight=options.max_in_flight,
+            cached=cached_of(ids, options.caching),
         )
+
+        self.persisting.look(runner, flow, options.results, may_raise=parent is None)
 
         def accept() -> None:
             self.dispatcher.asked.update(askings)
+            if options.caching is not None:
+                self.caches.watch(ids, options, flow)
             if options.callbacks is not None:
                 self.ledger.notes.watch(ids)
 
@@ -208,6 +222,8 @@ class Session:
                 run_logs.print_line(message.text)
             elif isinstance(message, CancelAsked):
                 self.cancel(message.task_run_ids)
+            elif isinstance(message, OverQuota):
+                self.persisting.over(message.size)
             elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
                 # A retry is timed by the driver's clock and luck: a worker's clock may be hours off.
                 now, luck = self.clock.now(), self.ids.luck()
@@ -224,58 +240,6 @@ class Session:
         if parent is None:
             raise InternalError(f"An attempt of an unknown task run asked: {message.parent}.")
         self.ask(message.event, message.calls, message.options, parent.runner, message.parent)
-
-    # What was shown ---------------------------------------------------------------------------------------
-
-    def _echo(self, entries: Sequence[LogEntry], events: Sequence[ev.Event]) -> None:
-        """Show what runs said, and what workers that are gone have cost them."""
-        run_logs.echo(entries, self.name_of)
-        for event in events:
-            if isinstance(event, ev.Reused):
-                self._tell_changed(event)
-            elif isinstance(event, ev.WorkerLost):
-                run_logs.announce_loss(self.task_run(event.task_run_id), event)
-
-    def _tell_changed(self, event: ev.Reused) -> None:
-        """Tell, once for each task, that results of other code are given."""
-        task_name = self.task_run(event.task_run_id).task_name if event.changed else None
-        if task_name is not None and task_name not in self._told_changed:
-            self._told_changed.add(task_name)
-            run_logs.show_changed(self.root.flow_run_name, task_name)
-
-    def _changed(self, run: TaskRun | FlowRun) -> None:
-        """Tell those outside the tracker what became of a run."""
-        run_logs.announce(run)
-        if isinstance(run, FlowRun):
-            return
-        asked = self.dispatcher.asked.get(run.id)
-        if asked is None:
-            return
-        key = (run.id, run.dispatch)
-        if run.stage.final:
-            self.dispatcher.asked[run.id] = replace(asked, call=None)
-        if run.stage is Stage.COMPLETED:
-            self.errors.pop(run.id, None)
-        if asked.runner is None:
-            return
-        if key in self.dispatcher.confirming and run.stage is Stage.RUNNING:
-            self.dispatcher.confirming.discard(key)
-            asked.runner.tell(key, StartConfirmed(key))
-        if asked.parent is not None and run.stage.final:
-            asked.runner.tell(asked.parent, self._settled(run))
-
-    def _settled(self, run: TaskRun) -> Settled:
-        root = self.task_run(self.ledger.root_failure(run.id))
-        at_runner = run.id in self.ledger.with_runner
-        return Settled(
-            task_run_id=run.id,
-            state_name=run.state_name,
-            message=run.message,
-            at=run.changed_at,
-            error=root.error if root.state_name in ("Failed", "TimedOut") else None,
-            value=self.kept_bytes(run.id) if run.held is Held.JOURNAL else None,
-            key=(run.id, run.dispatch) if at_runner else None,
-        )
 
     # Values -------------------------------------------------------------------------------------------------
 
@@ -294,13 +258,19 @@ class Session:
         asked = self.dispatcher.asked.get(run.id)
         at_runner = asked is not None and run.id in self.ledger.with_runner
         if at_runner and not self._closed and asked and asked.runner is not None:
-            return asked.runner.fetch((run.id, run.dispatch))
+            try:
+                return asked.runner.fetch((run.id, run.dispatch))
+            except MissingResult:
+                if run.held is not Held.STORED:
+                    raise
         if run.held is Held.JOURNAL:
             return self.kept(run.id)
+        if run.held is Held.STORED and run.stored is not None:
+            return read(run.stored, run.name, (run.id, run.dispatch), LocalLink(self, run.id))
         raise MissingResult(
             f"'{run.name}' has completed, but its value is gone: it was larger than "
-            f"{self.settings.small_result} bytes, and it is not on the cluster any more. "
-            "Keep its future as long as you need the value, or run the task again."
+            f"{self.settings.small_result} bytes, was not kept, and is not on the cluster any more. Give the "
+            "task persist_result=True, or keep its future as long as you need the value, and run it again."
         )
 
     def stand_in(self, task_run_id: str) -> Failure:
@@ -374,6 +344,11 @@ class Session:
         """Record and show a line of a run."""
         self.tracker.post(entry)
 
+    def warn(self, message: str) -> None:
+        """Record and show a warning of the root flow run."""
+        now, run_id = self.clock.now(), self.root.flow_run_id
+        self.log(LogEntry(now, run_id, None, 0, logging.WARNING, __name__, message))
+
     def in_tracker(self, action: Callable[[Ledger], T], *, patient: bool = True) -> T:
         """Do something with the ledger in the tracker's thread; return its result once it is durable.
 
@@ -391,6 +366,8 @@ class Session:
             stack.callback(self.hooks.close)
             stack.callback(self.tracker.close)
             stack.callback(self.dispatcher.close)
+            stack.callback(self.caches.close)
+            stack.callback(self.persisting.close)
             for opened in self._open.values():
                 stack.callback(opened.close)
             stack.callback(self.hooks.drain)

@@ -207,11 +207,15 @@ class Tracker:
             call()
         for mark in self._reached:
             mark.reached.set()
+        posts: list[Post | None] = []
         with contextlib.suppress(Empty):
             while True:
-                post = self._posts.get_nowait()
-                if isinstance(post, Committed):
-                    post.reached.set()
+                posts.append(self._posts.get_nowait())
+        for post in posts:
+            if isinstance(post, Committed):
+                post.reached.set()
+        if None in posts:
+            self._posts.put(None)  # the thread has still to end
 
     def close(self) -> None:
         """Commit what was posted, and end the thread."""

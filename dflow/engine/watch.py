@@ -39,6 +39,7 @@ class Watch:
         while not self._stop.wait(PERIOD):
             try:
                 self._catalog.heartbeat(self._run_id, self._epoch, self._clock.now())
+                self._session.caches.renew()
             except RunTakenOver as error:
                 _log.error("%s", error)
                 self._session.tracker.fail(error)

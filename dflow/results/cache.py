@@ -6,14 +6,13 @@ pickled, or says where a larger one is. Whatever cannot be read, or is not what 
 
 from __future__ import annotations
 
+import json
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
-
-import msgpack
 
 from dflow.core.records import Stored
 from dflow.errors import MissingResult
@@ -59,19 +58,24 @@ class Cleaned:
     left: int
 
 
+def folder_of(key: str) -> str:
+    """Return the folder of a key and its values. The names of the values begin with the key and a dash."""
+    return f"{FOLDER}/{key[:2]}"
+
+
 def path_of(key: str) -> str:
     """Return the name of a key's file in its store."""
-    return f"{FOLDER}/{key[:2]}/{key}{SUFFIX}"
-
-
-def payload_path(key: str, task_run_id: str, dispatch: int) -> str:
-    """Return the name of the file for a value that one dispatch computes, which nothing ever overwrites."""
-    return f"{FOLDER}/{key[:2]}/{key}-{task_run_id}-{dispatch}"
+    return f"{folder_of(key)}/{key}{SUFFIX}"
 
 
 def write(storage: str, record: CacheRecord) -> None:
     """Keep a record, in place of any for its key. Raises `ResultStoreError`."""
     store(storage).write(path_of(record.key), [encoded(record)])
+
+
+def forget(storage: str, key: str) -> None:
+    """Delete the record of a key, whose value turned out not to be there. Raises `ResultStoreError`."""
+    store(storage).delete(path_of(key))
 
 
 def look(storage: str, keys: Iterable[str], at: float) -> dict[str, CacheRecord]:
@@ -107,8 +111,9 @@ def _look(where: Store, key: str, at: float) -> CacheRecord | None:
 
 
 def encoded(record: CacheRecord) -> bytes:
-    """Return a record as bytes: the version, a checksum, the content."""
-    content: bytes = msgpack.packb(asdict(record), unicode_errors="surrogatepass")
+    """Return a record as bytes: version and checksum, a line of JSON, the value."""
+    fields = asdict(record) | {"value": record.value is not None}
+    content = json.dumps(fields).encode() + b"\n" + (record.value or b"")
     return b"%s%d %08x\n" % (MAGIC, VERSION, zlib.crc32(content)) + content
 
 
@@ -121,21 +126,23 @@ def decoded(data: bytes, key: str) -> CacheRecord | None:
             raise ValueError(f"it is not of version {VERSION}")
         if int(checksum, 16) != zlib.crc32(content):
             raise ValueError("its checksum is another one")
-        fields = msgpack.unpackb(content, unicode_errors="surrogatepass")
-        record = _record(fields)
+        line, _, value = content.partition(b"\n")
+        record = _record(json.loads(line), value)
         if record.key != key:
             raise ValueError("it is that of another key")
         return record
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as problem:
+    except (ValueError, TypeError, KeyError) as problem:
         _log.warning(
             "The file of cache key %s cannot be used, so its value is computed: %s.", key, problem
         )
         return None
 
 
-def _record(fields: Mapping[str, Any]) -> CacheRecord:
+def _record(fields: dict[str, Any], value: bytes) -> CacheRecord:
     stored = fields["stored"]
-    return CacheRecord(**{**fields, "stored": None if stored is None else Stored(**stored)})
+    fields["stored"] = None if stored is None else Stored(**stored)
+    fields["value"] = value if fields["value"] else None
+    return CacheRecord(**fields)
 
 
 # Cleaning ----------------------------------------------------------------------------------------

@@ -25,11 +25,10 @@ FEW: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A value as bytes, with what tells them from others."""
+    """A value as bytes, by which serializer."""
 
     parts: Sequence[Part]
     size: int
-    digest: str
     serializer: str
 
 
@@ -41,20 +40,18 @@ def folder_of(root_id: str) -> str:
 def pack(value: Any, serializer: str) -> Packed:
     """Return a value as bytes. Raises `SerializationError`, and whatever its serializer raises."""
     parts = in_parts(find(serializer).dumps(value))
-    digest = blake2b(digest_size=16)
-    size = 0
-    for part in parts:
-        digest.update(part)
-        size += memoryview(part).nbytes
-    return Packed(parts, size, digest.hexdigest(), serializer)
+    return Packed(parts, sum(memoryview(part).nbytes for part in parts), serializer)
 
 
 def write(
     packed: Packed, storage: str, path: str, *, automatic: bool = False, sync: bool = False
 ) -> Stored:
     """Write a value, and return what is to be recorded of it. Raises `ResultStoreError`."""
+    digest = blake2b(digest_size=16)
+    for part in packed.parts:
+        digest.update(part)
     store(storage).write(path, packed.parts, sync=sync)
-    return Stored(storage, path, packed.size, packed.digest, packed.serializer, automatic)
+    return Stored(storage, path, packed.size, digest.hexdigest(), packed.serializer, automatic)
 
 
 def read(stored: Stored, name: str) -> Any:

@@ -11,6 +11,7 @@ files with their size and time, and an object of any class with the state that i
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -23,8 +24,6 @@ from pathlib import Path, PurePath
 from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodType, ModuleType
 from typing import Any
 from uuid import UUID  # noqa: TID251  (the type: no id is made here)
-
-import msgpack
 
 from dflow.messages import Ref
 from dflow.results import foreign, taking_apart
@@ -304,14 +303,9 @@ _QUICK = frozenset({str, int, float, bool, type(None)})
 def _feed_many(to: _Hash, items: list[Any], depth: int) -> None:
     """Feed a long list: of plain values all at once."""
     if _QUICK.issuperset(map(type, items)):
-        try:
-            packed = msgpack.packb(items, unicode_errors="surrogatepass")
-        except OverflowError:
-            pass  # a number of more than 64 bits
-        else:
-            to.put(b"Q", packed)
-            return
-    _feed_items(b"L")(to, items, depth)
+        to.put(b"Q", json.dumps(items).encode())
+    else:
+        _feed_items(b"L")(to, items, depth)
 
 
 def _feed_object(to: _Hash, value: Any, depth: int) -> None:

@@ -26,7 +26,15 @@ _CHUNK: Final = 2**20
 
 
 class Serializer(Protocol):
-    """What a serializer must have: an object, or a module, with these two functions."""
+    """What a serializer must have: an object, or a module, with these two functions.
+
+    >>> class Reversed:
+    ...     def dumps(self, value: bytes) -> bytes:
+    ...         return value[::-1]
+    ...     def loads(self, data: bytearray) -> bytes:
+    ...         return bytes(data[::-1])
+    >>> register_serializer("reversed", Reversed())
+    """
 
     def dumps(self, value: Any) -> Part | Sequence[Part]:
         """Return a value as bytes, in one piece or several. Raise whatever says why that cannot be."""

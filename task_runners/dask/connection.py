@@ -34,6 +34,9 @@ MEMORY = "worker-restart-memory"
 GOODBYE = 5.0
 """Seconds that workers get to let a flow run go."""
 
+ANSWER = 10.0
+"""Seconds in which workers answer what a driver wants to know before it goes on."""
+
 _log = logging.getLogger("dflow.runners")
 
 Post = Callable[[Callable[[], None]], None]
@@ -116,6 +119,23 @@ class Connection:
         """Send a message to an attempt on a worker; messages arrive in the order of these calls."""
         self._letters.append((worker, key, message, places))
         self._in_loop(self._deliver)
+
+    def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
+        """Call a function on one worker of each host; return what came of it, by host."""
+        hosts: dict[str, str] = {}
+        with contextlib.suppress(Exception):  # without answers nothing is known
+            for address, worker in self._client.scheduler_info(n_workers=-1)["workers"].items():
+                hosts.setdefault(worker["host"], address)
+            answers = self._client.sync(
+                self._client.run,
+                function,
+                *args,
+                workers=list(hosts.values()),
+                on_error="ignore",
+                callback_timeout=ANSWER,
+            )
+            return {host: answers[worker] for host, worker in hosts.items() if worker in answers}
+        return {}
 
     def close(self, futures: Sequence[Future]) -> None:
         """Let go of everything: nothing of this flow run stays with the cluster."""

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 from dask.task_spec import TaskRef
 
 from dflow.attempts import body
+from dflow.attempts.inputs import value_of
 from dflow.attempts.packing import Packer
 from dflow.core.events import AttemptSucceeded, Outcome
-from dflow.messages import AtRunner, Blob, Here, Key, Work
+from dflow.messages import Along, AtRunner, Blob, Key, Work
 from dflow.ports import Host
-from dflow.results.pickling import dumps, loads
+from dflow.results.pickling import dumps
 from task_runners.dask import execution
 from task_runners.dask.book import Entry
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
@@ -43,11 +44,11 @@ class Courier(Protocol):
         """Drop what is kept for a dispatch that has ended."""
 
 
-def _sources(work: Work, entry: Entry) -> tuple[dict[str, Entry], dict[str, Blob | Here]]:
-    """Return the upstreams whose values Dask brings, and the values that go along, by task run."""
+def _sources(work: Work, entry: Entry) -> tuple[dict[str, Entry], dict[str, Along]]:
+    """Return the upstreams whose values Dask brings, and what goes along of others, by task run."""
     by_key = {up.key: up for up in entry.upstreams}
     refs: dict[str, Entry] = {}
-    along: dict[str, Blob | Here] = {}
+    along: dict[str, Along] = {}
     for name, given in work.inputs.items():
         if not isinstance(given, AtRunner):
             along[name] = given
@@ -139,23 +140,23 @@ class InMemory:
     def _run(
         self,
         work: Work,
-        along: Mapping[str, Blob | Here],
+        along: Mapping[str, Along],
         brought: Mapping[str, Carried],
         place: Place,
     ) -> Carried:
         def load() -> tuple[Any, dict[str, Any]]:
             values = {name: carried.value for name, carried in brought.items()}
-            for name, given in along.items():
-                values[name] = loads(given.data) if isinstance(given, Blob) else given.value
+            values.update((name, value_of(given, link)) for name, given in along.items())
             return asked.call, values
 
         asked: Asked = work.call
         key = work.info.key
+        link = self._host.link(work.info)
         outcome, value = asked.in_context(
             body.run,
             work.info,
             load,
-            self._host.link(work.info),
+            link,
             kept=own_variables(),
             worker=threading.current_thread().name,
             slot=place.slot,

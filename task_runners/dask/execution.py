@@ -12,7 +12,9 @@ from distributed import get_worker
 
 from dflow.attempts import body, prints
 from dflow.attempts.calls import Call
+from dflow.attempts.inputs import value_of
 from dflow.core.events import AttemptSucceeded
+from dflow.ports import Link
 from dflow.results.pickling import loads
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.internals import hide_noise
@@ -39,7 +41,7 @@ def execute(data: bytes, *given: Any) -> Carried:
         with taken() as place:
             outcome, value = body.run(
                 payload.info,
-                lambda: _load(payload, given),
+                lambda: _load(payload, given, link),
                 link,
                 worker=worker.address,
                 must_travel=True,
@@ -54,12 +56,13 @@ def execute(data: bytes, *given: Any) -> Carried:
     return Carried(outcome, value)
 
 
-def _load(payload: Payload, given: tuple[Any, ...]) -> tuple[Call, dict[str, Any]]:
+def _load(payload: Payload, given: tuple[Any, ...], link: Link) -> tuple[Call, dict[str, Any]]:
     count = len(payload.beside)
     call = call_of(payload, dict(zip(payload.beside, given[:count], strict=True)))
     values = {name: loads(data) for name, data in (payload.values or {}).items()}
     for name, carried in zip(payload.upstreams, given[count:], strict=True):
         values[name] = carried.value
+    values.update((name, value_of(kept, link)) for name, kept in (payload.kept or {}).items())
     return call, values
 
 

@@ -16,7 +16,7 @@ from dask.tokenize import normalize_token
 
 from dflow.attempts.functions import ByValue
 from dflow.attempts.packing import PackedCall
-from dflow.messages import Blob, Here, Work
+from dflow.messages import Along, Blob, Kept, Work
 from task_runners.dask.book import Entry
 from task_runners.dask.execution import beside
 from task_runners.dask.payload import LARGE, Payload, digest, encode
@@ -66,11 +66,11 @@ class Encoder:
         self._digests: OrderedDict[int, tuple[bytes, str]] = OrderedDict()
 
     def encode(
-        self, work: Work, entry: Entry, ups: Sequence[str], inputs: Mapping[str, Blob | Here]
+        self, work: Work, entry: Entry, ups: Sequence[str], inputs: Mapping[str, Along]
     ) -> tuple[bytes, list[Part]]:
         """Return the payload of a work, and the parts beside it.
 
-        `ups` are the task runs whose values Dask brings, `inputs` those whose values go along.
+        `ups` are the task runs whose values Dask brings, `inputs` what goes along of others.
         Raises whatever pickling one of those raises.
         """
         call, parts, shared = self._split(work.call)
@@ -85,7 +85,9 @@ class Encoder:
             values={
                 name: given.data if isinstance(given, Blob) else self._dumps(given.value)
                 for name, given in inputs.items()
+                if not isinstance(given, Kept)
             },
+            kept={name: given for name, given in inputs.items() if isinstance(given, Kept)},
             upstreams=tuple(ups),
         )
         return encode(payload), parts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -165,6 +165,14 @@ class OpenDask:
                 child = self._book.find(message.key)
             places = {} if child is None else {child.key: child.dask_key}
             connection.deliver(entry.worker, key, message, places)
+
+    def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
+        """Call a function on one worker of each host; nowhere if the workers are threads of this process."""
+        with self._lock:
+            connection = self._connection
+        if connection is None or self.shares_memory:
+            return {}
+        return connection.each_host(function, *args)
 
     def close(self) -> None:
         """Let go of everything. Bodies that run go on; nobody hears of them."""

@@ -19,7 +19,7 @@ from dflow.attempts.calls import Call
 from dflow.attempts.functions import ByValue
 from dflow.attempts.packing import PackedCall, unpack
 from dflow.errors import SerializationError
-from dflow.messages import AttemptInfo
+from dflow.messages import AttemptInfo, Kept
 from dflow.results.pickling import loads
 
 LARGE = 64_000
@@ -33,7 +33,8 @@ class Payload:
     """One dispatch: of which run, under which number, what to call, and where its values come from.
 
     Of a part that travels beside the payload only the hash is in it. `values` are pickled values of
-    upstreams, by task run; `upstreams` are the task runs whose values Dask brings.
+    upstreams, by task run, `kept` those that are read from result stores; `upstreams` are the task runs
+    whose values Dask brings.
     """
 
     run: str
@@ -44,6 +45,7 @@ class Payload:
     shared: str | None = None
     beside: tuple[str, ...] = ()
     values: Mapping[str, bytes] | None = None
+    kept: Mapping[str, Kept] | None = None
     upstreams: tuple[str, ...] = ()
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dflow.cli import doctor
+from dflow import runs
+from dflow.cli import checks, doctor
+from dflow.engine import process
+from dflow.journal.sqlite.rows import event_of, event_row, label_mark
 from tests.cli.conftest import Command
 
 
@@ -67,24 +72,102 @@ class Tampered:
     ("tampered", "complaint"),
     [({"missing": 4}, "Event 5 stands where event 4 is due"), ({"unknown": 4}, "does not know")],
 )
+def test_events_that_cannot_be_checked(
+    tampered: dict[str, int], complaint: str, command: Command, flows: Path
+) -> None:
+    """Events that are missing or unknown are told."""
+    command("run", f"{flows}:outer")
+    with runs.opened(runs.find("latest")) as reader:
+        _, broken = checks.check(Tampered(reader, **tampered))
+    assert any(complaint in sentence for sentence in broken)
+
+
+def as_another(db: sqlite3.Connection) -> None:
+    """Count a task run among those of another state, with the right mark."""
+    row = db.execute("SELECT flow_run_id, task_name FROM task_runs WHERE number = 2").fetchone()
+    mark = label_mark(*row, "Failed")
+    db.execute(
+        "UPDATE task_runs SET state_name = 'Failed', label_mark = ? WHERE number = 2", [mark]
+    )
+
+
+def as_before(db: sqlite3.Connection) -> None:
+    """Put another task run's record, which is whole, in the place of one."""
+    for column in ("record", "mark"):
+        one, other = (
+            db.execute(f"SELECT {column} FROM task_runs WHERE number = ?", [n]).fetchone()[0]
+            for n in (1, 2)
+        )
+        db.execute(f"UPDATE task_runs SET {column} = ? WHERE number = 1", [other])
+        db.execute(f"UPDATE task_runs SET {column} = ? WHERE number = 2", [one])
+
+
+def as_done_twice(db: sqlite3.Connection) -> None:
+    """Put the last event of a task run, whole, in the place of its start."""
+    row = db.execute("SELECT max(number) FROM events WHERE kind = 'AttemptSucceeded'").fetchone()
+    last = event_of(db.execute(f"{EVENT} = ?", row).fetchone())
+    assert last is not None
+    (number, *changed), _, _ = event_row(row[0] - 1, last)
+    columns = "at = ?, kind = ?, version = ?, task_run_id = ?, fields = ?, mark = ?"
+    db.execute(f"UPDATE events SET {columns} WHERE number = ?", [*changed, number])
+
+
+EVENT = "SELECT number, at, kind, version, task_run_id, fields, mark FROM events WHERE number"
+
+TAMPERINGS: dict[str, tuple[str | Callable[[sqlite3.Connection], None], str]] = {
+    "a value is gone": ("DELETE FROM results", "is said to be kept, and is not there"),
+    "a value is another": ("UPDATE results SET value = x'00'", "the value of"),
+    "a count is wrong": (as_another, "are not as many as are counted"),
+    "records are exchanged": (as_before, "cannot be read|is not as it was written"),
+    "an event is another": (as_done_twice, "is refused where it stands"),
+    "an event is altered": (
+        "UPDATE events SET at = at + 1 WHERE number = 3",
+        "event 3 is not as it",
+    ),
+    "an event is gone": ("DELETE FROM events WHERE number = 3", "the list of events after 0"),
+    "a log line is altered": (
+        "UPDATE logs SET message = 'x' WHERE number = 2",
+        "log line 2 is not",
+    ),
+    "a log line is gone": ("DELETE FROM logs WHERE number = 2", "the list of logs after 0"),
+    "the head is altered": ("UPDATE meta SET events = events - 1", "the head is not as it was"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
 def test_a_record_that_is_not_sound(
-    tampered: dict[str, int],
-    complaint: str,
-    command: Command,
-    flows: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, command: Command, flows: Path, dflow_home: Path
 ) -> None:
     """What is broken in a record is printed, and the exit code is 1."""
-    command("run", f"{flows}:outer")
-    check = doctor.check
-    monkeypatch.setattr(
-        doctor,
-        "check",
-        lambda reader: check(Tampered(reader, **tampered)),
-    )
+    command("run", f"{flows}:talking")
+    process.process().journal.close()
+    how, complaint = TAMPERINGS[name]
+    (path,) = dflow_home.glob("runs/*/journal.sqlite")
+    with sqlite3.connect(path) as db:
+        if isinstance(how, str):
+            db.execute(how)
+        else:
+            how(db)
+    db.close()
     ran = command("doctor", "latest")
     assert ran.code == 1
-    assert complaint in ran.out
+    assert re.search(complaint, ran.out)
+
+
+def test_a_run_that_grows_meanwhile(command: Command, flows: Path) -> None:
+    """A record that is written faster than it is read is checked by its events alone."""
+    command("run", f"{flows}:outer")
+    with runs.opened(runs.find("latest")) as reader:
+        number, broken = checks.check(Growing(reader))
+        assert (number, broken) == (len(list(reader.events())), [])
+
+
+class Growing(Tampered):
+    """A record that has always got more events by the time that it has been read."""
+
+    def events(self, after: int = 0) -> Iterator[Any]:
+        """Yield the events after a number, of which there are always more."""
+        return iter([(0, None)]) if after else self._reader.events()
 
 
 def test_a_home_that_cannot_be_used(

@@ -16,6 +16,7 @@ from dflow.cli.groups import Groups
 from dflow.cli.plain import PERIOD, Lines
 from dflow.cli.screen import MARGIN, Screen
 from dflow.engine.session import Session
+from dflow.engine.tally import Tally
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Stage:
     """A session as far as progress looks at it, with a clock that the test sets."""
 
     at: float = 1000.0
-    counts: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
     def session(self) -> Session:
         """Return it as a session."""
@@ -36,7 +37,7 @@ class Stage:
 
     def set(self, task: str, flow_run: str = "root", **states: int) -> None:
         """Set the counts of a group."""
-        self.counts[flow_run, task] = Counter(states)
+        self.tally.groups[flow_run, task] = Counter(states)
 
 
 def test_states_are_counted_by_what_they_mean() -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from dflow.core import commands as do
+from dflow.core import event_invariants, invariants, machine, record_invariants
 from dflow.core import events as ev
-from dflow.core import invariants, machine, record_invariants
 from dflow.core.history import FlowChange, TaskChange, unroll
 from dflow.core.records import (
     Attempt,
@@ -96,10 +96,61 @@ def test_numbers_without_gaps() -> None:
 
 def test_unknown_runs_are_named() -> None:
     """An event of a run that was not created before it is named."""
-    assert invariants.check([MET, FLOW_CANCEL]) == [
+    assert event_invariants.speaks_of_known_runs([MET, FLOW_CANCEL]) == [
         "Event 1 speaks of the unknown task run 't'.",
         "Event 2 speaks of the unknown flow run 'f'.",
     ]
+
+
+def created() -> list[ev.Event]:
+    """Return the beginning of a history: the flow run and the task run."""
+    flow = ev.FlowRunCreated(
+        at=0.0, flow_run_id="f", root_id="f", parent_id=None, flow_name="f", name="f"
+    )
+    task = ev.TaskCreated(
+        at=1.0, task_run_id="t", flow_run_id="f", parent_id="f", task_name="t", name="t"
+    )
+    return [flow, task]
+
+
+def test_what_is_refused_is_named() -> None:
+    """An event that changes nothing where it stands was never recorded there."""
+    assert invariants.check([*created(), MET, STARTED]) == []
+    assert invariants.check([*created(), STARTED, MET, MET]) == [
+        "Event 3 (AttemptStarted) is refused where it stands.",
+        "Event 5 (UpstreamsMet) is refused where it stands.",
+    ]
+
+
+def test_what_counts_twice_is_named() -> None:
+    """An event that changes something again when it is applied once more is named."""
+    again = machine.Row(
+        Stage.CANCELLING, ev.CancelRequested, machine.always, Stage.CANCELLING, machine.stop
+    )
+    events = [*created(), MET, STARTED, CANCEL]
+    assert event_invariants.twice_is_once(events) == []
+    assert event_invariants.twice_is_once(events, machine.tabulate((*machine.ROWS, again))) == [
+        "Event 5 (CancelRequested) changes 't' a second time."
+    ]
+
+
+def test_each_state_on_the_way_is_looked_at() -> None:
+    """A record that was wrong for a while is named, though its end is right."""
+    wrong = machine.Row(
+        Stage.DISPATCHED,
+        ev.AttemptStarted,
+        machine.current,
+        Stage.RUNNING,
+        lambda run, event: (machine.start(run, event)[0] | {"state_name": "Completed"}, ()),
+    )
+    rows = [r for r in machine.ROWS if (r.stage, r.event) != (wrong.stage, wrong.event)]
+    won = ev.AttemptSucceeded(
+        at=4.0, task_run_id="t", dispatch=1, started_at=3.0, seconds=1.0, held=Held.RUNNER
+    )
+    broken = invariants.check(
+        [*created(), MET, STARTED, won], None, machine.tabulate([*rows, wrong])
+    )
+    assert broken == ["Run 't' is running and shows the state 'Completed'."]
 
 
 def test_states_add_up() -> None:
@@ -111,8 +162,8 @@ def test_states_add_up() -> None:
     ]
     table = Table()
     table.task_runs["t"] = RUN
-    assert invariants.states_add_up(created, replay(created)) == []
-    assert invariants.states_add_up(created, table) == [
+    assert event_invariants.states_add_up(created, replay(created)) == []
+    assert event_invariants.states_add_up(created, table) == [
         "Task run 'a' was created and has no record.",
         "Task run 't' has a record and was not created.",
     ]

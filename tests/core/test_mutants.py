@@ -202,6 +202,9 @@ SECOND_OUTCOMES = {
     "a second outcome counts": Row(
         Stage.COMPLETED, ev.AttemptSucceeded, machine.current, Stage.COMPLETED, machine.succeed
     ),
+    "being asked to end counts twice": Row(
+        Stage.CANCELLING, ev.CancelRequested, always, Stage.CANCELLING, machine.stop
+    ),
     "what crashed completes": Row(
         Stage.CRASHED, ev.AttemptSucceeded, machine.current, Stage.COMPLETED, machine.succeed
     ),
@@ -244,5 +247,5 @@ def test_a_wrong_row_is_caught(name: str) -> None:
 
 @pytest.mark.parametrize("name", SECOND_OUTCOMES)
 def test_a_row_too_many_is_caught(name: str) -> None:
-    """A row that lets an outcome count twice or too late breaks an invariant."""
+    """A row that lets something count twice or too late breaks an invariant."""
     assert catches(tabulate((*ROWS, SECOND_OUTCOMES[name])))

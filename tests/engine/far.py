@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from dflow.attempts import body
 from dflow.attempts.calls import Call
+from dflow.attempts.inputs import value_of
 from dflow.attempts.link import Mailbox, Sender, WorkerLink, open_batch
 from dflow.attempts.packing import Packer, unpack
 from dflow.core.events import AttemptSucceeded
 from dflow.errors import MissingResult
-from dflow.messages import Blob, Down, Here, Input, Key, Work
+from dflow.messages import AtRunner, Down, Key, Work
 from dflow.ports import Host
-from dflow.results.pickling import loads
 
 
 def everywhere(_: ModuleType) -> bool:
@@ -65,7 +65,7 @@ class FarRunner:
         key = work.info.key
         link = WorkerLink(key, self._sender, self._mailboxes[key], self.fetch, self.pack)
         outcome, value = body.run(
-            work.info, lambda: (self._call(work), self._inputs(work)), link, must_travel=True
+            work.info, lambda: (self._call(work), self._inputs(work, link)), link, must_travel=True
         )
         if isinstance(outcome, AttemptSucceeded):
             self._values[key] = value
@@ -75,16 +75,11 @@ class FarRunner:
         call: Call = unpack(work.call) if self._pickles else work.call
         return call
 
-    def _inputs(self, work: Work) -> dict[str, Any]:
-        return {name: self._value(given) for name, given in work.inputs.items()}
-
-    def _value(self, given: Input) -> Any:
-        match given:
-            case Here(value):
-                return value
-            case Blob(data):
-                return loads(data)
-        return self.fetch(given.key)
+    def _inputs(self, work: Work, link: WorkerLink) -> dict[str, Any]:
+        return {
+            name: self.fetch(given.key) if isinstance(given, AtRunner) else value_of(given, link)
+            for name, given in work.inputs.items()
+        }
 
     def withdraw(self, keys: Sequence[Key]) -> None:
         """Nothing waits here."""
@@ -107,6 +102,10 @@ class FarRunner:
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down."""
         self._mailboxes[key].put(message)
+
+    def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
+        """Call a function where bodies run, which is here."""
+        return {"far": function(*args)}
 
     def close(self) -> None:
         """Let go of everything; those who wait are told."""

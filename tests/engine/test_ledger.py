@@ -51,13 +51,13 @@ def assert_counted(play: Play) -> None:
     kept = Counter(
         {
             (*group, name): n
-            for group, states in play.ledger.counts.items()
+            for group, states in play.ledger.tally.groups.items()
             for name, n in states.items()
         }
     )
     assert +kept == counted
     open_ones = [run for run in play.runs.values() if not run.stage.final]
-    assert play.ledger.unfinished[FLOW] == len(open_ones)
+    assert play.ledger.tally.unfinished[FLOW] == len(open_ones)
 
 
 def assert_sound(play: Play) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dflow import as_completed, flow, get_run_logger, task, wait
+from dflow import as_completed, current_run, flow, get_run_logger, task, wait
 from dflow.core import events as ev
 from dflow.engine import remote
 from dflow.errors import CancelledError, CrashedError, DefinitionError
@@ -110,6 +110,30 @@ def test_children_are_retried_where_they_run(far: FarRunner) -> None:
 
     assert run_in_task(far, body) == ["submitted", "called"]
     assert sorted(TRIES) == ["called"] * 2 + ["submitted"] * 2
+
+
+def test_children_that_are_called_know_their_own_generation(far: FarRunner) -> None:
+    """Not that of the task run around them, which was asked for again when the flow was tried again."""
+
+    @task
+    def called() -> tuple[int, int]:
+        return current_run().generation, current_run().attempt
+
+    @task
+    def around() -> list[tuple[int, int]]:
+        if current_run().generation == 1:
+            raise ValueError("the flow is tried again")
+        return [
+            (current_run().generation, current_run().attempt),
+            called(),
+            called.submit().result(),
+        ]
+
+    assert flow(retries=1, task_runner=far)(lambda: around.submit().result())() == [
+        (2, 1),
+        (1, 1),
+        (1, 1),
+    ]
 
 
 def test_failures_of_children_are_the_exceptions_themselves(far: FarRunner) -> None:

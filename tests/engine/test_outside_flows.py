@@ -280,7 +280,7 @@ def test_a_value_that_is_gone_is_said(world: World) -> None:
         future = step.submit(b"x" * 50_000)
         kept.append(future.state)
         world.session.ledger.with_runner.clear()
-        with pytest.raises(MissingResult, match="Keep its future as long as you need the value"):
+        with pytest.raises(MissingResult, match="keep its future as long as you need the value"):
             future.result()
 
     main()

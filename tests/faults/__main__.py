@@ -9,13 +9,14 @@ import argparse
 import sys
 import time
 
-from tests.faults import killed, syscalls, writes
+from tests.faults import disks, killed, syscalls, writes
 from tests.faults.reports import Asked, Campaign, printed
 
 CAMPAIGNS: dict[str, Campaign] = {
     "killed": Campaign(killed.campaign),
     "writes": Campaign(writes.campaign),
     "syscalls": Campaign(syscalls.campaign, short=False),
+    "disks": Campaign(disks.campaign),
     "killed-with-processes": Campaign(killed.with_processes, short=False),
 }
 

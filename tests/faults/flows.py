@@ -14,11 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from dflow import Flow, TaskFuture, allow_failure, as_completed, current_run, flow, task, unmapped
+from dflow import (
+    Flow,
+    TaskFuture,
+    allow_failure,
+    as_completed,
+    current_run,
+    flow,
+    get_run_logger,
+    task,
+    unmapped,
+)
 from tests.faults.oracle import Made, called, executed, happened, note
 
 MOMENT = 0.004
 """Seconds that most bodies take."""
+STEADY = 60
+"""Task runs of the flow that writes all the time."""
 
 
 def number_of(value: Any) -> int:
@@ -293,6 +305,16 @@ def cancels(oracle: str) -> int:
     return sum(result(oracle, future) for future in futures)
 
 
+@flow
+def steady(oracle: str) -> int:
+    """Task runs one after the other, with log lines: something is written all the time."""
+    total = 0
+    for n in range(STEADY):
+        get_run_logger().info("at %d", n)
+        total += result(oracle, step.submit(oracle, n))
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A flow and what it returns; `runners` are those that it is tried on."""
@@ -319,5 +341,6 @@ CASES: Mapping[str, Case] = {
     "not kept": Case(not_kept, 15 + 101 + 100),
     "flow retried": Case(tried_again, 10 + 101 + 102),
     "threads of its own": Case(in_threads, 21 + 81),
+    "steady": Case(steady, STEADY * (STEADY + 1) // 2, ()),
     "cancels": Case(cancels, 21, NOT_INLINE),
 }

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -217,19 +217,19 @@ def _read(said: Path) -> str:
     return said.read_text(errors="replace") if said.exists() else ""
 
 
-@dataclass(slots=True)
+@dataclass(init=False, slots=True)
 class Place:
     """The home, the oracle and the output of one round, in a folder of its own."""
 
     folder: Path
-    home: Path = field(init=False)
-    oracle: Path = field(init=False)
-    said: Path = field(init=False)
+    home: Path
+    oracle: Path
+    said: Path
 
-    def __post_init__(self) -> None:
-        self.home, self.oracle = self.folder / "home", self.folder / "oracle"
-        self.said = self.folder / "said"
-        self.folder.mkdir(parents=True)
+    def __init__(self, folder: Path, home: Path | None = None) -> None:
+        self.folder, self.home = folder, home or folder / "home"
+        self.oracle, self.said = folder / "oracle", folder / "said"
+        folder.mkdir(parents=True)
 
     def order(self, flow: str, runner: str, **more: object) -> Order:
         """Return an order that is carried out here."""

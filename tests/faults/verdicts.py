@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,16 @@ def snapshot(home: Path, noted: Lines, copy: Path) -> Snapshot | None:
         journal.close()
 
 
-def look(home: Path, noted: Lines, copy: Path, broken: Broken) -> Snapshot | None:
-    """Take a snapshot; a journal that cannot be read is one of the things that must not be."""
+def look(
+    home: Path, noted: Lines, copy: Path, broken: Broken, *, driven: bool = False
+) -> Snapshot | None:
+    """Take a snapshot; a journal that cannot be read is one of the things that must not be.
+
+    A record that is `driven` has a driver that lives.
+    """
     try:
-        return snapshot(home, noted, copy)
+        found = snapshot(home, noted, copy)
+        return replace(found, alive=False) if found is not None and driven else found
     except JournalError as error:
         broken.invariants.append(f"the journal cannot be read: {error}")
         return None

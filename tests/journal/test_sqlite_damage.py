@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,23 @@ def test_a_damaged_record_is_not_written_to(journal: SqliteJournal) -> None:
     with pytest.raises(JournalDamaged, match=str(path)):
         journal.write(RUN, 2)
     assert path.read_bytes() == bytes(content)
+
+
+def test_a_damaged_index_is_found(journal: SqliteJournal) -> None:
+    """Looking through the file finds what reading the tables does not touch."""
+    path = path_of(journal)
+    db = sqlite3.connect(path)
+    query = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_flow_runs_1'"
+    (page,), (size,) = db.execute(query).fetchone(), db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    content = bytearray(path.read_bytes())
+    assert content[page * size - 5 : page * size] == RUN.encode()
+    content[page * size - 1] += 1
+    reader = journal.read(RUN)
+    assert reader.examine() == []
+    path.write_bytes(content)
+    assert "index" in "".join(journal.read(RUN).examine())
+    assert len(list(reader.flow_runs())) == 1
 
 
 def test_damage_harms_one_run(journal: SqliteJournal) -> None:

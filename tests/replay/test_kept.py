@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dflow import runs
-from dflow.cli import doctor, main
+from dflow.cli import checks, main
 from dflow.core.records import Ending
 from dflow.core.replay import replay
 from dflow.engine import process
@@ -97,7 +97,7 @@ def test_a_kept_record_is_whole() -> None:
             assert [number for number, _ in numbered] == list(range(1, len(numbered) + 1))
             assert list(table.task_runs.values()) == list(reader.task_runs())
             assert list(table.flow_runs.values()) == list(reader.flow_runs())
-            assert doctor.check(reader) == (len(numbered), [])
+            assert checks.check(reader) == (len(numbered), [])
             assert reader.missing() == Missing()
 
 
@@ -144,7 +144,7 @@ def test_a_kept_run_is_resumed(home: Path, caplog: pytest.LogCaptureFixture) -> 
         attempts = [task_run.attempts for task_run in reader.task_runs()]
         assert [len(tried) == 1 for tried in attempts] == [True, True, False, True]
         assert (attempts[2][0].ending, attempts[2][-1].ending) == (Ending.RAISED, Ending.SUCCEEDED)
-        assert doctor.check(reader)[1] == []
+        assert checks.check(reader)[1] == []
     assert version_of(home / "runs" / run.entry.id / "journal.sqlite") == RUN.newest
 
 

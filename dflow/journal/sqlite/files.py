@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from dflow.errors import JournalUnavailable
@@ -80,3 +81,12 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def folder_size(folder: Path) -> int:
+    """Return how many bytes the files in a folder have, and in those below it; 0 if there is none."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it has just been deleted
+            total += 0 if path.is_symlink() else path.stat().st_size * path.is_file()
+    return total

@@ -17,7 +17,7 @@ from dflow.journal.sqlite import catalog as catalogs
 from dflow.journal.sqlite.connection import check_process
 from dflow.journal.sqlite.failures import damaged, folder_failure
 from dflow.journal.sqlite.file_systems import file_system, is_network
-from dflow.journal.sqlite.files import check_owner, exists, make_folder, sync_folder
+from dflow.journal.sqlite.files import check_owner, exists, folder_size, make_folder, sync_folder
 from dflow.journal.sqlite.inbox import FileInbox
 from dflow.journal.sqlite.leases import SqliteLeases
 from dflow.journal.sqlite.rebuild import RECORDS, recorded
@@ -100,6 +100,10 @@ class SqliteJournal:
         reader = open_to_read(path)
         self._keep(reader)
         return reader
+
+    def size(self, run_id: str) -> int:
+        """Return how many bytes the files of a run take."""
+        return folder_size(self._folder(run_id))
 
     def delete(self, run_id: str, at: float) -> None:
         """Delete a run and its record. Raises `RunHeld` while it has a driver that lives."""

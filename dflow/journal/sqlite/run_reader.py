@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -166,6 +166,11 @@ class SqliteRunReader:
                     entry = log_of(row)
                 yield entry
                 after = entry.number
+
+    def examine(self) -> Sequence[str]:
+        """Look through all pages of the file; return what is wrong with them."""
+        found = self.look(lambda db: db.execute("PRAGMA integrity_check(10)").fetchall())
+        return [] if found == [("ok",)] else [f"The file is damaged: {what}." for (what,) in found]
 
     def missing(self) -> Missing:
         """Return what the watermark knows of and the record does not."""

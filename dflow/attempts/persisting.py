@@ -1,0 +1,132 @@
+"""What becomes of the value that a body has returned: in the journal, in a result store, or where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from dflow.attempts.context import RunContext
+from dflow.attempts.logs import RunLogger
+from dflow.core.records import Held, Stored
+from dflow.errors import ResultStoreError, SerializationError
+from dflow.messages import Keeping, OverQuota
+from dflow.results import files, sharing
+from dflow.results.pickling import dumps_small
+from dflow.results.serializers import DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value is: pickled in `value`, in a result store, or only with who made it."""
+
+    held: Held = Held.RUNNER
+    value: bytes | None = None
+    stored: Stored | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """A value that a body has returned, after so many seconds.
+
+    `what` says whose it is, `name` is the path in a store that its user has chosen, and `stem` how its file
+    is called otherwise. One that `must_travel` has to be pickled to be of use.
+    """
+
+    value: Any
+    what: str
+    stem: str
+    seconds: float
+    name: str | None = None
+    must_travel: bool = False
+
+
+async def put(
+    returned: Returned, small: int, keeping: Keeping | None, context: RunContext, *, native: bool
+) -> Place:
+    """Put a value where it is to be: in the journal if it has at most `small` bytes, else as `keeping` says.
+
+    What goes wrong is raised where somebody asked for the value to be kept (`SerializationError`,
+    `ResultStoreError`), and else only said. A `native` caller, on a loop, does not hold it up by writing.
+    """
+    pickled = _small(returned, small) if returned.name is None else None
+    if pickled is not None:
+        return Place(Held.JOURNAL, pickled)
+    if keeping is None or not _is_kept(returned, keeping):
+        return Place()
+    store = _put_as_asked if keeping.persist else _put_by_itself
+    if native:
+        return await asyncio.to_thread(store, returned, keeping, context)
+    return store(returned, keeping, context)
+
+
+def _is_kept(returned: Returned, keeping: Keeping) -> bool:
+    if keeping.persist is None:
+        return returned.seconds >= keeping.seconds and keeping.quota > 0
+    return keeping.persist
+
+
+def _put_as_asked(returned: Returned, keeping: Keeping, _: RunContext) -> Place:
+    return Place(Held.STORED, stored=_written(returned, keeping, _packed(returned, keeping)))
+
+
+def _put_by_itself(returned: Returned, keeping: Keeping, context: RunContext) -> Place:
+    """Put a value that nobody asked to be kept into its store, if it can be."""
+    try:
+        packed = _packed(returned, keeping)
+        if packed.size > keeping.quota:
+            context.link.send(OverQuota(packed.size))
+            return Place()
+        return Place(Held.STORED, stored=_written(returned, keeping, packed))
+    except SerializationError as error:
+        if keeping.serializer != DEFAULT:  # what cannot be pickled cannot travel either
+            _warn(context, error)
+    except ResultStoreError as error:
+        _warn(context, error)
+    return Place()
+
+
+def _warn(context: RunContext, error: Exception) -> None:
+    RunLogger(context).warning(
+        "Its value is not kept: %s persist_result=False leaves it where it is.", error
+    )
+
+
+def _packed(returned: Returned, keeping: Keeping) -> files.Packed:
+    try:
+        return files.pack(returned.value, keeping.serializer)
+    except SerializationError:
+        raise
+    except Exception as error:
+        raise SerializationError(
+            f"The result of {returned.what} cannot be written by serializer '{keeping.serializer}': it is a "
+            f"'{_kind(returned.value)}' ({error}). Return what it is made from, or choose another "
+            "result_serializer=."
+        ) from error
+
+
+def _written(returned: Returned, keeping: Keeping, packed: files.Packed) -> Stored:
+    if keeping.token:
+        unseen = sharing.problem(keeping.storage, keeping.token)
+        if unseen is not None:
+            raise ResultStoreError(unseen)
+    path = returned.name or f"{keeping.folder}/{returned.stem}.{os.urandom(4).hex()}"
+    automatic = keeping.persist is None
+    return files.write(packed, keeping.storage, path, automatic=automatic, sync=keeping.sync)
+
+
+def _small(returned: Returned, limit: int) -> bytes | None:
+    try:
+        return dumps_small(returned.value, limit)
+    except Exception as error:
+        if not returned.must_travel:
+            return None
+        raise SerializationError(
+            f"The result of {returned.what} cannot travel from its worker: "
+            f"it is a '{_kind(returned.value)}' ({error}). Return what it is made from."
+        ) from error
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"

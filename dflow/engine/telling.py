@@ -1,0 +1,83 @@
+"""What a session tells of what was recorded: to people, and to attempts that wait for it.
+
+Everything here runs in the tracker's thread, after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dflow.core import events as ev
+from dflow.core.records import FlowRun, Held, Stage, TaskRun
+from dflow.engine import run_logs
+from dflow.messages import LogEntry, Settled, StartConfirmed
+
+if TYPE_CHECKING:
+    from dflow.engine.session import Session
+
+
+class Telling:
+    """Tells those outside the tracker what became of runs."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._told_changed: set[str] = set()
+
+    def echo(self, entries: Sequence[LogEntry], events: Sequence[ev.Event]) -> None:
+        """Show what runs said, and what workers that are gone have cost them."""
+        run_logs.echo(entries, self._session.name_of)
+        for event in events:
+            if isinstance(event, ev.Reused):
+                self._tell_changed(event)
+            elif isinstance(event, ev.WorkerLost):
+                run_logs.announce_loss(self._session.task_run(event.task_run_id), event)
+
+    def _tell_changed(self, event: ev.Reused) -> None:
+        """Tell, once for each task, that results of other code are given."""
+        if event.changed:
+            task_name = self._session.task_run(event.task_run_id).task_name
+            if task_name not in self._told_changed:
+                self._told_changed.add(task_name)
+                run_logs.show_changed(self._session.root.flow_run_name, task_name)
+
+    def changed(self, run: TaskRun | FlowRun) -> None:
+        """Tell what became of a run."""
+        session = self._session
+        run_logs.announce(run)
+        session.persisting.note(run)
+        if isinstance(run, FlowRun):
+            return
+        asked = session.dispatcher.asked.get(run.id)
+        if asked is None:
+            return
+        key = (run.id, run.dispatch)
+        if run.stage.final:
+            session.caches.settled(run)
+            session.dispatcher.asked[run.id] = replace(asked, call=None)
+        if run.stage is Stage.COMPLETED:
+            session.errors.pop(run.id, None)
+        if asked.runner is None:
+            return
+        if key in session.dispatcher.confirming and run.stage is Stage.RUNNING:
+            session.dispatcher.confirming.discard(key)
+            asked.runner.tell(key, StartConfirmed(key))
+        if asked.parent is not None and run.stage.final:
+            asked.runner.tell(asked.parent, self._settled(run))
+
+    def _settled(self, run: TaskRun) -> Settled:
+        session = self._session
+        root = session.task_run(session.ledger.root_failure(run.id))
+        return Settled(
+            task_run_id=run.id,
+            state_name=run.state_name,
+            message=run.message,
+            at=run.changed_at,
+            error=root.error if root.state_name in ("Failed", "TimedOut") else None,
+            value=session.kept_bytes(run.id) if run.held is Held.JOURNAL else None,
+            key=(run.id, run.dispatch) if run.id in session.ledger.with_runner else None,
+            stored=run.stored if run.held is Held.STORED else None,
+            dispatch=run.dispatch,
+            name=run.name,
+        )
