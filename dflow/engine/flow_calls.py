@@ -221,7 +221,7 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
         )
         with noting_interrupts(native=native) as stop, process.session(root) as session:
             session.hooks.add_flow(info.flow_run_id, self.callbacks)
-            session.check_again()
+            taking_up.check(session)
             taking_up.say_at_start(session, self, described)
             body = replace(
                 self._body(called), arguments=arguments, interrupted=lambda: stop.happened

@@ -14,11 +14,12 @@ from weakref import WeakSet
 from dflow.core.records import Stage, TaskRun
 from dflow.engine import origins, process, recorded, run_logs
 from dflow.engine.recorded import AnyFlow, Arguments, ChosenRunner
-from dflow.engine.renewal import Again
+from dflow.engine.renewal import Again, named
 from dflow.engine.session import Session
 from dflow.errors import DefinitionError, DflowError, NotResumable
 from dflow.ports import Catalog, RunEntry
 from dflow.settings import origins as origins_of_settings
+from dflow.states import StateType
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,20 @@ def handle(catalog: Catalog, run_id: str, name: str) -> str:
             if catalog.find(name).id == run_id:
                 return name
     return run_id
+
+
+def check(session: Session) -> None:
+    """Raise `NotResumable` if there is nothing to resume, `RunNotFound` for a task that is not there."""
+    run, again = session.tracker.shown[session.root.flow_run_id], session.again
+    if again is None:
+        return
+    if again.from_task is not None:
+        named(session.ledger.table.task_runs.values(), again.from_task)
+    elif not again.rerun and run.state_type is StateType.COMPLETED:
+        raise NotResumable(
+            f"Run '{run.name}' has completed: there is nothing to resume. "
+            f"To run it again: dflow rerun {run.name}"
+        )
 
 
 _warned: WeakSet[Any] = WeakSet()
