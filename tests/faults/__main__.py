@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 
-from tests.faults import corruption, disks, killed, syscalls, writes
+from tests.faults import corruption, disks, killed, race, syscalls, writes
 from tests.faults.reports import Asked, Campaign, printed
 
 CAMPAIGNS: dict[str, Campaign] = {
@@ -18,6 +18,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "syscalls": Campaign(syscalls.campaign, short=False),
     "disks": Campaign(disks.campaign),
     "corruption": Campaign(corruption.campaign),
+    "race": Campaign(race.campaign),
     "killed-with-processes": Campaign(killed.with_processes, short=False),
 }
 
