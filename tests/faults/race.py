@@ -194,8 +194,7 @@ def play(home: Path, luck: random.Random) -> Round:
         try:
             game.wait(lambda lines: len(words(lines, "ready")) == RACERS)
             for action in luck.sample(ACTIONS, len(ACTIONS)):
-                seen = len(words(game.said(), "wrote")) + luck.randrange(15)
-                game.wait(lambda lines, seen=seen: len(words(lines, "wrote")) > seen)
+                game.wait(_more(len(words(game.said(), "wrote")) + luck.randrange(15)))
                 action(game)
             game.wait(lambda lines: len(words(lines, "wrote")) >= WRITES)
             _end(game)
@@ -203,6 +202,10 @@ def play(home: Path, luck: random.Random) -> Round:
             game.faults.append(str(error))
     game.faults += broken(game)
     return game
+
+
+def _more(writes: int) -> Callable[[list[Line]], bool]:
+    return lambda lines: len(words(lines, "wrote")) > writes
 
 
 def _end(game: Round) -> None:
