@@ -43,7 +43,8 @@ def read(run: str) -> facts.Recorded:
             flow_runs, task_runs = list(reader.flow_runs()), list(reader.task_runs())
     except RunNotFound:
         pass  # it ended before anything but its entry in the catalog was written
-    return facts.of_record(listed, flow_runs, task_runs, process.process().clock.now())
+    now = process.process().clock.now()
+    return facts.of_record(listed, flow_runs, task_runs, now, runs.sizes(listed))
 
 
 def warn_of_missing(reader: RunReader, name: str) -> None:

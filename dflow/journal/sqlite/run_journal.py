@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from zlib import crc32
 
+from dflow.core.replay import replay
 from dflow.errors import JournalError
 from dflow.journal.holding import taken_over
 from dflow.journal.sqlite.connection import Connection
@@ -177,6 +178,8 @@ def open_to_write(
             _examine(connection)
         _apply(care, connection)
         journal = SqliteRunJournal(connection, epoch, Watermark(path, sync=care.sync_watermark))
+        if SqliteRunReader.missing(journal):
+            _compare(journal, path)
         journal.begin(run_id, entry, level)
     except BaseException:
         connection.close()
@@ -198,6 +201,20 @@ def _examine(connection: Connection) -> None:
     verdict = connection.pragma("integrity_check(1)")
     if verdict != "ok":
         raise damaged(connection.path, str(verdict))
+
+
+def _compare(journal: SqliteRunReader, path: Path) -> None:
+    """Compare the records with the events, in a file whose log was lost: parts of that may be in it already.
+
+    Raises JournalDamaged where they tell different things.
+    """
+    events = [event for _, event in journal.events()]
+    table = replay(event for event in events if event is not None)
+    fits = list(journal.task_runs()) == list(table.task_runs.values())
+    if None not in events and not (
+        fits and list(journal.flow_runs()) == list(table.flow_runs.values())
+    ):
+        raise damaged(path, "its end was lost, and its records are not what its events tell")
 
 
 def _apply(care: Care, connection: Connection) -> None:
