@@ -226,7 +226,7 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
             body = replace(
                 self._body(called), arguments=arguments, interrupted=lambda: stop.happened
             )
-            with taking_up.saying_how_to_resume(session, described):
+            with taking_up.saying_how_to_resume(session, self, described):
                 ended = await self._execute(LocalKeeper(session), called, body)
         run_logs.show_end(info.flow_run_name, self.name, ended.state_name, ended.message)
         return ended

@@ -187,6 +187,7 @@ def show_unsaved(flow: FlowInfo, error: JournalUnavailable) -> None:
     )
 
 
-def show_interrupted(name: str, how: str) -> None:
-    """Show that a root flow run was interrupted, and how it goes on."""
-    show(logging.WARNING, f"INTERRUPTED {one_line(name, NAME)} | Go on with: {how}")
+def show_interrupted(name: str, how: str | None) -> None:
+    """Show that a root flow run was interrupted, and how it goes on, if it can."""
+    then = "It cannot be resumed: run it again." if how is None else f"Go on with: {how}"
+    show(logging.WARNING, f"INTERRUPTED {one_line(name, NAME)} | {then}")

@@ -108,7 +108,7 @@ def say_at_start(session: Session, flow: AnyFlow, details: Mapping[str, Any]) ->
     """Show how far a run is that is taken up, or of a new one that nobody will be able to resume it."""
     if session.again is not None:
         _announce(session, session.again, details)
-    warning = recorded.warning(flow, details)
+    warning = recorded.warning(flow, details, session.root.flow_run_name)
     if warning is not None and flow.function not in _warned:
         _warned.add(flow.function)
         name = run_logs.one_line(session.root.flow_run_name, run_logs.NAME)
@@ -116,7 +116,9 @@ def say_at_start(session: Session, flow: AnyFlow, details: Mapping[str, Any]) ->
 
 
 @contextmanager
-def saying_how_to_resume(session: Session, details: Mapping[str, Any]) -> Iterator[None]:
+def saying_how_to_resume(
+    session: Session, flow: AnyFlow, details: Mapping[str, Any]
+) -> Iterator[None]:
     """Show how the run goes on, if its body is interrupted in here."""
     try:
         yield
@@ -124,7 +126,7 @@ def saying_how_to_resume(session: Session, details: Mapping[str, Any]) -> Iterat
         run = session.tracker.shown.get(session.root.flow_run_id)
         if run is not None and run.state_name == "Interrupted":
             name = handle(process.process().journal.catalog, run.id, run.name)
-            how = origins.how_to_resume(details["entrypoint"], name)
+            how = recorded.how_to_resume(flow, details, name)
             run_logs.show_interrupted(run.name, how)
 
 
