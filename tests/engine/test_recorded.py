@@ -317,7 +317,7 @@ def test_where_somebody_types_nobody_is_warned(
 
 
 lambdas = [flow(lambda: 1)]
-named = flow(lambda: stop() or step(1))  # type: ignore[func-returns-value]  # None, and then
+named = flow(lambda: stop() or step(1))  # type: ignore[func-returns-value,redundant-expr]  # None, and then
 
 
 def test_a_lambda_is_found_by_the_name_that_it_was_given(world: World) -> None:
