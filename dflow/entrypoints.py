@@ -8,17 +8,20 @@ the same file under the same name, and results whose classes live in it can be r
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
 import types
-from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+from dflow.engine import origins, recorded
 from dflow.engine.calls import called
 from dflow.errors import EntrypointError
 from dflow.flows import Flow
+from dflow.ports import RunEntry
 from dflow.results.pickling import MAIN_NAMES
 
 
@@ -33,26 +36,56 @@ def load(text: str) -> Flow[Any, Any]:
     return _flow_in(module, name, place)
 
 
-def load_recorded(entrypoint: Mapping[str, str]) -> Flow[Any, Any]:
-    """Return the flow of a recorded run: from its module, or from its file. Raises `EntrypointError`."""
-    module_name, qualname = entrypoint["module"], entrypoint["qualname"]
-    if module_name == "__main__":
-        if not entrypoint["file"].endswith(".py"):
-            raise EntrypointError(
-                "The flow of this run was defined in a notebook or at a prompt. Resume it there, with "
-                f"{qualname}.resume(...)."
-            )
-        module = load_file(Path(entrypoint["file"]))
-    else:
-        folder = _root_folder(Path(entrypoint["file"]), module_name)
-        if folder not in sys.path:
-            sys.path.append(folder)
-        module = _import(module_name)
-    return _flow_in(module, qualname, module_name)
+def load_recorded(entry: RunEntry) -> Flow[Any, Any]:
+    """Return the flow of a recorded run: from its module, or from its file. Raises `EntrypointError`.
+
+    It has the options with which the run began.
+    """
+    place: origins.Entrypoint = entry.details["entrypoint"]
+    found = _at_hand(place)
+    if found is None:
+        origins.lengthen_search_path(entry.details.get("path", ()))
+        found = _loaded(place, entry.name)
+    return recorded.with_options(found, entry.details)
 
 
-def load_file(path: Path) -> types.ModuleType:
-    """Run a Python file as ``__mp_main__`` and return its module. Raises `EntrypointError`."""
+def _at_hand(place: origins.Entrypoint) -> Flow[Any, Any] | None:
+    """Return the flow if the program that runs here is the one that defines it."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None) or ""
+    if place["module"] != "__main__" or (file and os.path.abspath(file)) != place["file"]:
+        return None
+    found = origins.defined_as(place)
+    return found if isinstance(found, Flow) else None
+
+
+def _loaded(place: origins.Entrypoint, run: str) -> Flow[Any, Any]:
+    """Return a flow from its module or file. Raises `EntrypointError` that says how to go on without it."""
+    call = f'{origins.called_by(place)}.resume("{run}")'
+    if place.get("nameless"):
+        raise EntrypointError(
+            f"The flow of run '{run}' cannot be found by its name: {place['nameless']}. "
+            f"Go on in a program that has it, with: {call}"
+        )
+    module_name, file = place["module"], Path(place["file"])
+    try:
+        if module_name == "__main__":
+            module = load_file(file, place.get("run_as"))
+        else:
+            origins.lengthen_search_path([_root_folder(file, module_name)])
+            module = _import(module_name)
+        return _flow_in(module, place["qualname"], module_name)
+    except EntrypointError as error:
+        raise EntrypointError(
+            f"{str(error).rstrip()}\nWhen run '{run}' began, its flow was '{place['qualname']}' in '{file}'. "
+            f"Put that back, or go on in a program that has the flow, with: {call}"
+        ) from error
+
+
+def load_file(path: Path, run_as: str | None = None) -> types.ModuleType:
+    """Run a Python file as ``__mp_main__`` and return its module. Raises `EntrypointError`.
+
+    `run_as` is the name of the module that it is, if it is run as ``python -m`` does it.
+    """
     file = path.expanduser().absolute()
     loaded = sys.modules.get("__mp_main__")
     if loaded is not None and getattr(loaded, "__file__", None) == str(file):
@@ -67,6 +100,9 @@ def load_file(path: Path) -> types.ModuleType:
         raise EntrypointError(f"'{path}' is not valid Python: {error}.") from None
     module = types.ModuleType("__mp_main__")
     module.__file__ = str(file)
+    if run_as is not None:
+        module.__spec__ = _spec(run_as)
+        module.__package__ = run_as.rpartition(".")[0]
     before = {name: sys.modules.get(name) for name in MAIN_NAMES}
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     if str(file.parent) not in sys.path:
@@ -82,6 +118,14 @@ def load_file(path: Path) -> types.ModuleType:
         shown = "".join(traceback.format_exception(type(error), error, _below(error)))
         raise EntrypointError(f"'{path}' raised an error while it was loaded:\n\n{shown}") from None
     return module
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Return what Python knows of a module that was run as a script; its package is imported for it."""
+    try:
+        return importlib.util.find_spec(name)
+    except Exception as error:
+        raise EntrypointError(f"The module '{name}' cannot be found: {error!r}.") from error
 
 
 def _below(error: BaseException) -> types.TracebackType | None:
@@ -104,7 +148,7 @@ def _import(name: str) -> types.ModuleType:
 def _root_folder(file: Path, module_name: str) -> str:
     """Return the folder from which a module was imported."""
     levels = module_name.count(".") + (file.name == "__init__.py")
-    return str(file.parents[levels])
+    return str(file.parents[min(levels, len(file.parents) - 1)]) if file.name else ""
 
 
 def _flow_in(module: types.ModuleType, name: str, place: str) -> Flow[Any, Any]:

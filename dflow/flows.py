@@ -8,56 +8,27 @@ flow or a task a subflow, a child run in the same record. Its body runs here, in
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from dflow.attempts.context import FlowInfo, current, prints_here
-from dflow.attempts.scripts import check_guard
-from dflow.attempts.stepping import STOPS, Carried, finished, hand_out, run_to_end
-from dflow.attempts.tagging import around
-from dflow.engine import callbacks, calls, definitions, details, flow_runs, process, run_logs
+from dflow.attempts.context import current
+from dflow.engine import taking_up
 from dflow.engine.callbacks import AddsHook
-from dflow.engine.context import current_keeper, current_scope
-from dflow.engine.defined import Defined, Items, Method, P, R_co, as_called
-from dflow.engine.flow_runs import Arguments, Body, Ended
-from dflow.engine.futures import state_of
+from dflow.engine.defined import Items, Method, P, R_co
+from dflow.engine.flow_calls import FlowBase
 from dflow.engine.handles import FlowRunHandle
-from dflow.engine.keeping import Keeper, LocalKeeper, Opened
-from dflow.engine.naming import Naming, is_late, late_name, name_of
+from dflow.engine.naming import is_late
 from dflow.engine.options import Delays, FlowOptions, Hooks, Name, changed
-from dflow.engine.parameters import Validator
-from dflow.engine.roots import root_info
-from dflow.engine.signals import noting_interrupts
-from dflow.errors import CancelledError, MissingResult, NotResumable
-from dflow.ports import RunEntry
+from dflow.engine.renewal import Again
 
 Q = ParamSpec("Q")
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Called:
-    """A call of a flow: its run, its arguments, the futures to wait for, and whether its state is wanted.
-
-    A subflow has a `keeper` and a `parent_id`, a run that is taken up again an `entry`, one that goes on
-    beside its caller a `handle`.
-    """
-
-    flow: FlowInfo
-    arguments: Arguments
-    wait_for: Any = None
-    return_state: bool = False
-    entry: RunEntry | None = None
-    handle: FlowRunHandle[Any] | None = None
-    keeper: Keeper | None = None
-    parent_id: str = ""
-
-
-class Flow(Defined[P, R_co, FlowOptions]):
+class Flow(FlowBase[P, R_co]):
     """A function whose runs are recorded, with all task runs that it asks for. Made by `flow`.
 
     Futures and states in what the body returns decide the final state, and a call gives their values in their
@@ -72,26 +43,6 @@ class Flow(Defined[P, R_co, FlowOptions]):
     'Completed'
     """
 
-    what = "flow"
-    dashes = True
-
-    def __init__(self, fn: Callable[P, R_co], options: FlowOptions) -> None:
-        super().__init__(fn, options)
-        what = f"flow '{self.name}'"
-        self._options = callbacks.checked(options, what)
-        self.callbacks = callbacks.callbacks_of(self, self._options)
-        self._policy = definitions.policy(
-            what,
-            options.retries,
-            options.retry_delay_seconds,
-            timeout_seconds=options.timeout_seconds,
-        )
-        self._results = definitions.results(
-            what, options.persist_result, options.result_storage, options.result_serializer
-        )
-        self._naming = Naming.of(what, "flow_run_name", options.flow_run_name, self.function)
-        self._validator = Validator(what, self.function, self._signature)
-
     @overload
     def __get__(
         self: Method[type[S], Q, T], instance: object | None, owner: type[S]
@@ -103,11 +54,6 @@ class Flow(Defined[P, R_co, FlowOptions]):
     def __get__(self, instance: object | None, owner: type | None = None) -> Any:
         """Return this with `self` (or the class) filled in, when it is looked up on an instance."""
         return super().__get__(instance, owner)
-
-    def _call(self, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-        called = self._called(args, given)
-        steps = self._run(called)
-        return as_called(self.kind, steps, whole=called.return_state)
 
     on_running = AddsHook()
     on_completion = AddsHook()
@@ -142,11 +88,13 @@ class Flow(Defined[P, R_co, FlowOptions]):
         handle.run(partial(self._run_beside, called))
         return handle
 
-    def resume(self, run: str) -> R_co:
+    def resume(self, run: str, *, rerun_changed: bool = False) -> R_co:
         """Resume one of this flow's runs, named by its id, a unique start of it, its name or ``latest``.
 
         The function runs again from its top, with the parameters that were recorded; task runs that have
-        completed and whose results are kept return at once. An async flow is awaited. Raises
+        completed and whose results are kept return at once. So do those whose code has changed since, with a
+        warning; with `rerun_changed` they run again, and what follows from them. Tasks go to the runner that
+        this flow names, or else to one as the run began with. An async flow is awaited. Raises
         `NotResumable` for a run that has completed or is another flow's, `RunHeld` while its driver lives,
         and what the flow raises.
 
@@ -161,163 +109,46 @@ class Flow(Defined[P, R_co, FlowOptions]):
         >>> count.resume("latest")
         1
         """
-        entry = process.process().journal.catalog.find(run)
-        if entry.flow_name != self.name:
-            raise NotResumable(
-                f"Run '{entry.name}' is of flow '{entry.flow_name}', not of '{self.name}'."
-            )
-        args, kwargs = details.arguments_of(entry.details)
-        called = _Called(
-            flow=self._root_info(entry.id, entry.name),
-            arguments=calls.bind(self.function, self._signature, args, kwargs),
-            entry=entry,
-        )
-        return cast(R_co, as_called(self.kind, self._run(called)))
+        return self._take_up(taking_up.look_up(self, run), Again(changed=rerun_changed))
 
-    # What was called ------------------------------------------------------------------------------------
+    def rerun(
+        self,
+        run: str,
+        /,
+        *,
+        from_task: str | None = None,
+        failed: bool = False,
+        new: bool = False,
+        **parameters: Any,
+    ) -> R_co:
+        """Run one of this flow's runs again, whether it has completed or not.
 
-    def _called(self, args: Any, given: dict[str, Any]) -> _Called:
-        return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
-        inside = current() is not None
-        if not inside:
-            check_guard(self.name, calls.called(self.function))
-        arguments = self._arguments(args, given)
-        called = partial(_Called, arguments=arguments, wait_for=wait_for, return_state=return_state)
-        if not inside:
-            ids = process.process().ids
-            run_id = ids.run_id()
-            name = name_of(self._naming, arguments, ids.run_name())
-            return called(flow=self._root_info(run_id, name))
-        scope = current_scope()
-        keeper = current_keeper()
-        sent = calls.referred(scope, arguments).sent
-        run_id, number = scope.identify(self.name, ("flow", *sent))
-        family = keeper.family(scope.flow_run_id)
-        info = replace(
-            family,
-            flow_run_id=run_id,
-            flow_run_name=name_of(self._naming, arguments, number),
-            flow_name=self.name,
-            parent_flow_run_id=scope.flow_run_id,
-            generation=1,
-            tags=around(),
-            log_prints=prints_here(self._options.log_prints),
-            keeping=family.keeping and self._results.over(family.keeping),
-        )
-        return called(flow=info, keeper=keeper, parent_id=scope.parent_id)
+        All its task runs run again, in the same run, as its next generation. With `from_task` (the name of a
+        task, or the name or id of one task run) only those, what depends on them, and what they call; with
+        `failed` only what has not completed: the rest gives its results. With other `parameters`, or with
+        `new`, it is a run of its own with the code of today, in which everything is done, linked to the old
+        one. A rerun that was interrupted goes on with `resume`. Raises as `resume` does, but that a run
+        which has completed is no problem, and `RunNotFound` for a task that the run does not have.
 
-    async def _renamed(self, called: _Called) -> _Called:
-        """Return a call whose run has a name that is made of values for which it had to wait."""
-        other, native = called.flow.flow_run_name, self.kind.native
-        name = await late_name(self._naming, called.arguments, other, native=native)
-        if called.handle is not None:
-            called.handle.name = name
-        return replace(called, flow=replace(called.flow, flow_run_name=name))
-
-    def _root_info(self, run_id: str, name: str) -> FlowInfo:
-        return root_info(
-            process.process().settings,
-            run_id,
-            name,
-            self.name,
-            tags=around(),
-            log_prints=bool(self._options.log_prints),
-            results=self._results,
-        )
-
-    # Running it -----------------------------------------------------------------------------------------
-
-    async def _run(self, called: _Called) -> Any:
-        """Run a call to its end; return its value or its state, or raise."""
-        ended, ran = await self._ended(called)
-        if called.return_state:
-            return state_of(ended.status, lambda: flow_runs.outcome_of(self.name, ended))
-        try:
-            value = flow_runs.outcome_of(self.name, ended)
-        except STOPS as error:
-            raise Carried(error) from None
-        if self.kind.hands_out and not ran:
-            for item in value:  # of an earlier run
-                await hand_out(item)
-        return value
-
-    def _run_beside(self, called: _Called) -> Ended:
-        """Run a call in the thread of its handle, to its end."""
-        whole = replace(called, return_state=True)
-        make = partial(self._ended, whole)
-        return (run_to_end(make) if self.kind.native else finished(make()))[0]
-
-    async def _ended(self, called: _Called) -> tuple[Ended, bool]:
-        """Return how a call ended, and whether its body ran now rather than in an earlier run."""
-        if is_late(self._naming, called.arguments):
-            called = await self._renamed(called)
-        if called.keeper is None:
-            return await self._run_root(called), True
-        return await self._run_inside(called.keeper, called)
-
-    async def _run_root(self, called: _Called) -> Ended:
-        info, entry, native = called.flow, called.entry, self.kind.native
-        arguments = await self._resolved(called.arguments, called.wait_for)
-        root = process.RootRun(
-            flow=info,
-            runner=lambda: process.use(self._options.task_runner),
-            policy=self._policy,
-            details=details.describe(self.function, self._signature, arguments),
-            taken_up=entry is not None,
-        )
-        with noting_interrupts(native=native) as stop, process.session(root) as session:
-            session.hooks.add_flow(info.flow_run_id, self.callbacks)
-            if entry is not None:
-                session.check_unfinished()
-            body = replace(
-                self._body(called), arguments=arguments, interrupted=lambda: stop.happened
-            )
-            ended = await self._execute(LocalKeeper(session), called, body)
-        run_logs.show_end(info.flow_run_name, self.name, ended.state_name, ended.message)
-        return ended
-
-    async def _run_inside(self, keeper: Keeper, called: _Called) -> tuple[Ended, bool]:
-        opened = self._open(keeper, called)
-        if opened.kept:
-            run = opened.run
-            with suppress(MissingResult):  # what is gone or damaged is computed again
-                value = opened.load()
-                return Ended(run.state_name, run.message, value, at=run.changed_at), False
-        return await self._execute(keeper, called, self._body(called)), True
-
-    def _open(self, keeper: Keeper, called: _Called) -> Opened:
-        chosen = self._options.task_runner
-        runner = None if chosen is None else lambda: process.use(chosen)
-        return keeper.open(called.flow, called.parent_id, self._policy, runner, self.callbacks)
-
-    def _body(self, called: _Called) -> Body:
-        async def prepare(arguments: Arguments) -> Arguments:
-            if called.handle is not None and called.handle.cancelled:
-                raise CancelledError("It was cancelled before it began.")
-            ready = await self._resolved(arguments, called.wait_for)
-            return self._validator.validated(*ready) if self._options.validate_parameters else ready
-
-        return Body(
-            function=self.function,
-            arguments=called.arguments,
-            prepare=prepare,
-            whole=called.return_state,
-            timeout=self._policy.timeout,
-        )
-
-    async def _resolved(self, arguments: Arguments, wait_for: Any) -> Arguments:
-        """Return arguments with values in the places of futures, once these are there."""
-        await calls.until_final((arguments, wait_for), native=self.kind.native)
-        calls.await_all(wait_for)
-        return calls.values_of(arguments)
-
-    async def _execute(self, keeper: Keeper, called: _Called, body: Body) -> Ended:
-        handle = called.handle
-        if handle and handle.begins(keeper) and isinstance(keeper, LocalKeeper):
-            keeper.session.cancel_flow(called.flow.flow_run_id)
-            keeper.session.hooks.tell_flow(called.flow)
-            return Ended("Cancelled", "It was cancelled before it began.")
-        return await flow_runs.execute(keeper, called.flow, body)
+        >>> from dflow import task
+        >>> @task
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> @flow
+        ... def doubles(count: int) -> list[int]:
+        ...     return double.map(range(count)).result()
+        >>> doubles(3)
+        [0, 2, 4]
+        >>> doubles.rerun("latest", from_task="double-1")
+        [0, 2, 4]
+        >>> doubles.rerun("latest", count=4)
+        [0, 2, 4, 6]
+        """
+        again = taking_up.again_of(from_task, failed, new, parameters)
+        found = taking_up.look_up(self, run)
+        if not new and not parameters:
+            return self._take_up(found, again)
+        return self._run_anew(found, parameters)
 
 
 @overload

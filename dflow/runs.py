@@ -1,6 +1,6 @@
 """Looking at recorded runs, while they run and long after; resuming one by its name, and deleting one.
 
-Nothing here unpickles what a run has kept, except `resume`.
+Nothing here unpickles what a run has kept, except `resume` and `rerun`.
 
 >>> from dflow import flow, task
 >>> @task
@@ -31,6 +31,7 @@ from dflow.core.records import FlowRun
 from dflow.engine import process, retention
 from dflow.engine.defined import to_the_end
 from dflow.errors import JournalError, NotResumable, RunNotFound
+from dflow.journal.holding import held
 from dflow.ports import RunEntry, RunReader
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME
 
@@ -41,6 +42,8 @@ __all__ = [
     "flow_of",
     "list_runs",
     "opened",
+    "rerun",
+    "reruns_of",
     "resume",
     "root_of",
     "sizes",
@@ -193,10 +196,11 @@ def delete(run: str) -> None:
     retention.delete(here, here.journal.catalog.find(run).id)
 
 
-def resume(run: str) -> Any:
+def resume(run: str, *, rerun_changed: bool = False) -> Any:
     """Resume a run and return its value, in a process that need not have the flow loaded.
 
-    `run` is an id, a unique start of one, a name, or ``latest``. Raises `RunNotFound`, `RunHeld`,
+    `run` is an id, a unique start of one, a name, or ``latest``. With `rerun_changed` task runs that have
+    completed run again where the code of their task has changed. Raises `RunNotFound`, `RunHeld`,
     `NotResumable`, `EntrypointError`, and what the flow raises. See `Flow.resume`.
 
     >>> resume("clever-pelican-250")
@@ -205,8 +209,56 @@ def resume(run: str) -> Any:
     dflow.errors.RunNotFound: ...
     """
     listed = find(run)
-    flow = flow_of(listed)
-    return to_the_end(flow.kind, flow.resume(listed.entry.id))
+    flow = _free_flow_of(listed)
+    return to_the_end(flow.kind, flow.resume(listed.entry.id, rerun_changed=rerun_changed))
+
+
+def rerun(
+    run: str,
+    /,
+    *,
+    from_task: str | None = None,
+    failed: bool = False,
+    new: bool = False,
+    **parameters: Any,
+) -> Any:
+    """Run a recorded run again and return its value, in a process that need not have the flow loaded.
+
+    All of it, or only what follows from a task (`from_task`), or only what has not completed (`failed`); with
+    other `parameters` or with `new` as a run of its own. See `Flow.rerun`; raises as `resume` does.
+
+    >>> rerun("clever-pelican-250", from_task="train")
+    Traceback (most recent call last):
+        ...
+    dflow.errors.RunNotFound: ...
+    """
+    listed = find(run)
+    flow = flow_of(listed) if new or parameters else _free_flow_of(listed)
+    called = flow.rerun(listed.entry.id, from_task=from_task, failed=failed, new=new, **parameters)
+    return to_the_end(flow.kind, called)
+
+
+def reruns_of(listed: Listed) -> list[Listed]:
+    """Return the runs that were made by running this one again with other parameters, the newest first.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def nightly(rows: int) -> int:
+    ...     return rows
+    >>> nightly(5), nightly.rerun("latest", rows=6)
+    (5, 6)
+    >>> new, old = list_runs()
+    >>> [run.entry.name for run in reruns_of(old)] == [new.entry.name]
+    True
+    """
+    return [each for each in list_runs() if each.entry.details.get("rerun_of") == listed.entry.id]
+
+
+def _free_flow_of(listed: Listed) -> Any:
+    """Return the flow of a run that nobody drives; a live driver is reason enough not to load it."""
+    if listed.alive and listed.entry.details.get("entrypoint") is not None:
+        raise held(listed.entry)
+    return flow_of(listed)
 
 
 def flow_of(listed: Listed) -> Any:
@@ -220,13 +272,12 @@ def flow_of(listed: Listed) -> Any:
     >>> flow_of(find("latest")).name
     'three-steps'
     """
-    entrypoint = listed.entry.details.get("entrypoint")
-    if entrypoint is None:
+    if listed.entry.details.get("entrypoint") is None:
         raise NotResumable(
             f"Run '{listed.entry.name}' is work outside of flows: it has no flow to run again. "
             "Only runs of flows can be resumed."
         )
-    return entrypoints.load_recorded(entrypoint)
+    return entrypoints.load_recorded(listed.entry)
 
 
 def _listed(entry: RunEntry, alive: bool) -> Listed:

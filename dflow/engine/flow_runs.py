@@ -318,12 +318,9 @@ class _Execution:
             at=self.keeper.now(), flow_run_id=self.flow.flow_run_id, message=message
         )
         try:
-            run = self.keeper.commit(event)
+            self.keeper.commit(event)
         except JournalUnavailable as error:
             run_logs.show_unsaved(self.flow, error)
-            return
-        if run.parent_id is None:
-            run_logs.show_interrupted(run)
 
 
 def _raise(error: BaseException) -> None:

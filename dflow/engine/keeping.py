@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 from dflow.attempts.context import FlowInfo, RunContext, current
 from dflow.core import events as ev
-from dflow.core.records import FlowRun, FlowStage, Held, Policy, Stored
+from dflow.core.records import FlowRun, FlowStage, Held, Policy, Stored, Upstream
 from dflow.engine import outcomes, run_logs
 from dflow.engine.about import About
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.futures import slot_given_back
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
+from dflow.engine.recovery import left_unclaimed
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
 from dflow.errors import InternalError, MissingResult
@@ -81,8 +82,12 @@ class Keeper(Protocol):
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
         callbacks: Callbacks | None,
+        upstreams: tuple[Upstream, ...],
     ) -> Opened:
-        """Record that a subflow is called, with its own runner or that of the flow run around it."""
+        """Record that a subflow is called, with its own runner or that of the flow run around it.
+
+        `upstreams` are those whose values are among its arguments.
+        """
 
     def start(self, flow_run_id: str) -> int:
         """Record that the body begins, and return the generation."""
@@ -194,6 +199,7 @@ class LocalKeeper:
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
         callbacks: Callbacks | None,
+        upstreams: tuple[Upstream, ...],
     ) -> Opened:
         """Record that a subflow is called. One that an attempt has left behind is taken up again."""
         around = flow.parent_flow_run_id or flow.root_id
@@ -212,6 +218,7 @@ class LocalKeeper:
                         name=flow.flow_run_name,
                         policy=policy,
                         tags=flow.tags,
+                        upstreams=upstreams,
                     )
                 )
             )
@@ -232,11 +239,19 @@ class LocalKeeper:
 
     def start(self, flow_run_id: str) -> int:
         """Record that the body begins, and return the generation."""
-        generation = self._shown(flow_run_id).generation + 1
-        self._session.in_tracker(lambda ledger: ledger.closed_flows.discard(flow_run_id))
-        return self.commit(
-            ev.FlowRunStarted(at=self.now(), flow_run_id=flow_run_id, generation=generation)
-        ).generation
+        now, generation = self.now(), self._shown(flow_run_id).generation + 1
+        started = ev.FlowRunStarted(at=now, flow_run_id=flow_run_id, generation=generation)
+        again = self._session.taken_up(flow_run_id)
+
+        def begin(ledger: Ledger) -> None:
+            ledger.closed_flows.discard(flow_run_id)
+            ledger.apply(started)
+            if again is not None:
+                ledger.renewal.begin(again, now)
+
+        self._session.in_tracker(begin)
+        self._session.hooks.tell_flow(self._session.flow_info(flow_run_id))
+        return self._shown(flow_run_id).generation
 
     def begun(
         self, flow_run_id: str, call: tuple[Callable[..., Any], Any, Any] | bytes | None
@@ -291,13 +306,11 @@ class LocalKeeper:
             await self._until_final(ids, None, native=native)
         now = self.now()
         left = session.in_tracker(lambda ledger: ledger.cancel_unclaimed(flow_run_id, now))
-        if left:
-            shown = ", ".join(left[:10]) + (", …" if len(left) > 10 else "")
-            run_logs.show(
-                logging.WARNING,
-                f"WARNING {len(left)} unfinished task runs of the earlier run were not asked for again: "
-                f"{shown}",
-            )
+        run_logs.show_left("unfinished", left, logging.WARNING)
+        if flow_run_id == session.root.flow_run_id and self._shown(flow_run_id).generation > 1:
+            finished = session.in_tracker(lambda ledger: left_unclaimed(ledger.table))
+            rerun = session.again is not None and session.again.rerun
+            run_logs.show_left("finished", finished, logging.INFO if rerun else logging.WARNING)
 
     async def cancel_all(
         self, flow_run_id: str, *, native: bool, grace: float | None = None

@@ -28,6 +28,7 @@ from dflow.core.replay import Table
 from dflow.engine import remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.recovery import forget_gone, recover
+from dflow.engine.renewal import Again
 from dflow.engine.roots import root_info
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
@@ -64,13 +65,13 @@ def _opened(settings: Settings) -> Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootRun:
-    """A root flow run that is to be driven here: a new one, or one that is taken up again."""
+    """A root flow run that is to be driven here: a new one, or one that is taken up `again`."""
 
     flow: FlowInfo
     runner: Callable[[], TaskRunner]
     policy: Policy = Policy()
     details: Mapping[str, Any] = field(default_factory=dict)
-    taken_up: bool = False
+    again: Again | None = None
 
 
 _lock = threading.RLock()
@@ -182,7 +183,7 @@ def session(root: RootRun) -> Iterator[Session]:
     _tell_catalog()
     run_id, now = root.flow.flow_run_id, here.clock.now()
     catalog = here.journal.catalog
-    if not root.taken_up:
+    if root.again is None:
         catalog.create(
             RunEntry(
                 id=run_id,
@@ -197,7 +198,7 @@ def session(root: RootRun) -> Iterator[Session]:
     epoch = catalog.claim(run_id, holder, now)
     try:
         journal = here.journal.write(run_id, epoch)
-        table = _table_of(journal) if root.taken_up else None
+        table = None if root.again is None else _table_of(journal)
         opened = Session(
             root.flow,
             journal,
@@ -205,6 +206,7 @@ def session(root: RootRun) -> Iterator[Session]:
             here.clock,
             here.ids,
             table,
+            again=root.again,
             answer=remote_flows.answer,
             reader=lambda: here.journal.read(run_id),
             leases=here.journal.leases,
@@ -219,6 +221,8 @@ def session(root: RootRun) -> Iterator[Session]:
         _roots[run_id] = opened
     try:
         _begin(opened, root, journal.missing())
+        if root.again is not None:
+            catalog.update(run_id, epoch, "Running", "", now)
         for watcher in _watchers:
             watcher(opened)
         yield opened
@@ -275,7 +279,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
         opened.tracker.post(
             LogEntry(now, run_id, None, 0, logging.WARNING, __name__, _told(missing))
         )
-    if not root.taken_up or run_id not in opened.tracker.shown:
+    if root.again is None or run_id not in opened.tracker.shown:
         opened.tracker.commit(
             ev.FlowRunCreated(
                 at=now,

@@ -13,7 +13,7 @@ from dflow.attempts.context import FlowInfo, RunContext
 from dflow.attempts.parameters import by_name
 from dflow.attempts.stepping import finished
 from dflow.core import events as ev
-from dflow.core.records import FlowRun, Policy
+from dflow.core.records import FlowRun, Policy, Upstream
 from dflow.engine.about import About
 from dflow.engine.callbacks import sent_up
 from dflow.engine.keeping import LocalKeeper, Opened
@@ -79,6 +79,7 @@ class RemoteKeeper:
         policy: Policy,
         runner: Callable[[], TaskRunner] | None,
         callbacks: Callbacks | None,
+        upstreams: tuple[Upstream, ...],
     ) -> Opened:
         """Record that a subflow is called."""
         if runner is not None:
@@ -87,7 +88,8 @@ class RemoteKeeper:
                 "in another process: there its tasks go where those of the flow around it go. Leave out "
                 "task_runner=, or call it in the flow."
             )
-        opened: Opened = self._ask("open", flow, parent_id, policy, None, sent_up(callbacks))
+        sent = sent_up(callbacks)
+        opened: Opened = self._ask("open", flow, parent_id, policy, None, sent, upstreams)
         return opened
 
     def start(self, flow_run_id: str) -> int:

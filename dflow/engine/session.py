@@ -31,10 +31,11 @@ from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.persisting import Persisting
+from dflow.engine.renewal import Again
 from dflow.engine.telling import Telling
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet
-from dflow.errors import DflowError, InternalError, MissingResult, NotResumable
+from dflow.errors import DflowError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
@@ -52,7 +53,6 @@ from dflow.messages import (
 from dflow.ports import Clock, Holder, Ids, Leases, OpenRunner, RunJournal, RunReader, TaskRunner
 from dflow.results.pickling import loads
 from dflow.settings import Settings
-from dflow.states import StateType
 
 T = TypeVar("T")
 MAX_ERRORS = 1000
@@ -71,6 +71,7 @@ class Session:
         ids: Ids,
         table: Table | None = None,
         *,
+        again: Again | None = None,
         answer: Callable[[Session, FlowAsked], None],
         reader: Callable[[], RunReader],
         leases: Leases,
@@ -86,12 +87,13 @@ class Session:
         self.persisting = Persisting(root.root_id, settings, self.ledger.table, self.warn)
         self.errors: dict[str, BaseException] = {}
         self.stops: dict[str, Callable[[], object]] = {}
+        self.again = again
         self._answer = answer
         self._reader = reader
         self.flow_calls: dict[str, Any] = {}
         self._flows: dict[str, FlowInfo] = {}
         self._runners: dict[str, Callable[[], TaskRunner]] = {}
-        self._closed = False
+        self._closed = self._begun = False
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
@@ -138,11 +140,12 @@ class Session:
                 self._open[runner] = runner.open(self)
             return self._open[runner]
 
-    def check_unfinished(self) -> None:
-        """Raise `NotResumable` if the root flow run has completed."""
-        run = self.tracker.shown[self.root.flow_run_id]
-        if run.state_type is StateType.COMPLETED:
-            raise NotResumable(f"Run '{run.name}' has completed: there is nothing to resume.")
+    def taken_up(self, flow_run_id: str) -> Again | None:
+        """Return how the root flow run is taken up, once: when its body begins here for the first time."""
+        if flow_run_id != self.root.flow_run_id or self._begun:
+            return None
+        self._begun = True
+        return self.again
 
     def witness(self, task_run_id: str, error: BaseException) -> None:
         """Keep an exception itself, for those in this process who ask for it; the oldest are let go."""

@@ -11,6 +11,7 @@ import pytest
 
 from dflow import entrypoints
 from dflow.errors import EntrypointError
+from dflow.ports import RunEntry
 
 ONE = """
 import sys
@@ -70,6 +71,9 @@ SERVER = """
 import os, sys
 from dflow import entrypoints
 from dflow.errors import EntrypointError
+from dflow.ports import RunEntry
+def run(**place):
+    return RunEntry("id", "calm-otter-1", "main", 0.0, details={"entrypoint": place})
 for line in sys.stdin:
     inside, text, show = line.rstrip().split("|")
     child = os.fork()
@@ -174,14 +178,25 @@ def test_a_file_is_loaded_once(load: Load) -> None:
 def test_a_recorded_flow_is_found_again(load: Load, folder: Path) -> None:
     """By file for a script, by module otherwise, also from another folder."""
     show = (
-        "entrypoints.load_recorded(dict(module='__main__', file={file!r}, qualname='main')).fn(), "
-        "entrypoints.load_recorded(dict(module='package', file={package!r}, qualname='a_flow')).fn()"
+        "entrypoints.load_recorded(run(module='__main__', file={file!r}, qualname='main')).fn(), "
+        "entrypoints.load_recorded(run(module='package', file={package!r}, qualname='a_flow')).fn()"
     ).format(file=str(folder / "one.py"), package=str(folder / "package" / "__init__.py"))
     assert load("../helper.py", show, inside="elsewhere") == "(('helped', 2), 'a')"
 
 
-def test_a_flow_of_a_notebook_is_not_found_again() -> None:
-    """The error says where to resume it."""
-    for file in ("", "/tmp/ipykernel_1/123", "<stdin>"):
-        with pytest.raises(EntrypointError, match=r"notebook or at a prompt.*main.resume"):
-            entrypoints.load_recorded({"module": "__main__", "file": file, "qualname": "main"})
+@pytest.mark.parametrize(
+    ("place", "match"),
+    [
+        ({"nameless": "it was defined in a notebook or at a prompt"}, "notebook or at a prompt"),
+        ({"qualname": "make.<locals>.main", "nameless": "inside"}, "cannot be found by its name"),
+        ({"file": "/gone/one.py"}, r"'/gone/one.py' cannot be read"),
+        ({"module": "gone.away"}, r"No module named 'gone'"),
+    ],
+)
+def test_a_flow_that_is_not_found_again(place: dict[str, str], match: str) -> None:
+    """The error says why, and how to go on with what program."""
+    whole = {"module": "__main__", "file": "", "qualname": "main"} | place
+    entry = RunEntry("id", "calm-otter-1", "main", 0.0, details={"entrypoint": whole})
+    with pytest.raises(EntrypointError, match=match) as caught:
+        entrypoints.load_recorded(entry)
+    assert str(caught.value).endswith('with: main.resume("calm-otter-1")')
