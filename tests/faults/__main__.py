@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 
-from tests.faults import disks, failing, killed, syncs, syscalls, writes
+from tests.faults import disks, failing, killed, stops, sweeps, syncs, syscalls, writes
 from tests.faults.reports import Asked, Campaign, printed
 
 CAMPAIGNS: dict[str, Campaign] = {
@@ -19,6 +19,8 @@ CAMPAIGNS: dict[str, Campaign] = {
     "failing-calls": Campaign(failing.campaign, short=False),
     "syncs": Campaign(syncs.campaign),
     "disks": Campaign(disks.campaign),
+    "stops": Campaign(stops.campaign),
+    "sweeps": Campaign(sweeps.campaign),
     "killed-with-processes": Campaign(killed.with_processes, short=False),
 }
 
