@@ -101,7 +101,7 @@ def generated(steps: Steps[Any]) -> Generator[Any, Any, Any]:
 
 
 def _over(steps: Steps[Any]) -> bool:
-    """Tell whether a coroutine has been closed: the garbage collector takes it before its iterator at times."""
+    """Tell whether a coroutine was closed: garbage collection may take it before its iterator."""
     return inspect.getcoroutinestate(steps) == inspect.CORO_CLOSED
 
 

@@ -149,7 +149,7 @@ SHAPES = {
 
 
 def in_order(shape: Shape, luck: random.Random, last: int | None) -> Flow[[], Any]:
-    """Return the flow with another order of calls and of bodies; it is interrupted behind the `last` value."""
+    """Return the flow with another order of calls and bodies; it is interrupted behind the `last` value."""
     order, seen = luck.sample(range(COUNT), COUNT), list[int]()
 
     def see(value: int) -> int:
@@ -176,7 +176,7 @@ def in_order(shape: Shape, luck: random.Random, last: int | None) -> Flow[[], An
 @pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("kind", SHAPES)
 def test_finished_work_is_found_again(kind: str, seed: int, world: World) -> None:
-    """What has completed does not run again, nothing is done under another name, each value is where it was."""
+    """What has completed does not run again or under another name; each value is where it was."""
     RAN.clear()
     shape, luck = SHAPES[kind], random.Random(f"{kind} {seed}")
     first = in_order(shape, luck, last=luck.randint(1, COUNT))
