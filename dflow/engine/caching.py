@@ -8,6 +8,7 @@ Nothing that goes wrong with stores or leases is a failure of the run: then the 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -59,7 +60,7 @@ class Caches:
         self._session = session
         self._leases = leases
         self._holder = holder
-        self._owner = session.ids.run_id()
+        self._owner = f"{session.root.root_id}.{os.getpid()}"
         self._posts: SimpleQueue[LookUp | _Ended | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._holds = False

@@ -9,7 +9,18 @@ import argparse
 import sys
 import time
 
-from tests.faults import disks, failing, killed, stops, sweeps, syncs, syscalls, writes
+from tests.faults import (
+    corruption,
+    disks,
+    failing,
+    killed,
+    race,
+    stops,
+    sweeps,
+    syncs,
+    syscalls,
+    writes,
+)
 from tests.faults.reports import Asked, Campaign, printed
 
 CAMPAIGNS: dict[str, Campaign] = {
@@ -21,6 +32,8 @@ CAMPAIGNS: dict[str, Campaign] = {
     "disks": Campaign(disks.campaign),
     "stops": Campaign(stops.campaign),
     "sweeps": Campaign(sweeps.campaign),
+    "corruption": Campaign(corruption.campaign),
+    "race": Campaign(race.campaign),
     "killed-with-processes": Campaign(killed.with_processes, short=False),
 }
 
