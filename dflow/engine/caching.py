@@ -8,6 +8,7 @@ Nothing that goes wrong with stores or leases is a failure of the run: then the 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
