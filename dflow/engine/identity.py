@@ -27,7 +27,7 @@ def known_by(inputs: Any) -> bytes | None:
     except NoFingerprint:
         pass
     try:
-        return b"content" + content(inputs)
+        return b"content" + content(inputs, files=False)
     except NoFingerprint:
         return None
 
