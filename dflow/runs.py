@@ -209,9 +209,7 @@ def resume(run: str, *, rerun_changed: bool = False) -> Any:
     dflow.errors.RunNotFound: ...
     """
     listed = find(run)
-    if listed.alive:
-        raise held(listed.entry)
-    flow = flow_of(listed)
+    flow = _free_flow_of(listed)
     return to_the_end(flow.kind, flow.resume(listed.entry.id, rerun_changed=rerun_changed))
 
 
@@ -235,9 +233,7 @@ def rerun(
     dflow.errors.RunNotFound: ...
     """
     listed = find(run)
-    if listed.alive and not (new or parameters):
-        raise held(listed.entry)
-    flow = flow_of(listed)
+    flow = flow_of(listed) if new or parameters else _free_flow_of(listed)
     called = flow.rerun(listed.entry.id, from_task=from_task, failed=failed, new=new, **parameters)
     return to_the_end(flow.kind, called)
 
@@ -256,6 +252,13 @@ def reruns_of(listed: Listed) -> list[Listed]:
     True
     """
     return [each for each in list_runs() if each.entry.details.get("rerun_of") == listed.entry.id]
+
+
+def _free_flow_of(listed: Listed) -> Any:
+    """Return the flow of a run that nobody drives; a live driver is reason enough not to load it."""
+    if listed.alive and listed.entry.details.get("entrypoint") is not None:
+        raise held(listed.entry)
+    return flow_of(listed)
 
 
 def flow_of(listed: Listed) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dflow.cli import text
+from dflow.core.asked import given_again, left_behind
 from dflow.core.records import Attempt, ErrorInfo, FlowRun, TaskRun
 from dflow.messages import LogEntry
 from dflow.runs import Listed
@@ -73,14 +74,26 @@ class FlowRunFacts(TypedDict):
     error: ErrorFacts | None
 
 
+class LinkFacts(TypedDict):
+    """Another run."""
+
+    id: str
+    name: str
+    state: str
+
+
 class GroupFacts(TypedDict):
-    """The task runs of one task in one flow run; `states` counts them by the names of their states."""
+    """The task runs of one task in one flow run; `states` counts them by the names of their states.
+
+    `reused` is the number of those whose recorded values were given, not made, in the last pass.
+    """
 
     flow_run_id: str
     flow_run: str
     task: str
     total: int
     states: dict[str, int]
+    reused: int
 
 
 class AttemptFacts(TypedDict):
@@ -97,7 +110,11 @@ class AttemptFacts(TypedDict):
 
 
 class TaskRunFacts(TypedDict):
-    """A task run. `message` says why it is in its state: for ``UpstreamFailed`` the chain of failures."""
+    """A task run. `message` says why it is in its state: for ``UpstreamFailed`` the chain of failures.
+
+    `generation` is its own; `asked` is that of its flow run in which it was last asked for, `reused` that in
+    which its value was last given without running it again. Both are 0 where that is not known, or was never.
+    """
 
     id: str
     flow_run_id: str
@@ -110,6 +127,8 @@ class TaskRunFacts(TypedDict):
     changed_at: str
     seconds: float | None
     generation: int
+    asked: int
+    reused: int
     tags: list[str]
     attempts: list[AttemptFacts]
 
@@ -135,7 +154,9 @@ class Recorded(TypedDict):
     """A run with all that is recorded of it, as ``dflow show --json`` prints it.
 
     The first of `flow_runs` is the root. `parameters` are as Python shows them, shortened; `command` is how
-    the run was started, in which `folder`; `git` is the commit that was checked out there.
+    the run was started, in which `folder`; `git` is the commit that was checked out there. `runner` is where
+    its tasks went when it began. `left_behind` are the ids of finished task runs that its last pass did not
+    ask for; `rerun_of` is the run of which it is a rerun as a run of its own, `reruns` are such of it.
     """
 
     run: RunFacts
@@ -145,6 +166,10 @@ class Recorded(TypedDict):
     entrypoint: dict[str, str]
     versions: dict[str, str]
     git: str | None
+    runner: dict[str, Any]
+    rerun_of: LinkFacts | None
+    reruns: list[LinkFacts]
+    left_behind: list[str]
     flow_runs: list[FlowRunFacts]
     groups: list[GroupFacts]
     task_runs: list[TaskRunFacts]
@@ -184,6 +209,7 @@ def of_record(
     listed: Listed,
     flow_runs: Iterable[FlowRun],
     task_runs: Iterable[TaskRun],
+    links: tuple[LinkFacts | None, list[LinkFacts]],
     now: float,
     sizes: Mapping[str, int] | None = None,
 ) -> Recorded:
@@ -200,6 +226,10 @@ def of_record(
         entrypoint=dict(details.get("entrypoint") or {}),
         versions=dict(details.get("versions") or {}),
         git=details.get("git"),
+        runner=dict(details.get("runner") or {}),
+        rerun_of=links[0],
+        reruns=links[1],
+        left_behind=_left_behind(listed, flows, tasks),
         flow_runs=[of_flow_run(run, listed.alive) for run in flows],
         groups=_groups(flows, tasks, listed.alive),
         task_runs=[of_task_run(run, listed.alive) for run in tasks],
@@ -219,11 +249,28 @@ def state_now(run: TaskRun | FlowRun, alive: bool) -> str:
     return "Interrupted" if running and not alive else run.state_name
 
 
+def link(listed: Listed) -> LinkFacts:
+    """Return what names another run."""
+    return LinkFacts(id=listed.entry.id, name=listed.entry.name, state=listed.state_name)
+
+
+def _left_behind(listed: Listed, flows: list[FlowRun], tasks: list[TaskRun]) -> list[str]:
+    """Return what the last pass did not ask for; while it goes on it may still do that."""
+    if listed.alive or not (flows and flows[0].stage.final):
+        return []
+    left = left_behind({run.id: run for run in tasks}, {run.id: run for run in flows})
+    return [run.id for run in left]
+
+
 def _groups(flows: list[FlowRun], tasks: list[TaskRun], alive: bool) -> list[GroupFacts]:
     counts: dict[tuple[str, str], Counter[str]] = {}
+    reused: Counter[tuple[str, str]] = Counter()
+    around = {run.id: run for run in flows}
     for run in tasks:
         key = run.flow_run_id, run.task_name
         counts.setdefault(key, Counter())[state_now(run, alive)] += 1
+        flow_run = around.get(run.flow_run_id)
+        reused[key] += flow_run is not None and given_again(run, flow_run)
     names = {run.id: run.name for run in flows}
     return [
         GroupFacts(
@@ -232,6 +279,7 @@ def _groups(flows: list[FlowRun], tasks: list[TaskRun], alive: bool) -> list[Gro
             task=task,
             total=states.total(),
             states=dict(states),
+            reused=reused[flow_run_id, task],
         )
         for (flow_run_id, task), states in counts.items()
     ]
@@ -269,6 +317,8 @@ def of_task_run(run: TaskRun, alive: bool) -> TaskRunFacts:
         changed_at=text.iso(run.changed_at),
         seconds=attempts[-1]["seconds"] if attempts else None,
         generation=run.generation,
+        asked=run.asked,
+        reused=run.reused,
         tags=list(run.tags),
         attempts=attempts,
     )

@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 
-from tests.faults import corruption, disks, failing, killed, syncs, syscalls, writes
+from tests.faults import corruption, disks, failing, killed, race, syncs, syscalls, writes
 from tests.faults.reports import Asked, Campaign, printed
 
 CAMPAIGNS: dict[str, Campaign] = {
@@ -20,6 +20,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "syncs": Campaign(syncs.campaign),
     "disks": Campaign(disks.campaign),
     "corruption": Campaign(corruption.campaign),
+    "race": Campaign(race.campaign),
     "killed-with-processes": Campaign(killed.with_processes, short=False),
 }
 

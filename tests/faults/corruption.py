@@ -293,14 +293,14 @@ def campaign(asked: Asked) -> Report:
 def _try(home: Path, subject: Subject, faults: list[Fault], report: Report) -> None:
     """Try every fault of one subject, and add its rows to the report."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in subject.files}
-    with closing(opened(home / subject.kind, subject.kind)) as journal:
+    with closing(opened(home / subject.name, subject.kind)) as journal:
         journal.catalog.create(entry())
     for fault in faults:
         row = counts[fault.name]
         row[fault.what] += 1
         for look in (read, take_up):
-            put(home / subject.kind, fault.files)
-            found = outcome(look, home / subject.kind, subject)
+            put(home / subject.name, fault.files)
+            found = outcome(look, home / subject.name, subject)
             row[found if found in ("detected", "harmless") else "wrong"] += 1
             if found not in ("detected", "harmless"):
                 where = f"{subject.name}, {fault.name}, {fault.how}, {look.__name__}"
