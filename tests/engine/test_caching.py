@@ -773,6 +773,24 @@ def test_a_driver_that_dies_before_it_hears_loses_nothing() -> None:
     assert len(runner.works) == 1
 
 
+def test_a_rerun_runs_and_refreshes(world: World) -> None:
+    """Who asks for a rerun wants it computed, whatever the cache has; later runs find the new value."""
+
+    @task(cache_policy=INPUTS)
+    def number(x: int) -> int:
+        BODIES.append(x)
+        return len(BODIES)
+
+    @flow
+    def main() -> Any:
+        return number(1), number(1)
+
+    assert main() == (1, 1)
+    assert main.rerun("latest") == (2, 3)
+    assert main() == (3, 3)
+    assert main.rerun("latest", from_task="number-1") == (3, 4)
+
+
 # When things go wrong --------------------------------------------------------------------------------
 
 
