@@ -50,7 +50,7 @@ def known_by(inputs: Any) -> Known:
     except NoFingerprint:
         pass
     try:
-        return Known(b"content" + content(inputs))
+        return Known(b"content" + content(inputs, files=False))
     except NoFingerprint:
         return _known_in_parts(inputs)
 

@@ -87,7 +87,7 @@ class Ledger:
         wanted = [item.task_run_id for item in (*new, *again)]
         self.claims.update(dict.fromkeys(wanted, claim))
         self._gates.put(wanted, claim.max_in_flight)
-        self.lookups.put(wanted, claim.cached)
+        self.lookups.put(wanted, claim.cached, self.table.task_runs)
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)

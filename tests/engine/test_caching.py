@@ -755,6 +755,42 @@ def test_a_bounded_map_looks_up_all_and_holds_few(world: World) -> None:
     assert running.result() == ["Completed", "Cached", "Completed", "Cached"]
 
 
+def test_a_driver_that_dies_before_it_hears_loses_nothing() -> None:
+    """What the worker has put into the cache is found when the run is resumed."""
+    runner = ScriptedRunner()
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        future = square.submit(3)
+        if not runner.works:
+            keep(runner.expect(1)[0], 9)
+            raise KeyboardInterrupt
+        return future.result(), future.state.name
+
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    assert main.resume("latest") == (9, "Cached")
+    assert len(runner.works) == 1
+
+
+def test_a_rerun_runs_and_refreshes(world: World) -> None:
+    """Who asks for a rerun wants it computed, whatever the cache has; later runs find the new value."""
+
+    @task(cache_policy=INPUTS)
+    def number(x: int) -> int:
+        BODIES.append(x)
+        return len(BODIES)
+
+    @flow
+    def main() -> Any:
+        return number(1), number(1)
+
+    assert main() == (1, 1)
+    assert main.rerun("latest") == (2, 3)
+    assert main() == (3, 3)
+    assert main.rerun("latest", from_task="number-1") == (3, 4)
+
+
 # When things go wrong --------------------------------------------------------------------------------
 
 
