@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dflow.attempts.context import RunContext
 from dflow.attempts.logs import RunLogger
@@ -15,6 +15,10 @@ from dflow.messages import Keeping, OverQuota
 from dflow.results import files, sharing
 from dflow.results.pickling import dumps_small
 from dflow.results.serializers import DEFAULT
+
+MANY: Final = 1000
+"""How many warnings are remembered before they are forgotten again."""
+_warned: set[tuple[int, str, str]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +85,23 @@ def _put_by_itself(returned: Returned, keeping: Keeping, context: RunContext) ->
         return Place(Held.STORED, stored=_written(returned, keeping, packed))
     except SerializationError as error:
         if keeping.serializer != DEFAULT:  # what cannot be pickled cannot travel either
-            _warn(context, error)
+            _warn(context, keeping, error)
     except ResultStoreError as error:
-        _warn(context, error)
+        _warn(context, keeping, error)
     return Place()
 
 
-def _warn(context: RunContext, error: Exception) -> None:
+def _warn(context: RunContext, keeping: Keeping, error: Exception) -> None:
+    """Say, once for each run and store, that a value is not kept."""
+    key = os.getpid(), keeping.storage, keeping.folder
+    if key in _warned:
+        return
+    if len(_warned) >= MANY:
+        _warned.clear()
+    _warned.add(key)
     RunLogger(context).warning(
-        "Its value is not kept: %s persist_result=False leaves it where it is.", error
+        "Its value is not kept, for a resume: %s Other values that cannot be kept there are not told of.",
+        error,
     )
 
 

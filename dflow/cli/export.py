@@ -103,7 +103,8 @@ def _objects(listed: Listed) -> Iterator[Object]:
     now = process.process().clock.now()
     pickled = {k: v for k, v in listed.entry.details.items() if k.startswith("pickled_")}
     details = {k: v for k, v in listed.entry.details.items() if k not in pickled}
-    yield {"type": "run", **facts.of_listed(listed, now), "details": details} | {
+    of_run = facts.of_listed(listed, now, runs.sizes(listed))
+    yield {"type": "run", **of_run, "details": details} | {
         key: _size(len(json.dumps(text)) * 3 // 4) for key, text in pickled.items()
     }
     try:

@@ -33,6 +33,7 @@ class RunFacts(TypedDict):
     """A root flow run, as ``dflow ls --json`` lists it.
 
     `state` is as of now: a run whose driver is gone reads as ``Interrupted``. `driver` is null without one.
+    `sizes` are bytes: of its record, and of what it has beside that; null where they were not measured.
     """
 
     id: str
@@ -46,6 +47,7 @@ class RunFacts(TypedDict):
     alive: bool
     resumable: bool
     driver: DriverFacts | None
+    sizes: dict[str, int] | None
 
 
 class ErrorFacts(TypedDict):
@@ -173,7 +175,7 @@ class Recorded(TypedDict):
     task_runs: list[TaskRunFacts]
 
 
-def of_listed(listed: Listed, now: float) -> RunFacts:
+def of_listed(listed: Listed, now: float, sizes: Mapping[str, int] | None = None) -> RunFacts:
     """Return the facts of a run from its entry in the catalog."""
     entry = listed.entry
     holder = entry.holder if listed.alive else None
@@ -189,6 +191,7 @@ def of_listed(listed: Listed, now: float) -> RunFacts:
         alive=listed.alive,
         resumable=listed.resumable,
         driver=DriverFacts(pid=holder.pid, host=holder.host, user=holder.user) if holder else None,
+        sizes=None if sizes is None else dict(sizes),
     )
 
 
@@ -208,6 +211,7 @@ def of_record(
     task_runs: Iterable[TaskRun],
     links: tuple[LinkFacts | None, list[LinkFacts]],
     now: float,
+    sizes: Mapping[str, int] | None = None,
 ) -> Recorded:
     """Return all facts of a run, from its entry and its record."""
     details: Mapping[str, Any] = listed.entry.details
@@ -215,7 +219,7 @@ def of_record(
     flows = list(flow_runs)
     tasks = list(task_runs)
     return Recorded(
-        run=of_listed(listed, now),
+        run=of_listed(listed, now, sizes),
         parameters=dict(details.get("parameters") or {}),
         command=_command([str(word) for word in trigger.get("command") or ()]),
         folder=str(trigger.get("folder") or ""),

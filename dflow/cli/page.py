@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.padding import Padding
@@ -97,6 +97,7 @@ class Page:
             yield "rerun of", _linked(recorded["rerun_of"])
         yield "rerun as", ", ".join(map(_linked, recorded["reruns"]))
         yield "git commit", text.line(recorded["git"] or "")
+        yield "size", _sizes(run["sizes"] or {})
 
     def _subflows(self) -> None:
         tasks = {run["id"]: run for run in self._recorded["task_runs"]}
@@ -218,6 +219,13 @@ def _flow_line(run: FlowRunFacts, caller: TaskRunFacts | None = None) -> Text:
     if caller is not None:
         what += f" in {text.name(caller['name'])}"
     return Text.assemble(text.name(run["name"]), f"{what}  ", streams.state(run["state"]))
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    """Return what a run takes, and of what that consists if there is more than one thing."""
+    parts = [f"{kind} {text.size(number)}" for kind, number in sizes.items() if number]
+    total = text.size(sum(sizes.values()))
+    return f"{total} ({', '.join(parts)})" if len(parts) > 1 else total
 
 
 def _state(run: TaskRunFacts, last_pass: int, left: bool) -> Text:

@@ -44,8 +44,8 @@ def read(run: str) -> facts.Recorded:
             flow_runs, task_runs = list(reader.flow_runs()), list(reader.task_runs())
     except RunNotFound:
         pass  # it ended before anything but its entry in the catalog was written
-    links = _linked(listed)
-    return facts.of_record(listed, flow_runs, task_runs, links, process.process().clock.now())
+    links, now = _linked(listed), process.process().clock.now()
+    return facts.of_record(listed, flow_runs, task_runs, links, now, runs.sizes(listed))
 
 
 def _linked(listed: Listed) -> tuple[facts.LinkFacts | None, list[facts.LinkFacts]]:

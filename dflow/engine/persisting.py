@@ -112,11 +112,12 @@ class Persisting:
             self._warn(f"Results are not kept by themselves, for a resume: {problem}")
 
     def _problem(self, runner: OpenRunner, storage: str) -> str | None:
-        try:
-            if storage not in self._tokens:
+        """Return why workers do not share a store; where the driver cannot write, nobody can tell."""
+        if storage not in self._tokens:
+            try:
                 self._tokens[storage] = sharing.leave(storage, self._root_id)
-        except ResultStoreError as error:
-            return str(error)
+            except ResultStoreError:
+                return None
         found = runner.each_host(sharing.problem, storage, self._tokens[storage])
         return next((problem for problem in found.values() if isinstance(problem, str)), None)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -262,22 +261,6 @@ def test_a_full_file_refuses_and_goes_on(journal: SqliteJournal) -> None:
     record = journal.write(RUN, 1)
     record._connection.pragma("max_page_count = 200")
     fail_then_go_on(journal, record, lambda: record._connection.pragma("max_page_count = 99999"))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder on a file system of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "dflow-test", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        done = False
-    if not done:
-        pytest.skip("only root on Linux can mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "nfs4"])
