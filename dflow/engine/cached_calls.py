@@ -104,7 +104,10 @@ class CachedCalls:
             return None
         if digest is None:
             return None
-        return CacheAs(key=digest, storage=call.storage, seconds=call.caching.seconds)
+        caching = call.caching
+        return CacheAs(
+            key=digest, storage=call.storage, seconds=caching.seconds, maker=caching.maker
+        )
 
     def _completed(self, key: PartialKey) -> str | None:
         """Return a key with where the values come from that it depends on; None if nothing stands for one."""

@@ -186,7 +186,11 @@ class Caches:
             except DflowError as error:
                 self._complain("the cache cannot be read", error)
                 continue
-            found.update((wanted[name], record) for name, record in records.items())
+            found.update(
+                (wanted[name], record)
+                for name, record in records.items()
+                if wanted[name].maker.trusts(record.maker)
+            )
         return found
 
     def _post(self, answers: Sequence[tuple[LookUp, CacheRecord | None]]) -> None:

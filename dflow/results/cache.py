@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dflow.core.records import Stored
 from dflow.errors import MissingResult
+from dflow.messages import Maker
 from dflow.results.stores import LocalStore, Store, store
 
 VERSION: Final = 1
@@ -32,7 +33,8 @@ _log = logging.getLogger("dflow.results")
 class CacheRecord:
     """A value that was computed before: itself, pickled, or where it is; by whom, and until when it is good.
 
-    Times are seconds since 1970 in UTC. `task_run` and `flow_run` are names, for people.
+    Times are seconds since 1970 in UTC. `task_run` and `flow_run` are names, for people, and `maker` is the
+    function that was called.
     """
 
     key: str
@@ -43,6 +45,7 @@ class CacheRecord:
     task_run: str = ""
     flow_run: str = ""
     task_run_id: str = ""
+    maker: Maker = Maker()  # noqa: RUF009  (it is frozen)
 
     def good(self, at: float) -> bool:
         """Tell whether it has not expired."""
@@ -142,6 +145,7 @@ def _record(fields: dict[str, Any], value: bytes) -> CacheRecord:
     stored = fields["stored"]
     fields["stored"] = None if stored is None else Stored(**stored)
     fields["value"] = value if fields["value"] else None
+    fields["maker"] = Maker(**fields["maker"])
     return CacheRecord(**fields)
 
 

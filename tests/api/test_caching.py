@@ -308,3 +308,44 @@ def test_many_hits_take_a_moment() -> None:
 def quick(x: int) -> int:
     """Return what came."""
     return x
+
+
+PROGRAM = """
+from dflow import flow, task
+from dflow.cache_policies import INPUTS
+
+@task(cache_policy=INPUTS)
+def made(x: int) -> str:
+    return "{author}"
+
+@flow(task_runner="inline")
+def main() -> None:
+    state = made(1, return_state=True)
+    print(state.name, state.result())
+
+main()
+"""
+
+
+def test_programs_of_the_same_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    """Another file with other code computes; the same code elsewhere, and other code in its file, hit."""
+    home = {**os.environ, "DFLOW_HOME": str(tmp_path / "home")}
+
+    def ran(folder: str, author: str) -> str:
+        script = tmp_path / folder / "train.py"
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(PROGRAM.replace("{author}", author), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            env=home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    assert ran("one", "Ada") == "Completed Ada"
+    assert ran("two", "Ada") == "Cached Ada"
+    assert ran("three", "Bob") == "Completed Bob"
+    assert ran("three", "Eve") == "Cached Bob"
