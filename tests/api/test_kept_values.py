@@ -55,7 +55,7 @@ def failing_first(body: Callable[[], Any], runner: TaskRunner) -> Any:
 
 
 def test_a_resume_finds_what_is_kept(runner: TaskRunner, oracle: Path) -> None:
-    """By calls, futures and arguments, in flows and in tasks: its values are there, and nothing runs again."""
+    """By calls, futures and arguments, in flows and tasks: its values are there, and nothing runs again."""
 
     def body() -> list[float]:
         future = keeping.submit(1, str(oracle))
