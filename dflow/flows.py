@@ -130,6 +130,7 @@ class Flow(FlowBase[P, R_co]):
         one. A rerun that was interrupted goes on with `resume`. Raises as `resume` does, but that a run
         which has completed is no problem, and `RunNotFound` for a task that the run does not have.
 
+        >>> from dflow import task
         >>> @task
         ... def double(x: int) -> int:
         ...     return 2 * x

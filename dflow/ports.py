@@ -65,10 +65,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What was acknowledged and is not in a record any more: its last events, its last log lines.
-
-    A machine that lost power may have lost them, or a file of the record was cut.
-    """
+    """How many events and log lines were acknowledged, and are gone: the power failed, or a file was cut."""
 
     events: int = 0
     logs: int = 0
@@ -207,10 +204,7 @@ class Leases(Protocol):
         limit: int = 1,
         holder: Holder | None = None,
     ) -> frozenset[str]:
-        """Take a share of each key that can be had, as `acquire` does; return those keys.
-
-        It is one transaction for all: many times quicker than one for each.
-        """
+        """Take a share of each key that can be had, in one transaction; return those keys."""
 
     def renew(self, owner: str, seconds: float, at: float) -> None:
         """Hold all shares of an owner that have not expired until ``at + seconds``."""
@@ -259,10 +253,10 @@ class Journal(Protocol):
     def size(self, run_id: str) -> int:
         """Return how many bytes the record of a run takes."""
 
-    def delete(self, run_id: str, at: float) -> None:
-        """Delete a run and its record.
+    def delete(self, run_id: str, epoch: int) -> None:
+        """Delete a run and its record, as its driver, who has claimed it: nobody else drives it meanwhile.
 
-        Raises `RunHeld` while it has a driver that lives, `RunNotFound` for an unknown id.
+        Raises `RunTakenOver` if the epoch is not the present one, `RunNotFound` for an unknown id.
         """
 
     def describe(self) -> Mapping[str, str]:

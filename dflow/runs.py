@@ -1,4 +1,4 @@
-"""Looking at recorded runs, while they run and long after; and resuming one by its name.
+"""Looking at recorded runs, while they run and long after; resuming one by its name, and deleting one.
 
 Nothing here unpickles what a run has kept, except `resume` and `rerun`.
 
@@ -21,14 +21,14 @@ Nothing here unpickles what a run has kept, except `resume` and `rerun`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from dflow import entrypoints
 from dflow.core.records import FlowRun
-from dflow.engine import process
+from dflow.engine import process, retention
 from dflow.engine.defined import to_the_end
 from dflow.errors import JournalError, NotResumable, RunNotFound
 from dflow.journal.holding import held
@@ -37,6 +37,7 @@ from dflow.states import FINAL_TYPES, TYPE_OF_NAME
 
 __all__ = [
     "Listed",
+    "delete",
     "find",
     "flow_of",
     "list_runs",
@@ -45,6 +46,7 @@ __all__ = [
     "reruns_of",
     "resume",
     "root_of",
+    "sizes",
 ]
 
 
@@ -75,6 +77,13 @@ class Listed:
         return (
             self.state_name != "Completed" and not self.alive and self.entry.flow_name != "session"
         )
+
+    @property
+    def last_seen(self) -> float:
+        """When it ended, in seconds since 1970; if it did not, when its driver last gave a sign of life."""
+        entry = self.entry
+        ended = TYPE_OF_NAME[self.state_name] in FINAL_TYPES
+        return max(entry.created_at, entry.changed_at, 0.0 if ended else entry.heartbeat)
 
 
 def list_runs(limit: int | None = None) -> list[Listed]:
@@ -150,6 +159,43 @@ def root_of(reader: RunReader) -> FlowRun | None:
     return next(iter(reader.flow_runs()), None)
 
 
+def sizes(listed: Listed) -> Mapping[str, int]:
+    """Return how many bytes a run takes: its ``record``, and what belongs to it beside that, by name.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def nightly(rows: int) -> int:
+    ...     return rows
+    >>> nightly(5)
+    5
+    >>> sizes(find("latest"))["record"] > 1000
+    True
+    """
+    return retention.sizes(process.process(), listed.entry.id)
+
+
+def delete(run: str) -> None:
+    """Delete a run with all that belongs to it: its record, its results, its checkpoints.
+
+    `run` is an id, a unique start of one, a name, or ``latest``. Raises `RunNotFound`, `RunHeld` while its
+    driver lives, and other errors of `EnvironmentProblem`.
+
+    >>> from dflow import flow
+    >>> @flow
+    ... def nightly(rows: int) -> int:
+    ...     return rows
+    >>> nightly(5)
+    5
+    >>> delete("latest")
+    >>> find("latest")
+    Traceback (most recent call last):
+        ...
+    dflow.errors.RunNotFound: ...
+    """
+    here = process.process()
+    retention.delete(here, here.journal.catalog.find(run).id)
+
+
 def resume(run: str, *, rerun_changed: bool = False) -> Any:
     """Resume a run and return its value, in a process that need not have the flow loaded.
 
@@ -163,9 +209,7 @@ def resume(run: str, *, rerun_changed: bool = False) -> Any:
     dflow.errors.RunNotFound: ...
     """
     listed = find(run)
-    if listed.alive:
-        raise held(listed.entry)
-    flow = flow_of(listed)
+    flow = _free_flow_of(listed)
     return to_the_end(flow.kind, flow.resume(listed.entry.id, rerun_changed=rerun_changed))
 
 
@@ -189,9 +233,7 @@ def rerun(
     dflow.errors.RunNotFound: ...
     """
     listed = find(run)
-    if listed.alive and not (new or parameters):
-        raise held(listed.entry)
-    flow = flow_of(listed)
+    flow = flow_of(listed) if new or parameters else _free_flow_of(listed)
     called = flow.rerun(listed.entry.id, from_task=from_task, failed=failed, new=new, **parameters)
     return to_the_end(flow.kind, called)
 
@@ -210,6 +252,13 @@ def reruns_of(listed: Listed) -> list[Listed]:
     True
     """
     return [each for each in list_runs() if each.entry.details.get("rerun_of") == listed.entry.id]
+
+
+def _free_flow_of(listed: Listed) -> Any:
+    """Return the flow of a run that nobody drives; a live driver is reason enough not to load it."""
+    if listed.alive and listed.entry.details.get("entrypoint") is not None:
+        raise held(listed.entry)
+    return flow_of(listed)
 
 
 def flow_of(listed: Listed) -> Any:

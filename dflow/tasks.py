@@ -347,8 +347,7 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         ``fn(context, parameters) -> str | None`` makes the key instead (None: no caching), which other tasks
         may share. With futures among the arguments it is asked in the driver, which fetches their values.
     cache_expiration, refresh_cache
-        How long a cached value is good: a timedelta, or seconds; for ever if not said. With ``True`` the
-        value is computed anew, in the place of the one that is there.
+        How long it is good: a timedelta, or seconds; for ever if not said. With ``True`` it is made anew.
     persist_result
         Whether its value is kept, for a resume and for whoever asks for it later: True, False, or left open
         as in the flow, and if that says nothing either, by itself: if the body took a second or longer

@@ -21,6 +21,7 @@ PAGE = Path(__file__).with_suffix(".txt")
 MODULES = (
     "dflow",
     "dflow.states",
+    "dflow.cache_policies",
     "dflow.futures",
     "dflow.runtime",
     "dflow.runs",

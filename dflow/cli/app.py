@@ -10,11 +10,13 @@ from io import TextIOWrapper
 from cyclopts import App, CycloptsError
 
 from dflow.cli import exits, streams
+from dflow.cli.clean import clean
 from dflow.cli.demo import demo
 from dflow.cli.doctor import doctor, version
 from dflow.cli.export import export
 from dflow.cli.logs import logs
 from dflow.cli.ls import ls
+from dflow.cli.rerun import rerun
 from dflow.cli.resume import resume
 from dflow.cli.run import run
 from dflow.cli.show import show
@@ -27,7 +29,7 @@ app = App(
     version=lambda: f"dflow {version('dflow-dask')}",
 )
 app.command(run, help_flags=())
-for command in (ls, show, logs, export, resume, doctor, demo):
+for command in (ls, show, logs, export, resume, rerun, clean, doctor, demo):
     app.command(command)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
-from dflow import runs
 from dflow.cli import exits, failures, plain, screen, streams, text
-from dflow.engine import process
+from dflow.engine import process, taking_up
 from dflow.engine.session import Session
-from dflow.errors import EnvironmentProblem, RunNotFound
+from dflow.errors import EnvironmentProblem
 
 RESULT = 1000
 """How many characters of a result are shown."""
@@ -76,14 +75,8 @@ def _progress() -> AbstractContextManager[Display]:
 def handle(session: Session) -> str:
     """Return what to call a run on the command line: its name if that is unique and plain, else its id."""
     root = session.root
-    plainly = root.flow_run_name.replace("-", "").replace("_", "")
-    if not (plainly.isascii() and plainly.isalnum()) or root.flow_run_name.startswith("-"):
-        return root.flow_run_id
-    try:
-        found = runs.find(root.flow_run_name).entry.id
-    except RunNotFound:
-        found = ""
-    return root.flow_run_name if found == root.flow_run_id else root.flow_run_id
+    catalog = process.process().journal.catalog
+    return taking_up.handle(catalog, root.flow_run_id, root.flow_run_name)
 
 
 def _shown(value: Any) -> str:

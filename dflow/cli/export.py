@@ -101,11 +101,12 @@ def objects(listed: Listed) -> Iterator[Object]:
 
 def _objects(listed: Listed) -> Iterator[Object]:
     now = process.process().clock.now()
-    details = dict(listed.entry.details)
-    pickled = details.pop("pickled_parameters", None)
-    yield {"type": "run", **facts.of_listed(listed, now), "details": details} | (
-        {"pickled_parameters": _size(len(pickled) * 3 // 4)} if pickled else {}
-    )
+    pickled = {k: v for k, v in listed.entry.details.items() if k.startswith("pickled_")}
+    details = {k: v for k, v in listed.entry.details.items() if k not in pickled}
+    of_run = facts.of_listed(listed, now, runs.sizes(listed))
+    yield {"type": "run", **of_run, "details": details} | {
+        key: _size(len(json.dumps(text)) * 3 // 4) for key, text in pickled.items()
+    }
     try:
         with runs.opened(listed) as reader:
             yield from _record(listed, reader)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dflow.cli import text
+from dflow.core.asked import given_again, left_behind
 from dflow.core.records import Attempt, ErrorInfo, FlowRun, TaskRun
 from dflow.messages import LogEntry
 from dflow.runs import Listed
@@ -32,6 +33,7 @@ class RunFacts(TypedDict):
     """A root flow run, as ``dflow ls --json`` lists it.
 
     `state` is as of now: a run whose driver is gone reads as ``Interrupted``. `driver` is null without one.
+    `sizes` are bytes: of its record, and of what it has beside that; null where they were not measured.
     """
 
     id: str
@@ -45,6 +47,7 @@ class RunFacts(TypedDict):
     alive: bool
     resumable: bool
     driver: DriverFacts | None
+    sizes: dict[str, int] | None
 
 
 class ErrorFacts(TypedDict):
@@ -71,14 +74,26 @@ class FlowRunFacts(TypedDict):
     error: ErrorFacts | None
 
 
+class LinkFacts(TypedDict):
+    """Another run."""
+
+    id: str
+    name: str
+    state: str
+
+
 class GroupFacts(TypedDict):
-    """The task runs of one task in one flow run; `states` counts them by the names of their states."""
+    """The task runs of one task in one flow run; `states` counts them by the names of their states.
+
+    `reused` is the number of those whose recorded values were given, not made, in the last pass.
+    """
 
     flow_run_id: str
     flow_run: str
     task: str
     total: int
     states: dict[str, int]
+    reused: int
 
 
 class AttemptFacts(TypedDict):
@@ -95,7 +110,11 @@ class AttemptFacts(TypedDict):
 
 
 class TaskRunFacts(TypedDict):
-    """A task run. `message` says why it is in its state: for ``UpstreamFailed`` the chain of failures."""
+    """A task run. `message` says why it is in its state: for ``UpstreamFailed`` the chain of failures.
+
+    `generation` is its own; `asked` is that of its flow run in which it was last asked for, `reused` that in
+    which its value was last given without running it again. Both are 0 where that is not known, or was never.
+    """
 
     id: str
     flow_run_id: str
@@ -108,6 +127,8 @@ class TaskRunFacts(TypedDict):
     changed_at: str
     seconds: float | None
     generation: int
+    asked: int
+    reused: int
     tags: list[str]
     attempts: list[AttemptFacts]
 
@@ -133,7 +154,9 @@ class Recorded(TypedDict):
     """A run with all that is recorded of it, as ``dflow show --json`` prints it.
 
     The first of `flow_runs` is the root. `parameters` are as Python shows them, shortened; `command` is how
-    the run was started, in which `folder`; `git` is the commit that was checked out there.
+    the run was started, in which `folder`; `git` is the commit that was checked out there. `runner` is where
+    its tasks went when it began. `left_behind` are the ids of finished task runs that its last pass did not
+    ask for; `rerun_of` is the run of which it is a rerun as a run of its own, `reruns` are such of it.
     """
 
     run: RunFacts
@@ -143,12 +166,16 @@ class Recorded(TypedDict):
     entrypoint: dict[str, str]
     versions: dict[str, str]
     git: str | None
+    runner: dict[str, Any]
+    rerun_of: LinkFacts | None
+    reruns: list[LinkFacts]
+    left_behind: list[str]
     flow_runs: list[FlowRunFacts]
     groups: list[GroupFacts]
     task_runs: list[TaskRunFacts]
 
 
-def of_listed(listed: Listed, now: float) -> RunFacts:
+def of_listed(listed: Listed, now: float, sizes: Mapping[str, int] | None = None) -> RunFacts:
     """Return the facts of a run from its entry in the catalog."""
     entry = listed.entry
     holder = entry.holder if listed.alive else None
@@ -164,6 +191,7 @@ def of_listed(listed: Listed, now: float) -> RunFacts:
         alive=listed.alive,
         resumable=listed.resumable,
         driver=DriverFacts(pid=holder.pid, host=holder.host, user=holder.user) if holder else None,
+        sizes=None if sizes is None else dict(sizes),
     )
 
 
@@ -178,7 +206,12 @@ def _seconds(listed: Listed, now: float) -> float | None:
 
 
 def of_record(
-    listed: Listed, flow_runs: Iterable[FlowRun], task_runs: Iterable[TaskRun], now: float
+    listed: Listed,
+    flow_runs: Iterable[FlowRun],
+    task_runs: Iterable[TaskRun],
+    links: tuple[LinkFacts | None, list[LinkFacts]],
+    now: float,
+    sizes: Mapping[str, int] | None = None,
 ) -> Recorded:
     """Return all facts of a run, from its entry and its record."""
     details: Mapping[str, Any] = listed.entry.details
@@ -186,13 +219,17 @@ def of_record(
     flows = list(flow_runs)
     tasks = list(task_runs)
     return Recorded(
-        run=of_listed(listed, now),
+        run=of_listed(listed, now, sizes),
         parameters=dict(details.get("parameters") or {}),
         command=_command([str(word) for word in trigger.get("command") or ()]),
         folder=str(trigger.get("folder") or ""),
         entrypoint=dict(details.get("entrypoint") or {}),
         versions=dict(details.get("versions") or {}),
         git=details.get("git"),
+        runner=dict(details.get("runner") or {}),
+        rerun_of=links[0],
+        reruns=links[1],
+        left_behind=_left_behind(listed, flows, tasks),
         flow_runs=[of_flow_run(run, listed.alive) for run in flows],
         groups=_groups(flows, tasks, listed.alive),
         task_runs=[of_task_run(run, listed.alive) for run in tasks],
@@ -212,11 +249,28 @@ def state_now(run: TaskRun | FlowRun, alive: bool) -> str:
     return "Interrupted" if running and not alive else run.state_name
 
 
+def link(listed: Listed) -> LinkFacts:
+    """Return what names another run."""
+    return LinkFacts(id=listed.entry.id, name=listed.entry.name, state=listed.state_name)
+
+
+def _left_behind(listed: Listed, flows: list[FlowRun], tasks: list[TaskRun]) -> list[str]:
+    """Return what the last pass did not ask for; while it goes on it may still do that."""
+    if listed.alive or not (flows and flows[0].stage.final):
+        return []
+    left = left_behind({run.id: run for run in tasks}, {run.id: run for run in flows})
+    return [run.id for run in left]
+
+
 def _groups(flows: list[FlowRun], tasks: list[TaskRun], alive: bool) -> list[GroupFacts]:
     counts: dict[tuple[str, str], Counter[str]] = {}
+    reused: Counter[tuple[str, str]] = Counter()
+    around = {run.id: run for run in flows}
     for run in tasks:
         key = run.flow_run_id, run.task_name
         counts.setdefault(key, Counter())[state_now(run, alive)] += 1
+        flow_run = around.get(run.flow_run_id)
+        reused[key] += flow_run is not None and given_again(run, flow_run)
     names = {run.id: run.name for run in flows}
     return [
         GroupFacts(
@@ -225,6 +279,7 @@ def _groups(flows: list[FlowRun], tasks: list[TaskRun], alive: bool) -> list[Gro
             task=task,
             total=states.total(),
             states=dict(states),
+            reused=reused[flow_run_id, task],
         )
         for (flow_run_id, task), states in counts.items()
     ]
@@ -262,6 +317,8 @@ def of_task_run(run: TaskRun, alive: bool) -> TaskRunFacts:
         changed_at=text.iso(run.changed_at),
         seconds=attempts[-1]["seconds"] if attempts else None,
         generation=run.generation,
+        asked=run.asked,
+        reused=run.reused,
         tags=list(run.tags),
         attempts=attempts,
     )

@@ -37,6 +37,7 @@ class Group:
     cached: int = 0
     failed: int = 0
     cancelled: int = 0
+    reused: int = 0
     running: int = 0
     retrying: int = 0
     seconds: float = 0.0
@@ -60,7 +61,7 @@ class Group:
 
     def exceptions(self) -> list[tuple[str, int]]:
         """Return what there is besides done and waiting, with its number."""
-        words = ("running", "retrying", "failed", "cancelled", "cached")
+        words = ("running", "retrying", "failed", "cancelled", "cached", "reused")
         return [(word, number) for word in words if (number := getattr(self, word))]
 
 
@@ -99,6 +100,7 @@ class Groups:
                 if state_name in _KIND:
                     numbers[_KIND[state_name]] += number
             total = sum(states.values())
+            numbers["reused"] = min(self._session.ledger.tally.reused[key], numbers["completed"])
             groups.append(self._with_pace(key, Group(self._label(key), total, **numbers), at))
         return groups
 

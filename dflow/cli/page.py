@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.padding import Padding
 from rich.table import Table
@@ -10,7 +11,14 @@ from rich.text import Text
 from rich.tree import Tree
 
 from dflow.cli import streams, text
-from dflow.cli.facts import AttemptFacts, ErrorFacts, FlowRunFacts, Recorded, TaskRunFacts
+from dflow.cli.facts import (
+    AttemptFacts,
+    ErrorFacts,
+    FlowRunFacts,
+    LinkFacts,
+    Recorded,
+    TaskRunFacts,
+)
 from dflow.cli.failures import without_our_frames
 from dflow.states import TYPE_OF_NAME, StateType
 
@@ -84,7 +92,12 @@ class Page:
         yield "folder", text.line(recorded["folder"], 1000)
         versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
         yield "versions", text.line(versions)
+        yield "runner", text.line(_in_short(recorded["runner"]), 1000)
+        if recorded["rerun_of"]:
+            yield "rerun of", _linked(recorded["rerun_of"])
+        yield "rerun as", ", ".join(map(_linked, recorded["reruns"]))
         yield "git commit", text.line(recorded["git"] or "")
+        yield "size", _sizes(run["sizes"] or {})
 
     def _subflows(self) -> None:
         tasks = {run["id"]: run for run in self._recorded["task_runs"]}
@@ -110,6 +123,8 @@ class Page:
                 for name, number in sorted(group["states"].items(), key=lambda item: -item[1])
                 if number
             )
+            if group["reused"]:
+                states.append(f", {group['reused']} of them reused", "dim")
             table.add_row(
                 Text(text.name(group["task"])),
                 *([Text(text.name(group["flow_run"]))] if several else []),
@@ -125,6 +140,8 @@ class Page:
             if self._every or _bad(run) or count <= FIRST:
                 listed.append(run)
         flows = {run["id"]: run["name"] for run in self._recorded["flow_runs"]}
+        passes = {run["id"]: run["generation"] for run in self._recorded["flow_runs"]}
+        left = set(self._recorded["left_behind"])
         column = ["flow run"] if len(flows) > 1 else []
         table = streams.table("task run", *column, "state", ">attempts", ">took", "worker")
         for run in listed:
@@ -132,13 +149,16 @@ class Page:
             table.add_row(
                 Text(text.name(run["name"])),
                 *([Text(text.name(flows.get(run["flow_run_id"], "")))] if column else []),
-                streams.state(run["state"]),
+                _state(run, passes.get(run["flow_run_id"], 0), run["id"] in left),
                 str(len(run["attempts"]) or ""),
                 Text(text.took(run["seconds"])),
                 Text(text.name(last["worker"]) if last else "", "dim"),
             )
         self._console.print(Padding.indent(table, 2))
         self._and_more(len(self._recorded["task_runs"]) - len(listed), "more", "--all")
+        if left:
+            said = f"  {text.several(len(left), 'finished task run')} of an earlier pass not asked for again"
+            self._console.print(Text(said, "dim"), soft_wrap=True)
 
     def _and_more(self, count: int, what: str, option: str) -> None:
         if count > 0:
@@ -199,6 +219,37 @@ def _flow_line(run: FlowRunFacts, caller: TaskRunFacts | None = None) -> Text:
     if caller is not None:
         what += f" in {text.name(caller['name'])}"
     return Text.assemble(text.name(run["name"]), f"{what}  ", streams.state(run["state"]))
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    """Return what a run takes, and of what that consists if there is more than one thing."""
+    parts = [f"{kind} {text.size(number)}" for kind, number in sizes.items() if number]
+    total = text.size(sum(sizes.values()))
+    return f"{total} ({', '.join(parts)})" if len(parts) > 1 else total
+
+
+def _state(run: TaskRunFacts, last_pass: int, left: bool) -> Text:
+    """Return the state of a task run, and whether it is of an earlier pass."""
+    state = streams.state(run["state"])
+    if left:
+        state.append(" (not asked for)", "dim")
+    elif 0 < run["reused"] == last_pass:
+        state.append(" (reused)", "dim")
+    return state
+
+
+def _in_short(runner: dict[str, Any]) -> str:
+    """Return a runner as it was described: its kind, and what was set."""
+    kind = runner.get("kind") or runner.get("name") or ""
+    known = {k: v for k, v in runner.items() if k not in ("kind", "name", "by_default") and v}
+    more = ", ".join(f"{key}={value!r}" for key, value in known.items())
+    return f"{kind} ({more})" if more else str(kind)
+
+
+def _linked(link: LinkFacts) -> str:
+    if not link["name"]:
+        return f"{link['id']} (deleted)"
+    return f"{text.name(link['name'])} ({link['id']}, {link['state']})"
 
 
 def _bad(run: TaskRunFacts) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import BoundArguments
 from typing import Annotated, Any
 
@@ -47,10 +47,21 @@ def parse(flow: Flow[Any, Any], target: str, tokens: Sequence[str]) -> BoundArgu
 
     Raises a CycloptsError for what does not fit the signature.
     """
+    return parsed(flow, lambda function: function, f"dflow run {target}", tokens)
+
+
+def parsed(
+    flow: Flow[Any, Any],
+    stand_in: Callable[[Callable[..., Any]], Callable[..., Any]],
+    name: str,
+    tokens: Sequence[str],
+) -> BoundArguments | None:
+    """Return the arguments for what stands for the flow's function on the command line, as `parse` does."""
     try:
+        function = stand_in(flow.fn)
         app = App(
-            name=f"dflow run {target}",
-            default_command=flow.fn,
+            name=name,
+            default_command=function,
             help_format="plaintext",
             version_flags=(),
             config=whole_numbers.keep,
@@ -63,7 +74,7 @@ def parse(flow: Flow[Any, Any], target: str, tokens: Sequence[str]) -> BoundArgu
             f"The parameters of flow '{flow.name}' cannot be given on the command line: {error}. "
             "Call it from Python, or annotate them with types such as int, float, str, bool or list[str]."
         ) from error
-    if command is flow.fn:
+    if command is function:
         return bound
     command(*bound.args, **bound.kwargs)
     return None

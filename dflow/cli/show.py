@@ -11,6 +11,7 @@ from dflow.engine import process
 from dflow.errors import RunNotFound
 from dflow.journal.holding import in_words
 from dflow.ports import Missing, RunReader
+from dflow.runs import Listed
 
 
 def show(
@@ -43,7 +44,20 @@ def read(run: str) -> facts.Recorded:
             flow_runs, task_runs = list(reader.flow_runs()), list(reader.task_runs())
     except RunNotFound:
         pass  # it ended before anything but its entry in the catalog was written
-    return facts.of_record(listed, flow_runs, task_runs, process.process().clock.now())
+    links, now = _linked(listed), process.process().clock.now()
+    return facts.of_record(listed, flow_runs, task_runs, links, now, runs.sizes(listed))
+
+
+def _linked(listed: Listed) -> tuple[facts.LinkFacts | None, list[facts.LinkFacts]]:
+    """Return the run of which this one is a rerun, and the reruns of this one."""
+    before: facts.LinkFacts | None = None
+    old = listed.entry.details.get("rerun_of")
+    if old is not None:
+        try:
+            before = facts.link(runs.find(old))
+        except RunNotFound:  # it has been deleted
+            before = facts.LinkFacts(id=old, name="", state="")
+    return before, [facts.link(each) for each in runs.reruns_of(listed)]
 
 
 def warn_of_missing(reader: RunReader, name: str) -> None:

@@ -67,6 +67,16 @@ def left(seconds: float) -> str:
     return f"{max(1, round(seconds))} s left" if seconds < 60 else f"{took(seconds)} left"
 
 
+def size(number: int) -> str:
+    """Return a number of bytes: ``512 B``, ``1.5 kB``, ``230 MB``, ``1.2 GB``."""
+    amount = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if round(amount) < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:,.1f} TB"
+
+
 def several(count: int, noun: str) -> str:
     """Return a number with its noun: ``1 task run``, ``3 task runs``."""
     return f"{count} {noun}" + ("" if count == 1 else "s")

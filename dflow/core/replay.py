@@ -38,6 +38,15 @@ class Table:
             return list(self._step_flow(event))
         return []
 
+    def family(self, flow_run_id: str) -> set[str]:
+        """Return a flow run and the subflows under it: called by it, by its tasks, by its subflows."""
+        family = {flow_run_id}
+        for run in self.flow_runs.values():
+            caller = self.task_runs.get(run.parent_id or "")
+            if run.parent_id in family or (caller is not None and caller.flow_run_id in family):
+                family.add(run.id)
+        return family
+
     def _create(self, event: ev.TaskCreated) -> Iterator[tuple[TaskRun, tuple[do.Command, ...]]]:
         if event.task_run_id not in self.task_runs:
             run, orders = machine.create(event)

@@ -156,6 +156,10 @@ class Defined(ABC, Generic[P, R_co, Options]):
         """Return the arguments of a call, by name wherever possible. Raises `ParameterError`."""
         return self._binder.bind((*self._bound, *args), kwargs)
 
+    def __dflow_content__(self) -> tuple[Any, ...]:
+        """Return what counts of this in the key of a cache, where it is an argument or is closed over."""
+        return self.what, self.name, self.function, self._bound
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} '{self.name}'>"
 

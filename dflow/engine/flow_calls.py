@@ -218,15 +218,15 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
             policy=self._policy,
             details=described,
             again=called.again,
+            check=taking_up.check,
         )
         with noting_interrupts(native=native) as stop, process.session(root) as session:
             session.hooks.add_flow(info.flow_run_id, self.callbacks)
-            session.check_again()
             taking_up.say_at_start(session, self, described)
             body = replace(
                 self._body(called), arguments=arguments, interrupted=lambda: stop.happened
             )
-            with taking_up.saying_how_to_resume(session, described):
+            with taking_up.saying_how_to_resume(session, self, described):
                 ended = await self._execute(LocalKeeper(session), called, body)
         run_logs.show_end(info.flow_run_name, self.name, ended.state_name, ended.message)
         return ended

@@ -22,6 +22,7 @@ from dflow.engine.driver_scope import DriverScope
 from dflow.engine.futures import slot_given_back
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
+from dflow.engine.recovery import left_unclaimed
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
 from dflow.errors import InternalError, MissingResult
@@ -168,7 +169,7 @@ class LocalKeeper:
         else:
             context = replace(around, info=flow, link=link, notes={}, at_end=[])
         context.notes["scope"] = DriverScope(
-            session, run_id, run_id, lambda: session.open_runner(run_id)
+            session, run_id, run_id, lambda: session.open_runner(run_id), context.execution
         )
         return context
 
@@ -305,13 +306,11 @@ class LocalKeeper:
             await self._until_final(ids, None, native=native)
         now = self.now()
         left = session.in_tracker(lambda ledger: ledger.cancel_unclaimed(flow_run_id, now))
-        if left:
-            shown = ", ".join(left[:10]) + (", …" if len(left) > 10 else "")
-            run_logs.show(
-                logging.WARNING,
-                f"WARNING {len(left)} unfinished task runs of the earlier run were not asked for again: "
-                f"{shown}",
-            )
+        run_logs.show_left("unfinished", left, logging.WARNING)
+        if flow_run_id == session.root.flow_run_id and self._shown(flow_run_id).generation > 1:
+            finished = session.in_tracker(lambda ledger: left_unclaimed(ledger.table))
+            rerun = session.again is not None and session.again.rerun
+            run_logs.show_left("finished", finished, logging.INFO if rerun else logging.WARNING)
 
     async def cancel_all(
         self, flow_run_id: str, *, native: bool, grace: float | None = None

@@ -80,9 +80,4 @@ def complain(task_name: str, problem: Exception) -> None:
         return
     said.add((task_name, why))
     say = _log if context is None else get_run_logger()
-    say.warning(
-        "Task '%s' runs without its cache: %s. What plays no part in the value can be left out of the "
-        'key, as in INPUTS - "name".',
-        task_name,
-        why,
-    )
+    say.warning("Task '%s' runs without its cache: %s", task_name, why)

@@ -87,7 +87,7 @@ class Ledger:
         wanted = [item.task_run_id for item in (*new, *again)]
         self.claims.update(dict.fromkeys(wanted, claim))
         self._gates.put(wanted, claim.max_in_flight)
-        self.lookups.put(wanted, claim.cached)
+        self.lookups.put(wanted, claim.cached, self.table.task_runs)
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
@@ -140,7 +140,7 @@ class Ledger:
 
     def cancel_all(self, flow_run_id: str, at: float) -> None:
         """Cancel all that is unfinished under a flow run, and whatever is asked for there from now on."""
-        self.closed_flows |= self.family(flow_run_id)
+        self.closed_flows |= self.table.family(flow_run_id)
         self._cancel_left_flows(flow_run_id, at)
         for run in self.unfinished_under(flow_run_id):
             self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
@@ -175,7 +175,7 @@ class Ledger:
             )
 
     def _cancel_left_flows(self, flow_run_id: str, at: float) -> None:
-        for member in self.family(flow_run_id) - {flow_run_id}:
+        for member in self.table.family(flow_run_id) - {flow_run_id}:
             run = self.table.flow_runs[member]
             if not run.stage.final and run.stage is not FlowStage.INTERRUPTED:
                 message = "What ran it ended before it did."
@@ -183,20 +183,11 @@ class Ledger:
             if not run.stage.final:
                 self.apply(ev.FlowCancelRequested(at=at, flow_run_id=member))
 
-    def family(self, flow_run_id: str) -> set[str]:
-        """Return a flow run and the subflows under it: called by it, by its tasks, by its subflows."""
-        family = {flow_run_id}
-        for run in self.table.flow_runs.values():
-            caller = self.table.task_runs.get(run.parent_id or "")
-            if run.parent_id in family or (caller is not None and caller.flow_run_id in family):
-                family.add(run.id)
-        return family
-
     def unfinished_under(self, flow_run_id: str) -> list[TaskRun]:
         """Return the task runs that are not final, of a flow run and of the subflows under it."""
         if not self.tally.unfinished.total():
             return []
-        family = self.family(flow_run_id)
+        family = self.table.family(flow_run_id)
         return [
             run
             for run in self.table.task_runs.values()

@@ -83,15 +83,14 @@ def is_same(place: Entrypoint, flow: Defined[..., Any, Any]) -> bool:
 
 
 def called_by(place: Entrypoint) -> str:
-    """Return what a flow is called where it was defined."""
-    return str(place.get("qualname", "")).rpartition("<locals>.")[2] or "my_flow"
-
-
-def how_to_resume(place: Entrypoint, run: str) -> str:
-    """Return what resumes a run that goes by `run`: a command, or a call in the program that has the flow."""
-    if place.get("nameless"):
-        return f'{called_by(place)}.resume("{run}")'
-    return f"dflow resume {run}"
+    """Return what a flow is called where it was defined; of a method, its own name."""
+    qualname = str(place.get("qualname", ""))
+    name = (
+        qualname.rpartition("<locals>.")[2].rpartition(".")[2]
+        if "<locals>" in qualname
+        else qualname
+    )
+    return "my_flow" if "<lambda>" in name else name or "my_flow"
 
 
 def search_path() -> list[str]:

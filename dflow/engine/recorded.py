@@ -108,24 +108,33 @@ def _why(problems: Iterable[str]) -> str:
     return f": {told}" if told else ""
 
 
-def warning(flow: AnyFlow, details: Mapping[str, Any]) -> str | None:
-    """Return what to say when a run begins that cannot be resumed by its name, or not at all."""
+def how_to_resume(flow: AnyFlow, details: Mapping[str, Any], run: str) -> str | None:
+    """Return what resumes a run that goes by `run`: a command, or a call; None if nothing does."""
     place: origins.Entrypoint = details["entrypoint"]
     unrecorded = dict(details.get("unrecorded") or {})
-    itself = unrecorded.pop(_first_name(flow), None) if flow._bound else None
+    if flow._bound and unrecorded.pop(_first_name(flow), None) is not None:
+        method = origins.called_by(place).rpartition(".")[2]
+        return None if unrecorded else f'the_object.{method}.resume("{run}")'
     if unrecorded:
-        why = _why(unrecorded.values())
-        return f"This run cannot be resumed: its parameters cannot be recorded{why}."
-    if itself is not None:
-        call = f"the_object.{flow.function.__name__}.resume(...)"
+        return None
+    if place.get("nameless"):
+        return f'{origins.called_by(place)}.resume("{run}")'
+    return f"dflow resume {run}"
+
+
+def warning(flow: AnyFlow, details: Mapping[str, Any], run: str) -> str | None:
+    """Return what to say when a run begins that cannot be resumed by its name, or not at all."""
+    place: origins.Entrypoint = details["entrypoint"]
+    problems = _why((details.get("unrecorded") or {}).values())
+    call = how_to_resume(flow, details, run)
+    if call is None:
+        return f"This run cannot be resumed: its parameters cannot be recorded{problems}."
+    if problems:
         return (
-            f"This run can be resumed only as {call}, as its object cannot be recorded: {itself}."
+            f"Only {call} resumes this run, as not all of its parameters can be recorded{problems}."
         )
     if place.get("nameless") and not origins.interactive():
-        call = origins.how_to_resume(place, "latest")
-        return (
-            f"`dflow resume` will not find this flow: {place['nameless']}. Only {call} resumes it."
-        )
+        return f"`dflow resume` will not find this flow: {place['nameless']}. Go on with: {call}"
     return None
 
 

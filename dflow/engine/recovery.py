@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dflow.core import events as ev
+from dflow.core.asked import left_behind
 from dflow.core.records import Cause, FlowStage, Held, Stage
+from dflow.core.replay import Table
 from dflow.engine.ledger import Ledger
 from dflow.engine.session import Session
 from dflow.results import files
@@ -29,6 +31,11 @@ def recover(ledger: Ledger, at: float) -> None:
                     message=MESSAGE,
                 )
             )
+
+
+def left_unclaimed(table: Table) -> list[str]:
+    """Return the names of the finished task runs that nobody has asked for again."""
+    return [run.name for run in left_behind(table.task_runs, table.flow_runs)]
 
 
 def forget_gone(session: Session) -> None:

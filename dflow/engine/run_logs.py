@@ -7,6 +7,7 @@ has set up logging of its own gets them there, any other on standard error.
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -144,6 +145,31 @@ def announce(run: TaskRun | FlowRun) -> None:
         show(logging.ERROR, f"{run.state_name.upper():<7} {name} | {message}")
 
 
+def show_left(what: str, names: Sequence[str], level: int) -> None:
+    """Show which task runs of an earlier pass nobody has asked for in this one, if there are any."""
+    if names:
+        shown = ", ".join(one_line(name, NAME) for name in names[:10])
+        more = ", …" if len(names) > 10 else ""
+        runs = "task run" if len(names) == 1 else "task runs"
+        show(
+            level,
+            f"{logging.getLevelName(level):<7} {len(names):,} {what} {runs} of the earlier run "
+            f"{'was' if len(names) == 1 else 'were'} not asked for again: {shown}{more}",
+        )
+
+
+def show_changed(run_name: str, task_name: str) -> None:
+    """Show that results of a task are given though its code has changed, and how to have others."""
+    task, run = one_line(task_name, NAME), one_line(run_name, NAME)
+    show(
+        logging.WARNING,
+        f"WARNING {run} | The code of task '{task}' has changed since task runs of it have completed; their "
+        "results are given as they are. To have them again: resume with --rerun-changed "
+        "(rerun_changed=True), or when it has ended: "
+        f"dflow rerun {shlex.quote(run)} --from {shlex.quote(task)}",
+    )
+
+
 def show_end(name: str, flow_name: str, state_name: str, message: str) -> None:
     """Show how a root flow run ended."""
     level = logging.INFO if state_name == "Completed" else logging.ERROR
@@ -161,6 +187,7 @@ def show_unsaved(flow: FlowInfo, error: JournalUnavailable) -> None:
     )
 
 
-def show_interrupted(name: str, how: str) -> None:
-    """Show that a root flow run was interrupted, and how it goes on."""
-    show(logging.WARNING, f"INTERRUPTED {one_line(name, NAME)} | Go on with: {how}")
+def show_interrupted(name: str, how: str | None) -> None:
+    """Show that a root flow run was interrupted, and how it goes on, if it can."""
+    then = "It cannot be resumed: run it again." if how is None else f"Go on with: {how}"
+    show(logging.WARNING, f"INTERRUPTED {one_line(name, NAME)} | {then}")

@@ -31,11 +31,11 @@ from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.persisting import Persisting
-from dflow.engine.renewal import Again, named
+from dflow.engine.renewal import Again
 from dflow.engine.telling import Telling
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet
-from dflow.errors import DflowError, InternalError, MissingResult, NotResumable
+from dflow.errors import DflowError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
@@ -53,7 +53,6 @@ from dflow.messages import (
 from dflow.ports import Clock, Holder, Ids, Leases, OpenRunner, RunJournal, RunReader, TaskRunner
 from dflow.results.pickling import loads
 from dflow.settings import Settings
-from dflow.states import StateType
 
 T = TypeVar("T")
 MAX_ERRORS = 1000
@@ -140,19 +139,6 @@ class Session:
             if runner not in self._open:
                 self._open[runner] = runner.open(self)
             return self._open[runner]
-
-    def check_again(self) -> None:
-        """Raise `NotResumable` if there is nothing to resume, `RunNotFound` for a task that is not there."""
-        run, again = self.tracker.shown[self.root.flow_run_id], self.again
-        if again is None or (again.rerun and again.from_task is None):
-            return
-        if again.from_task is not None:
-            named(self.ledger.table.task_runs.values(), again.from_task)
-        elif run.state_type is StateType.COMPLETED:
-            raise NotResumable(
-                f"Run '{run.name}' has completed: there is nothing to resume. "
-                f"To run it again: dflow rerun {run.name}"
-            )
 
     def taken_up(self, flow_run_id: str) -> Again | None:
         """Return how the root flow run is taken up, once: when its body begins here for the first time."""

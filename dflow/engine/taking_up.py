@@ -14,11 +14,12 @@ from weakref import WeakSet
 from dflow.core.records import Stage, TaskRun
 from dflow.engine import origins, process, recorded, run_logs
 from dflow.engine.recorded import AnyFlow, Arguments, ChosenRunner
-from dflow.engine.renewal import Again
+from dflow.engine.renewal import Again, named
 from dflow.engine.session import Session
 from dflow.errors import DefinitionError, DflowError, NotResumable
 from dflow.ports import Catalog, RunEntry
 from dflow.settings import origins as origins_of_settings
+from dflow.states import StateType
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,20 @@ def handle(catalog: Catalog, run_id: str, name: str) -> str:
     return run_id
 
 
+def check(session: Session) -> None:
+    """Raise `NotResumable` if there is nothing to resume, `RunNotFound` for a task that is not there."""
+    run, again = session.tracker.shown[session.root.flow_run_id], session.again
+    if again is None:
+        return
+    if again.from_task is not None:
+        named(session.ledger.table.task_runs.values(), again.from_task)
+    elif not again.rerun and run.state_type is StateType.COMPLETED:
+        raise NotResumable(
+            f"Run '{run.name}' has completed: there is nothing to resume. "
+            f"To run it again: dflow rerun {run.name}"
+        )
+
+
 _warned: WeakSet[Any] = WeakSet()
 """The functions of flows of which it was said, in this process, that their runs cannot be resumed."""
 
@@ -93,7 +108,7 @@ def say_at_start(session: Session, flow: AnyFlow, details: Mapping[str, Any]) ->
     """Show how far a run is that is taken up, or of a new one that nobody will be able to resume it."""
     if session.again is not None:
         _announce(session, session.again, details)
-    warning = recorded.warning(flow, details)
+    warning = recorded.warning(flow, details, session.root.flow_run_name)
     if warning is not None and flow.function not in _warned:
         _warned.add(flow.function)
         name = run_logs.one_line(session.root.flow_run_name, run_logs.NAME)
@@ -101,7 +116,9 @@ def say_at_start(session: Session, flow: AnyFlow, details: Mapping[str, Any]) ->
 
 
 @contextmanager
-def saying_how_to_resume(session: Session, details: Mapping[str, Any]) -> Iterator[None]:
+def saying_how_to_resume(
+    session: Session, flow: AnyFlow, details: Mapping[str, Any]
+) -> Iterator[None]:
     """Show how the run goes on, if its body is interrupted in here."""
     try:
         yield
@@ -109,7 +126,7 @@ def saying_how_to_resume(session: Session, details: Mapping[str, Any]) -> Iterat
         run = session.tracker.shown.get(session.root.flow_run_id)
         if run is not None and run.state_name == "Interrupted":
             name = handle(process.process().journal.catalog, run.id, run.name)
-            how = origins.how_to_resume(details["entrypoint"], name)
+            how = recorded.how_to_resume(flow, details, name)
             run_logs.show_interrupted(run.name, how)
 
 

@@ -23,13 +23,24 @@ class Telling:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._told_changed: set[str] = set()
 
     def echo(self, entries: Sequence[LogEntry], events: Sequence[ev.Event]) -> None:
         """Show what runs said, and what workers that are gone have cost them."""
         run_logs.echo(entries, self._session.name_of)
         for event in events:
-            if isinstance(event, ev.WorkerLost):
+            if isinstance(event, ev.Reused):
+                self._tell_changed(event)
+            elif isinstance(event, ev.WorkerLost):
                 run_logs.announce_loss(self._session.task_run(event.task_run_id), event)
+
+    def _tell_changed(self, event: ev.Reused) -> None:
+        """Tell, once for each task, that results of other code are given."""
+        if event.changed:
+            task_name = self._session.task_run(event.task_run_id).task_name
+            if task_name not in self._told_changed:
+                self._told_changed.add(task_name)
+                run_logs.show_changed(self._session.root.flow_run_name, task_name)
 
     def changed(self, run: TaskRun | FlowRun) -> None:
         """Tell what became of a run."""

@@ -216,13 +216,12 @@ class MemoryCatalog:
         """Tell whether a run has a driver that lives."""
         return lives(entry, self._probe, at)
 
-    def drop(self, run_id: str, at: float) -> None:
-        """Take a run off the list, unless it has a driver that lives."""
+    def drop(self, run_id: str, epoch: int) -> None:
+        """Take a run off the list, for its driver."""
         with self._lock:
-            entry = self._entries.get(run_id)
-            if entry is not None and lives(entry, self._probe, at):
-                raise held(entry)
-            self._entries.pop(run_id, None)
+            if run_id in self._entries:
+                self._change(run_id, epoch)
+                del self._entries[run_id]
 
 
 class MemoryInbox:
@@ -359,13 +358,13 @@ class MemoryJournal:
             record = self._records.get(run_id, _Record())
             return sum(map(len, record.values.values()))
 
-    def delete(self, run_id: str, at: float) -> None:
-        """Delete a run and its record."""
+    def delete(self, run_id: str, epoch: int) -> None:
+        """Delete a run and its record, as its driver."""
         with self._lock:
             known = {entry.id for entry in self.catalog.list()} | set(self._records)
             if run_id not in known:
                 raise not_found(run_id)
-            self.catalog.drop(run_id, at)
+            self.catalog.drop(run_id, epoch)
             self._records.pop(run_id, None)
             self.inbox.receive(run_id)
 

@@ -52,7 +52,10 @@ def hashed(what: str, name: str, value: Any) -> Hashed:
     try:
         return Hashed(content(value))
     except NoFingerprint as problem:
-        raise NoFingerprint(f"{what} '{name}': {problem}") from None
+        raise NoFingerprint(
+            f"{what} '{name}': {problem}. An argument that plays no part in the value can be left out of the "
+            f'key: INPUTS - "{name}".'
+        ) from None
 
 
 def hash_text(value: Any) -> str:
@@ -71,7 +74,15 @@ def task_in_key(function: Any) -> str:
     try:
         return content(function).hex()
     except NoFingerprint as problem:
-        raise NoFingerprint(f"what its function closes over: {problem}") from None
+        raise closes_over(problem) from None
+
+
+def closes_over(problem: NoFingerprint) -> NoFingerprint:
+    """Return the error for a task whose function closes over what has no content."""
+    return NoFingerprint(
+        f"what its function closes over has no content: {problem}. Define the task in a module, or give it "
+        "what it needs as arguments."
+    )
 
 
 def digest_of(*parts: str | bytes) -> str:

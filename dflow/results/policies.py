@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from dflow.errors import DefinitionError
 from dflow.results.fingerprints import NoFingerprint, content
-from dflow.results.keys import hash_text, hashed
+from dflow.results.keys import closes_over, hash_text, hashed
 from dflow.results.source import PYTHON, code_digest
 from dflow.results.taking_apart import closure_of
 
@@ -212,7 +212,7 @@ class TaskSource(Frozen):
                 return hash_text(content(function))
             closure = content(closure_of(function))
         except NoFingerprint as problem:
-            raise NoFingerprint(f"what its function closes over: {problem}") from None
+            raise closes_over(problem) from None
         return hash_text((PYTHON, code_digest(function.__code__), closure))
 
 

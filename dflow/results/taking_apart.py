@@ -7,6 +7,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -78,14 +79,16 @@ def is_installed(module_name: str | None) -> bool:
     file = getattr(module, "__file__", None)
     if file is None:
         return module_name in sys.builtin_module_names or module_name in sys.stdlib_module_names
-    return os.path.realpath(str(file)).startswith(_installed_folders())
+    place = Path(os.path.realpath(str(file)))
+    return bool({"site-packages", "dist-packages"} & set(place.parts)) or any(
+        place.is_relative_to(folder) for folder in _stdlib()
+    )
 
 
 @cache
-def _installed_folders() -> tuple[str, ...]:
+def _stdlib() -> tuple[str, ...]:
     found = sysconfig.get_paths()
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple(os.path.join(os.path.realpath(found[name]), "") for name in names)
+    return os.path.realpath(found["stdlib"]), os.path.realpath(found["platstdlib"])
 
 
 def is_users(cls: type) -> bool:
@@ -95,11 +98,15 @@ def is_users(cls: type) -> bool:
 
 def of_class(cls: type) -> dict[str, Any]:
     """Return the methods and attributes that a class defines."""
-    return {
+    found = {
         name: _undescribed(item)
         for name, item in vars(cls).items()
         if not _is_bookkeeping(name, item)
     }
+    if not issubclass(cls, Enum):
+        return found
+    methods = {name: item for name, item in found.items() if isinstance(item, FunctionType)}
+    return methods | {name: member.value for name, member in cls.__members__.items()}
 
 
 def _is_bookkeeping(name: str, item: Any) -> bool:

@@ -310,6 +310,56 @@ TABLE: dict[str, Rows] = {
 """The sections of the description, each with its statements."""
 
 TABLE |= {
+    "Caching": (
+        (
+            "A cached task runs once for equal arguments, called, submitted or mapped, in this run and later.",
+            "test_caching.py::test_equal_calls_run_once",
+        ),
+        (
+            "A chain of cached tasks is found without a worker: values count by where they come from.",
+            "test_caching.py::test_a_chain_hits_without_a_worker",
+        ),
+        (
+            "Tasks that tasks ask for are cached too.",
+            "test_caching.py::test_nested_calls_are_cached",
+        ),
+        (
+            "So are coroutines and generators.",
+            "test_caching.py::test_functions_of_all_kinds_are_cached",
+        ),
+        (
+            "Hits come out of `as_completed` like anything that has completed.",
+            "test_caching.py::test_hits_come_in_order_of_completion",
+        ),
+        (
+            "What cannot be hashed is said once, with the argument's name, and the task runs.",
+            "test_caching.py::test_what_cannot_be_hashed_runs_with_a_warning",
+        ),
+        (
+            "Subclasses of `CachePolicy` and `cache_key_fn` get the values of futures.",
+            "test_caching.py::test_a_policy_of_the_users_own",
+        ),
+        (
+            "Keys and values are kept in `result_storage`, keys elsewhere with `key_storage`.",
+            "test_caching.py::test_results_of_a_cached_task_are_where_they_are_asked_to_be",
+        ),
+        (
+            "Another process with another hash seed finds what was cached.",
+            "test_caching.py::test_another_process_with_another_hash_seed_hits",
+        ),
+        (
+            "Two drivers that ask for the same at once compute each key once.",
+            "test_caching.py::test_two_processes_compute_each_key_once",
+        ),
+        (
+            "When one of them is killed, the other takes over its keys at once.",
+            "test_caching.py::test_when_one_of_two_is_killed_the_other_takes_over",
+        ),
+        (
+            "A map of values that are all there takes a moment.",
+            "test_caching.py::test_many_hits_take_a_moment",
+        ),
+    ),
     "@task": (
         (
             "Plain, coroutine, generator and async generator functions can be tasks.",

@@ -10,7 +10,7 @@ from typing import Any
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import Cause, ErrorInfo, Held, Need, Policy, Stage, TaskRun, Upstream
-from dflow.engine.claims import Claim, Release
+from dflow.engine.claims import Claim, LookUp, Release
 from dflow.engine.ledger import Ledger
 
 FLOW = "f"
@@ -32,6 +32,8 @@ class Play:
     handles: Counter[str] = field(default_factory=Counter)
     asked: list[ev.TaskCreated] = field(default_factory=list)
     past: list[ev.Event] = field(default_factory=list)
+    questions: list[LookUp] = field(default_factory=list)
+    caches: bool = False
     now: float = 1000.0
 
     def __post_init__(self) -> None:
@@ -75,7 +77,13 @@ class Play:
 
     def ask(self, event: ev.TaskCreated, *, handles: bool = True) -> None:
         """Ask for a task run, as a submit does."""
-        claim = Claim(1, follows=self.follows, shares_memory=self.shares_memory)
+        cached = self.caches and self.luck.random() < 0.5
+        claim = Claim(
+            1,
+            follows=self.follows,
+            shares_memory=self.shares_memory,
+            cached=frozenset({event.task_run_id} if cached else ()),
+        )
         self.handles[event.task_run_id] += handles
         if event not in self.asked:
             self.asked.append(event)
@@ -84,8 +92,13 @@ class Play:
 
     def ask_map(self, items: list[ev.TaskCreated], limit: int | None) -> None:
         """Ask for task runs together, at most `limit` of them out at once."""
+        ids = frozenset(item.task_run_id for item in items)
         claim = Claim(
-            1, follows=self.follows, shares_memory=self.shares_memory, max_in_flight=limit
+            1,
+            follows=self.follows,
+            shares_memory=self.shares_memory,
+            max_in_flight=limit,
+            cached=ids if self.caches else frozenset(),
         )
         self.asked += [item for item in items if item not in self.asked]
         self.handles.update(item.task_run_id for item in items)
@@ -130,6 +143,8 @@ class Play:
                     self.withdraw(order)
                 case Release():
                     self.release(order.run_id)
+                case LookUp():
+                    self.questions.append(order)
 
     def withdraw(self, order: do.Withdraw) -> None:
         """Give a dispatch back that has not started."""
@@ -211,11 +226,21 @@ class Play:
         self.now += 1.0
         choices: list[Any] = [(self.go_on, key) for key in self.out]
         choices += [(self.fire, timer) for timer in self.timers]
+        choices += [(self.answer, question) for question in self.questions]
         if not choices:
             return False
         act, subject = self.luck.choice(choices)
         act(subject)
         return True
+
+    def answer(self, question: LookUp) -> None:
+        """Find a value in the cache, or not."""
+        self.questions.remove(question)
+        if self.luck.random() < 0.5:
+            self.ledger.look_again(question, self.now)
+        elif self.ledger.lookups.answered(question):
+            self.apply(ev.CacheHit(at=self.now, task_run_id=question.run_id, value=b"v"))
+        self.act()
 
     def fire(self, timer: do.SetTimer) -> None:
         """Let a retry become due."""

@@ -35,11 +35,21 @@ class Ground:
         """What violations call it."""
         return f"{self.flow} on {self.runner}"
 
-    def round(self, what: str, undisturbed: Round | None = None) -> Round:
+    def round(
+        self, what: str, undisturbed: Round | None = None, durability: str = "normal"
+    ) -> Round:
         """Return a round in a folder of its own."""
         work = None if undisturbed is None else undisturbed.work
         folder = self.folder / f"{self.name}, {what}".replace(" ", "-").replace(",", "")
-        return Round(self.lane, Place(folder), self.flow, self.runner, f"{self.name}, {what}", work)
+        return Round(
+            self.lane,
+            Place(folder),
+            self.flow,
+            self.runner,
+            f"{self.name}, {what}",
+            work,
+            durability=durability,
+        )
 
 
 def held(

@@ -49,13 +49,17 @@ class Order:
     resumes: bool = False
     crash_at: int = 0
     place: str = "before"
+    durability: str = "normal"
     sabotage: str = ""
 
 
 def drive(order: Order) -> None:
     """Do what is ordered, and note what comes of it."""
     os.environ.update(
-        DFLOW_HOME=order.home, DFLOW_TASK_RUNNER=order.runner, DFLOW_LOG_LEVEL="ERROR"
+        DFLOW_HOME=order.home,
+        DFLOW_TASK_RUNNER=order.runner,
+        DFLOW_LOG_LEVEL="ERROR",
+        DFLOW_DURABILITY=order.durability,
     )
     Transactions(order.crash_at, order.place).count()
     SABOTAGES[order.sabotage]()
@@ -126,8 +130,8 @@ def _show_before_writing() -> None:
 def _name_by_luck() -> None:
     begin = Children.__init__
 
-    def begun(self: Children, parent_id: str) -> None:
-        begin(self, f"{parent_id}{os.getpid()}")
+    def begun(self: Children, parent_id: str, execution: str = "") -> None:
+        begin(self, f"{parent_id}{os.getpid()}", execution)
 
     Children.__init__ = begun  # type: ignore[method-assign]  # as above
 

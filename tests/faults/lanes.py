@@ -27,7 +27,7 @@ DEADLINE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of a driver: killed at a moment, at a transaction, or never.
+    """What becomes of a driver: killed at a moment, at a transaction, at a system call, or never.
 
     The moment is some seconds after it has started, or after it has left some lines in the oracle.
     """
@@ -36,8 +36,10 @@ class Fate:
     after_lines: int = 0
     crash_at: int = 0
     place: str = "before"
-    syscall: str = ""
-    """In front of this system call: its name, a colon, and which of those of one thread it is."""
+    inject: str = ""
+    """What strace is to inject into which system calls, in its words."""
+    may_fail: bool = False
+    """Whether it may end with an error that says that its journal cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,31 +136,34 @@ class Programs:
 
 
 class Traced(Forks):
-    """Drivers that are killed at a system call; the others are forked."""
+    """Drivers into whose system calls faults are injected; the others are forked."""
 
     def drive(self, order: Order, said: Path, fate: Fate) -> Ended:
         """Carry out an order, and let the driver have its fate."""
-        if not fate.syscall:
+        if not fate.inject:
             return super().drive(order, said, fate)
-        name, number = fate.syscall.split(":")
         began = time.monotonic()
         with said.open("ab") as file:
-            traced = subprocess.run(
+            tracer = subprocess.Popen(
                 [
                     *("strace", "-f", "-qqq", "-o", os.devnull),
-                    *("-e", f"trace={name}"),
-                    *("-e", f"inject={name}:signal=KILL:when={number}"),
+                    *("-e", f"trace={fate.inject.split(':')[0]}", "-e", f"inject={fate.inject}"),
                     *(sys.executable, "-m", "tests.faults.drivers", text_of(order)),
                 ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                timeout=DEADLINE,
-                check=False,
             )
-        code = traced.returncode
-        return Ended(code == -signal.SIGKILL, code, began, False, _read(said))
+
+        def ended(seconds: float) -> bool:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tracer.wait(seconds)
+            return tracer.returncode is not None
+
+        hung = _meets(fate, Path(order.oracle), tracer.pid, ended)
+        code = tracer.wait()
+        return Ended(code == -signal.SIGKILL, code, began, hung, _read(said))
 
 
 def _meets(fate: Fate, oracle: Path, pid: int, ended: Callable[[float], bool]) -> bool:
@@ -178,9 +183,17 @@ def _meets(fate: Fate, oracle: Path, pid: int, ended: Callable[[float], bool]) -
         return False
     if spared:
         _dump(pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    _kill(pid)
     return spared
+
+
+def _kill(pid: int) -> None:
+    """Kill a driver; of one that is traced the tracer ends with it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        traced = process.children() if process.name() == "strace" else []
+        for each in traced or [process]:
+            each.kill()
 
 
 def _lines(oracle: Path) -> int:

@@ -35,6 +35,8 @@ class Tally:
     kills: int = 0
     in_resumes: int = 0
     before_the_run: int = 0
+    refused: int = 0
+    held_up: int = 0
     broken: Broken = field(default_factory=Broken)
     violations: list[str] = field(default_factory=list)
     loaded: list[float] = field(default_factory=list)
@@ -43,9 +45,11 @@ class Tally:
     def figures(self, **about: object) -> Figures:
         """Return these as a row of a table."""
         broken = self.broken
+        seldom = {"held up": self.held_up, "refused": self.refused}
         return {
             **about,
             "rounds": self.rounds,
+            **{head: count for head, count in seldom.items() if count},
             "kills": self.kills,
             "in a resume": self.in_resumes,
             "before the run": self.before_the_run,
@@ -95,6 +99,7 @@ class Round:
     name: str
     work: Counter[str] | None = None
     sabotage: str = ""
+    durability: str = "normal"
     tally: Tally = field(default_factory=Tally)
     snapshots: list[Snapshot] = field(default_factory=list)
     seconds: float = 0.0
@@ -122,6 +127,7 @@ class Round:
         order = self._order(fate, resumes)
         ended = self.lane.drive(order, self.place.said, fate)
         self.seconds = time.monotonic() - ended.began
+        self.tally.held_up += ended.said.count("The run is held up") - self.tally.held_up
         noted = self._noted()
         self.lines = len(noted)
         if resumes:
@@ -134,6 +140,9 @@ class Round:
             self.tally.kills += 1
             self.tally.in_resumes += resumes
             self.tally.before_the_run += now is None
+            return True
+        if fate.may_fail and ended.code and "cannot be used" in ended.said:
+            self.tally.refused += 1
             return True
         if ended.hung or ended.code:
             what = "hung" if ended.hung else f"ended with exit code {ended.code}"
@@ -152,6 +161,7 @@ class Round:
             crash_at=fate.crash_at,
             place=fate.place,
             sabotage=self.sabotage,
+            durability=self.durability,
         )
 
     def _noted(self) -> list[dict[str, Any]]:

@@ -37,5 +37,5 @@ def _case(ground: Ground) -> Tally:
         most = ground.asked.count(1, POINTS)
         for number in sorted(luck.sample(range(1, count + 1), min(most, count))):
             one = ground.round(f"{call} {number}", undisturbed)
-            tally.add(one.play(fates([Fate(syscall=f"{call}:{number}")])))
+            tally.add(one.play(fates([Fate(inject=f"{call}:signal=KILL:when={number}")])))
     return tally

@@ -191,15 +191,30 @@ def test_a_deleted_run_is_gone(open_journal: Callable[[], Journal], world: World
     record.append(Driver().batch([flow_created()]))
     record.close()
     journal.inbox.send(RUN, {"do": "cancel"})
+    assert open_journal().size(RUN) >= 0
     with pytest.raises(RunHeld, match="9"):
-        open_journal().delete(RUN, 2.0)
+        open_journal().catalog.claim(RUN, holder(10), 2.0)
     world.dead.add(9)
-    open_journal().delete(RUN, 2.0)
+    ours = open_journal().catalog.claim(RUN, holder(10), 2.0)
+    with pytest.raises(RunTakenOver):
+        open_journal().delete(RUN, epoch)
+    assert open_journal().catalog.find(RUN).id == RUN
+    open_journal().delete(RUN, ours)
     assert journal.catalog.list() == []
     assert journal.inbox.receive(RUN) == []
+    assert journal.size(RUN) == 0
     with pytest.raises(RunNotFound):
         journal.read(RUN)
     with pytest.raises(RunTakenOver):
         journal.catalog.heartbeat(RUN, epoch, 3.0)
     with pytest.raises(RunNotFound):
-        journal.delete(RUN, 3.0)
+        journal.delete(RUN, ours)
+
+
+def test_a_record_that_is_not_listed_can_be_deleted(journal: Journal) -> None:
+    """Nobody can claim what the catalog does not know; it can be deleted all the same."""
+    journal.catalog.create(entry("another"))
+    journal.write(RUN, 3).append(Driver().batch([flow_created()]))
+    journal.delete(RUN, 0)
+    with pytest.raises(RunNotFound):
+        journal.read(RUN)

@@ -12,13 +12,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from dflow.core import events as ev
+from dflow.core import machine
 from dflow.core.records import Held
 from dflow.core.replay import replay
 from dflow.errors import JournalUnavailable, RunNotFound, RunTakenOver
 from dflow.ports import Batch, Journal
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME
 from tests.journal.histories import histories
-from tests.journal.world import RUN, Driver, flow_created, life, log, mapped, without_value
+from tests.journal.world import (
+    RUN,
+    Driver,
+    flow_created,
+    life,
+    log,
+    mapped,
+    task_created,
+    without_value,
+)
 
 
 def test_events_come_back_in_order_with_numbers_without_gaps(journal: Journal) -> None:
@@ -186,6 +196,22 @@ def test_a_call_gives_what_was_there_when_it_was_made(journal: Journal) -> None:
     assert [run.id for run in task_runs] == ["a"]
     assert [entry.message for entry in logs] == ["one"]
     assert len(list(reader.events())) == 9
+
+
+def test_a_late_write_is_refused_whatever_was_written_since(
+    open_journal: Callable[[], Journal],
+) -> None:
+    """An earlier driver is told that it was replaced, and not that what others wrote is damaged."""
+    early = open_journal().write(RUN, 1)
+    early.append(Batch([flow_created()], logs=[log("one")]))
+    late = open_journal().write(RUN, 2)
+    late.append(
+        Batch([task_created("a")], [machine.create(task_created("a"))[0]], logs=[log("two")])
+    )
+    for batch in (Batch([task_created("b")]), Batch(logs=[log("late")])):
+        with pytest.raises(RunTakenOver):
+            early.append(batch)
+    assert len(list(late.events())) == len(list(late.logs())) == 2
 
 
 def test_a_later_epoch_ends_the_earlier_ones(open_journal: Callable[[], Journal]) -> None:

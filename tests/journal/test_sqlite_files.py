@@ -261,7 +261,7 @@ def test_a_home_without_permission_to_write(public: Path, world: World) -> None:
                 said(lambda j: j.write("run-3", 1)),
                 said(lambda j: j.inbox.send("run-3", {})),
                 said(lambda j: j.inbox.receive(RUN_ID)),
-                said(lambda j: j.delete(RUN_ID, 1e9)),
+                said(lambda j: j.delete(RUN_ID, 1)),
             ]
         )
 

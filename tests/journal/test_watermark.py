@@ -12,13 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from dflow.core import events as ev
 from dflow.errors import JournalDamaged, RunTakenOver
 from dflow.journal import SqliteJournal
 from dflow.journal.holding import in_words
+from dflow.journal.sqlite.rows import task_run_row
 from dflow.journal.sqlite.run_journal import SqliteRunJournal
 from dflow.ports import Batch, Missing
 from tests.journal.processes import in_child
-from tests.journal.world import RUN, Driver, OpenAt, World, entry, flow_created, holder, life, log
+from tests.journal.world import (
+    RUN,
+    Driver,
+    OpenAt,
+    World,
+    entry,
+    flow_created,
+    holder,
+    life,
+    log,
+    task_created,
+)
 
 FRAME = 24 + 4096
 """The size of a frame in a write-ahead log, whose header has 32 bytes."""
@@ -91,6 +104,28 @@ def test_each_cut_of_the_log_is_noticed(
         assert missing
         copy.close()
         shutil.rmtree(copy.home)
+
+
+def test_a_log_that_is_half_in_the_record_is_noticed(
+    journal: SqliteJournal, tmp_path: Path, sqlite_at: OpenAt
+) -> None:
+    """A log that was lost while it was moved into the record may leave parts: nobody goes on from those."""
+    record, driver = write_some(journal), Driver()
+    for _, event in record.events():
+        driver.table.apply(event)  # type: ignore[arg-type]  # all kinds are known
+    record.append(driver.batch([task_created("late")]))
+    record.close()
+    record = journal.write(RUN, 1)
+    record.append(driver.batch([ev.CancelRequested(at=9.0, task_run_id="late")]))
+    row = task_run_row(driver.table.task_runs["late"])
+    copy = as_killed(journal, tmp_path / "copy", sqlite_at)
+    log_of(copy).unlink()
+    with sqlite3.connect(folder(copy) / "journal.sqlite") as db:
+        db.execute("UPDATE task_runs SET record = ?, mark = ? WHERE id = 'late'", row[-2:])
+    db.close()
+    with pytest.raises(JournalDamaged, match="its records are not what its events tell"):
+        copy.write(RUN, 2)
+    assert copy.read(RUN).missing() == Missing(events=1)
 
 
 def test_lost_log_lines_alone_are_noticed(

@@ -89,15 +89,9 @@ class SqliteCatalog:
         """Return the run with this id, if it is in the catalog."""
         return next(iter(self._look("by_id", run_id)), None)
 
-    def drop(self, run_id: str, at: float) -> None:
-        """Take a run off the list. Raises `RunHeld` while it has a driver that lives."""
-        if not self._there():
-            return
-        with self._file.writing() as db:
-            for entry in _select(db, "by_id", run_id):
-                if lives(entry, self._probe, at):
-                    raise held(entry)
-            db.execute(SQL["delete"], (run_id,))
+    def drop(self, run_id: str, epoch: int) -> None:
+        """Take a run off the list, for its driver. Raises `RunTakenOver` as `heartbeat` does."""
+        self._change("delete", (), run_id, epoch)
 
     def _look(self, query: str, parameter: Any) -> Entries:
         if not self._there():

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from dflow.journal.holding import Probe, no_record, not_found
+from dflow.journal.holding import Probe, no_record, not_found, taken_over
 from dflow.journal.sqlite import catalog as catalogs
 from dflow.journal.sqlite.connection import check_process
 from dflow.journal.sqlite.failures import damaged, folder_failure
@@ -105,18 +105,25 @@ class SqliteJournal:
         """Return how many bytes the files of a run take."""
         return folder_size(self._folder(run_id))
 
-    def delete(self, run_id: str, at: float) -> None:
-        """Delete a run and its record. Raises `RunHeld` while it has a driver that lives."""
+    def delete(self, run_id: str, epoch: int) -> None:
+        """Delete a run and its record, as its driver. Raises `RunTakenOver` and `RunNotFound`.
+
+        One that was not deleted to its end stays on the list, and can be deleted again.
+        """
         folder = self._folder(run_id)
-        if self.catalog.entry(run_id) is None and not exists(folder):
+        entry = self.catalog.entry(run_id)
+        if entry is None and not exists(folder):
             raise not_found(run_id)
-        self.catalog.drop(run_id, at)
+        if entry is not None and entry.epoch != epoch:
+            raise taken_over(run_id, epoch)
         try:
             shutil.rmtree(folder)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise folder_failure(error, folder) from error
+        if entry is not None:
+            self.catalog.drop(run_id, epoch)
 
     def rebuild(self) -> bool:
         """Make a lost catalog anew from the records of the runs; tell whether there are any.

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from zlib import crc32
 
+from dflow.core.replay import replay
 from dflow.errors import JournalError
 from dflow.journal.holding import taken_over
 from dflow.journal.sqlite.connection import Connection
@@ -18,7 +19,6 @@ from dflow.journal.sqlite.files import exists
 from dflow.journal.sqlite.rows import (
     Head,
     Row,
-    check,
     entry_row,
     event_row,
     flow_run_row,
@@ -56,7 +56,6 @@ class SqliteRunJournal(SqliteRunReader):
         super().__init__(connection)
         self._epoch = epoch
         self._watermark = watermark
-        self._head: Head | None = None
         self._missing = Missing()
 
     def begin(self, run_id: str, entry: RunEntry | None, level: Level) -> None:
@@ -83,9 +82,8 @@ class SqliteRunJournal(SqliteRunReader):
 
     def append(self, batch: Batch) -> int:
         """Write a batch in one transaction; return the number of the last event."""
-        known, self._head = self._head, None
         with self._refusing(), self._connection.writing() as db:
-            before = known or head(db)
+            before = head(db)
             if before.epoch != self._epoch:
                 raise taken_over(before.run_id, self._epoch)
             after = replace(before, events=before.events + len(batch.events))
@@ -98,8 +96,7 @@ class SqliteRunJournal(SqliteRunReader):
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
             if batch.logs:
                 after = replace(after, logs=_write_logs(db, batch, before.logs or 0))
-            _advance(db, before, after)
-        self._head = after
+            _advance(db, after)
         self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
         return after.events
 
@@ -145,13 +142,9 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(SQL[query]).fetchone()[0])
 
 
-def _advance(db: sqlite3.Connection, before: Head, after: Head) -> None:
-    """Note the last numbers, if the head is still what it was. Raises `RunTakenOver` and `Unsound`."""
-    left = (after.events, after.task_runs, after.flow_runs, after.logs, after.mark)
-    if db.execute(SQL["advance"], (*left, before.epoch, before.mark)).rowcount != 1:
-        found = head(db)
-        check(found.epoch != before.epoch, "the head")
-        raise taken_over(before.run_id, before.epoch)
+def _advance(db: sqlite3.Connection, head: Head) -> None:
+    """Note the last numbers."""
+    db.execute(SQL["advance"], (head.events, head.task_runs, head.flow_runs, head.logs, head.mark))
 
 
 # Opening -----------------------------------------------------------------------------------------------
@@ -177,6 +170,8 @@ def open_to_write(
             _examine(connection)
         _apply(care, connection)
         journal = SqliteRunJournal(connection, epoch, Watermark(path, sync=care.sync_watermark))
+        if SqliteRunReader.missing(journal):
+            _compare(journal, path)
         journal.begin(run_id, entry, level)
     except BaseException:
         connection.close()
@@ -198,6 +193,20 @@ def _examine(connection: Connection) -> None:
     verdict = connection.pragma("integrity_check(1)")
     if verdict != "ok":
         raise damaged(connection.path, str(verdict))
+
+
+def _compare(journal: SqliteRunReader, path: Path) -> None:
+    """Compare the records with the events, in a file whose log was lost: parts of that may be in it already.
+
+    Raises JournalDamaged where they tell different things.
+    """
+    events = [event for _, event in journal.events()]
+    table = replay(event for event in events if event is not None)
+    fits = list(journal.task_runs()) == list(table.task_runs.values())
+    if None not in events and not (
+        fits and list(journal.flow_runs()) == list(table.flow_runs.values())
+    ):
+        raise damaged(path, "its end was lost, and its records are not what its events tell")
 
 
 def _apply(care: Care, connection: Connection) -> None:

@@ -36,4 +36,4 @@ UPDATE runs SET state_name = ?, message = ?, changed_at = ? WHERE id = ? AND epo
 UPDATE runs SET holder = NULL WHERE id = ? AND epoch = ?;
 
 -- name: delete
-DELETE FROM runs WHERE id = ?;
+DELETE FROM runs WHERE id = ? AND epoch = ?;

@@ -9,7 +9,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 SELECT run_id, epoch, events, task_runs, flow_runs, logs, mark FROM meta;
 
 -- name: advance
-UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, logs = ?, mark = ? WHERE epoch = ? AND mark = ?;
+UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, logs = ?, mark = ?;
 
 -- name: begin_epoch
 UPDATE meta SET epoch = ?, logs = ?, mark = ?, entry = ?, entry_mark = ?;
