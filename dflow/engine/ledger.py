@@ -370,7 +370,7 @@ class Ledger:
     def _note_value(self, run: TaskRun, event: ev.Event) -> None:
         claim = self.claims.get(run.id)
         if isinstance(event, ev.AttemptSucceeded) and claim is not None and not claim.here:
-            if run.held is Held.JOURNAL and not claim.shares_memory:
+            if run.held.kept and not claim.shares_memory:
                 self._changes.orders.append(Release(run.id, run.dispatch))
             else:
                 self.with_runner.add(run.id)
