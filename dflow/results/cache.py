@@ -63,7 +63,7 @@ class Cleaned:
 
 def folder_of(key: str) -> str:
     """Return the folder of a key and its values. The names of the values begin with the key and a dash."""
-    return f"{FOLDER}/{key[:2]}"
+    return f"{FOLDER}/{key[0]}"
 
 
 def path_of(key: str) -> str:
@@ -173,8 +173,8 @@ def clean(storage: str, at: float, older_than: float | None = None) -> Cleaned:
 
 
 def _folders() -> Iterator[str]:
-    for number in range(256):
-        yield f"{FOLDER}/{number:02x}"
+    for digit in "0123456789abcdef":  # few, since a store far away lists them one by one
+        yield f"{FOLDER}/{digit}"
 
 
 def _is_wanted(where: Store, key: str, at: float, older_than: float | None) -> bool:

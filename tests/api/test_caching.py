@@ -111,6 +111,27 @@ def test_a_chain_hits_without_a_worker(runner: TaskRunner, oracle: Path) -> None
     assert all(not run.attempts for run in latest())
 
 
+@task
+def length(value: Any, *more: Any) -> int:
+    """Take values, wherever they are."""
+    return sum(len(str(each)) for each in (value, *more))
+
+
+def test_what_follows_a_hit_gets_its_value(runner: TaskRunner, tmp_path: Path) -> None:
+    """Small or large, as an argument of what is not cached, inside of a container, or only waited for."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        small, large = ran.submit(str(tmp_path), 7), ran.submit(str(tmp_path), 8, size=30_000)
+        after = length.submit("waited", wait_for=[small, large])
+        return length.submit(small, [large]).result(), after.result()
+
+    first = main()
+    assert first[1] == 6
+    assert main() == first
+    assert len(list(tmp_path.glob("?-*"))) == 2
+
+
 def test_nested_calls_are_cached(runner: TaskRunner, tmp_path: Path) -> None:
     """Tasks that tasks ask for are looked up as any others."""
 
