@@ -163,7 +163,7 @@ class Caches:
                 to_compute.append(order)
                 continue
             self._keys[order.run_id] = key
-            if self._calls.refreshed(order.run_id):
+            if order.anew or self._calls.refreshed(order.run_id):
                 to_compute.append(order)
             else:
                 wanted.append((order, key))

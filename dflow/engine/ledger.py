@@ -87,7 +87,7 @@ class Ledger:
         wanted = [item.task_run_id for item in (*new, *again)]
         self.claims.update(dict.fromkeys(wanted, claim))
         self._gates.put(wanted, claim.max_in_flight)
-        self.lookups.put(wanted, claim.cached)
+        self.lookups.put(wanted, claim.cached, self._outdated(again) if claim.cached else ())
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
@@ -102,6 +102,10 @@ class Ledger:
         if run is None or (run.stage is Stage.COMPLETED and self.obtainable(run)):
             return False
         return run.stage.final or run.id not in self.claims
+
+    def _outdated(self, items: Iterable[ev.TaskCreated]) -> set[str]:
+        runs = (self.table.task_runs[item.task_run_id] for item in items)
+        return {run.id for run in runs if run.held is Held.OUTDATED}
 
     def _open_again(self, event: ev.TaskCreated) -> None:
         self._chains.forget(event.task_run_id)

@@ -15,8 +15,12 @@ from dflow.engine.claims import LookUp
 
 @dataclass(slots=True)
 class _Question:
-    """How far a task run is: which looks were begun, and the number of the one whose answer is awaited."""
+    """How far a task run is: which looks were begun, and the number of the one whose answer is awaited.
 
+    One that is to be made `anew` does not take what is there.
+    """
+
+    anew: bool = False
     looked: bool = False
     led: bool = False
     awaited: int | None = None
@@ -29,11 +33,13 @@ class Lookups:
         self._open: dict[str, _Question] = {}
         self._numbers = itertools.count(1)
 
-    def put(self, task_run_ids: Iterable[str], cached: Container[str]) -> None:
+    def put(
+        self, task_run_ids: Iterable[str], cached: Container[str], anew: Container[str]
+    ) -> None:
         """Let those task runs be looked up before they go that are `cached`; nothing of them is out."""
         for task_run_id in task_run_ids:
             if task_run_id in cached:
-                self._open[task_run_id] = _Question()
+                self._open[task_run_id] = _Question(task_run_id in anew)
             else:
                 self._open.pop(task_run_id, None)
 
@@ -54,7 +60,7 @@ class Lookups:
     def _ask(self, question: _Question, task_run_id: str, *, lead: bool) -> LookUp:
         question.looked, question.led = True, lead
         question.awaited = next(self._numbers)
-        return LookUp(task_run_id, question.awaited, lead)
+        return LookUp(task_run_id, question.awaited, lead, question.anew)
 
     def under_way(self, task_run_id: str) -> bool:
         """Tell whether an answer is awaited."""
