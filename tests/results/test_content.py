@@ -398,7 +398,7 @@ def test_a_long_column_is_told_from_its_neighbours(items: list[Any]) -> None:
     assert made != content(np.array([*items, "more"], dtype=object))
 
 
-class Labelled(np.ndarray):  # type: ignore[type-arg]  # of any shape and type
+class Labelled(np.ndarray):
     """An array with an attribute of its own, which its pickle forgets."""
 
     label = ""
