@@ -22,6 +22,7 @@ from typing import Any
 
 from dflow import settings as settings_module
 from dflow.attempts.context import FlowInfo, works_for_another
+from dflow.attempts.haste import calm, hurry
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
@@ -110,7 +111,7 @@ def _end_at_exit() -> None:
     anything that is registered with ``atexit``: ``threading`` keeps a list of its own for them, the last
     entry first, which has no public name. Flows that were started beside end before.
     """
-    atexit.register(shutdown)
+    atexit.register(_shutdown_at_exit)
     register: Callable[[Callable[[], None]], object] = getattr(
         threading, "_register_atexit", atexit.register
     )
@@ -180,6 +181,8 @@ def session(root: RootRun) -> Iterator[Session]:
     """
     here = process()
     run_logs.prepare(here.settings.log_level)
+    if not _roots:
+        calm()
     _tell_catalog()
     run_id, now = root.flow.flow_run_id, here.clock.now()
     catalog = here.journal.catalog
@@ -230,13 +233,20 @@ def session(root: RootRun) -> Iterator[Session]:
         if os.getpid() == here.pid:  # a fork leaves alone what is its parent's
             with _lock:
                 _roots.pop(run_id, None)
-            watch.stop()
-            opened.close()
-            run = opened.tracker.shown.get(run_id)
-            if run is not None and opened.tracker.failure is None:
-                state = (run.state_name, run.message, run.changed_at)
-                _tell_catalog(partial(catalog.update, run_id, epoch, *state))
-            _tell_catalog(partial(catalog.release, run_id, epoch))
+            try:
+                watch.stop()
+                opened.close()
+            except KeyboardInterrupt:
+                hurry()
+                raise
+            finally:
+                release = partial(catalog.release, run_id, epoch)
+                run = opened.tracker.shown.get(run_id)
+                if run is None or opened.tracker.failure is not None:
+                    _tell_catalog(release)
+                else:
+                    state = (run.state_name, run.message, run.changed_at)
+                    _tell_catalog(partial(catalog.update, run_id, epoch, *state), release)
 
 
 def _tell_catalog(*tell: Callable[[], None]) -> None:
@@ -365,6 +375,11 @@ def _close_ambient() -> None:
             run_logs.show(
                 logging.ERROR, f"ERROR   The end of this session is not recorded: {error}"
             )
+
+
+def _shutdown_at_exit() -> None:
+    with contextlib.suppress(KeyboardInterrupt):  # whoever presses Ctrl-C now does not want to wait
+        shutdown()
 
 
 def shutdown() -> None:
