@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from dflow.attempts.haste import calm, hurry
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
-from dflow.engine import remote_flows, run_logs, runners, system
+from dflow.engine import listing, remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.recovery import forget_gone, recover
 from dflow.engine.renewal import Again
@@ -34,7 +33,7 @@ from dflow.engine.roots import root_info
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
-from dflow.errors import JournalUnavailable, NoRunError, RunTakenOver
+from dflow.errors import JournalUnavailable, NoRunError
 from dflow.journal import SqliteJournal
 from dflow.journal.holding import in_words
 from dflow.messages import LogEntry
@@ -81,8 +80,6 @@ _ambient: tuple[Session, DriverScope] | None = None
 _roots: dict[str, Session] = {}
 _used: set[TaskRunner] = set()
 _watchers: list[Callable[[Session], None]] = []
-_untold: deque[Callable[[], None]] = deque()
-"""What the catalog could not be told."""
 
 
 def process() -> Process:
@@ -130,7 +127,7 @@ def _forget_parent() -> None:
     _process, _ambient = None, None
     _roots.clear()
     _used.clear()
-    _untold.clear()
+    listing.forget()
 
 
 @contextmanager
@@ -183,7 +180,7 @@ def session(root: RootRun) -> Iterator[Session]:
     run_logs.prepare(here.settings.log_level)
     if not _roots:
         calm()
-    _tell_catalog()
+    listing.tell()
     run_id, now = root.flow.flow_run_id, here.clock.now()
     catalog = here.journal.catalog
     if root.again is None:
@@ -216,7 +213,7 @@ def session(root: RootRun) -> Iterator[Session]:
             holder=holder,
         )
     except BaseException:
-        _tell_catalog(partial(catalog.release, run_id, epoch))
+        listing.tell(partial(catalog.release, run_id, epoch))
         raise
     opened.add_flow(root.flow, root.runner)
     watch = Watch(opened, catalog, run_id, epoch, here.clock)
@@ -243,30 +240,10 @@ def session(root: RootRun) -> Iterator[Session]:
                 release = partial(catalog.release, run_id, epoch)
                 run = opened.tracker.shown.get(run_id)
                 if run is None or opened.tracker.failure is not None:
-                    _tell_catalog(release)
+                    listing.tell(release)
                 else:
                     state = (run.state_name, run.message, run.changed_at)
-                    _tell_catalog(partial(catalog.update, run_id, epoch, *state), release)
-
-
-def _tell_catalog(*tell: Callable[[], None]) -> None:
-    """Tell the catalog how a run has ended, which its record has already.
-
-    What cannot be written now is told again before the next run begins here, or when this process ends.
-    """
-    waiting = [*tell]
-    with contextlib.suppress(IndexError):
-        while True:
-            waiting.append(_untold.popleft())
-    for call in waiting:
-        try:
-            call()
-        except JournalUnavailable as error:
-            if call in tell and not _untold:
-                run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
-            _untold.append(call)
-        except RunTakenOver as error:
-            run_logs.show(logging.WARNING, f"WARNING {error}")
+                    listing.tell(partial(catalog.update, run_id, epoch, *state), release)
 
 
 def _table_of(journal: Any) -> Table:
@@ -397,8 +374,7 @@ def shutdown() -> None:
         for runner in _used:
             runner.shutdown()
         _used.clear()
-        if _untold:
-            _tell_catalog()
-            _untold.clear()
+        listing.tell()
+        listing.forget()
         _process.journal.close()
         _process = None
