@@ -92,10 +92,16 @@ def generated(steps: Steps[Any]) -> Generator[Any, Any, Any]:
         try:
             step = partial(steps.send, (yield item.value))
         except GeneratorExit:
-            _close(partial(context.run, steps.throw, Closed()))
+            if not _is_closed(steps):
+                _close(partial(context.run, steps.throw, Closed()))
             return None
         except BaseException as thrown:
             step = partial(steps.throw, thrown)
+
+
+def _is_closed(steps: Steps[Any]) -> bool:
+    """Tell whether a coroutine is over: of what nobody refers to any more it may be collected first."""
+    return getattr(steps, "cr_frame", steps) is None
 
 
 def _close(step: Callable[[], Any]) -> None:
@@ -117,6 +123,8 @@ async def async_generated(steps: Steps[Any]) -> AsyncGenerator[Any, Any]:
         try:
             step = partial(steps.send, (yield item.value))
         except GeneratorExit:
+            if _is_closed(steps):
+                return
             with contextlib.suppress(Closed):
                 if await _Segment(steps, context, partial(steps.throw, Closed())) is not None:
                     raise RuntimeError("async generator ignored GeneratorExit") from None
