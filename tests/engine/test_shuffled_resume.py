@@ -202,11 +202,11 @@ def kept(world: World) -> set[str]:
 
 
 def interrupted_and_resumed(
-    luck: Luck, world: World, begin: Callable[[], Any], resume: Callable[[], Any]
+    luck: Luck, world: World, begin: Callable[[], Any], resume: Callable[[], Any], total: int
 ) -> Any:
     """Interrupt a flow by `luck`, resume it by other luck, and return what it gives.
 
-    What was finished and kept must not have run again.
+    What was finished and kept must not have run again, and there must be `total` task runs in the end.
     """
     global LUCK  # noqa: PLW0603  (tasks have no other way to hear of it)
     LUCK = luck
@@ -223,6 +223,7 @@ def interrupted_and_resumed(
     after = {run.id: run for run in world.reader().task_runs()}
     assert {i for i in finished if after[i].attempts != before[i]} == set()
     assert sum(Counter(RAN).values()) - sum(first.values()) <= len(after) - len(finished)
+    assert len(after) == total  # what is found again is not asked for anew
     return value
 
 
@@ -230,7 +231,7 @@ def interrupted_and_resumed(
 def test_all_that_was_finished_is_found_again(seed: int, world: World) -> None:
     """By as_completed and submits, by futures and by values, in nested tasks, maps and threads."""
     luck = Luck(seed, steps=18)
-    value = interrupted_and_resumed(luck, world, sweep, lambda: sweep.resume("latest"))
+    value = interrupted_and_resumed(luck, world, sweep, lambda: sweep.resume("latest"), 67)
     assert value == EXPECTED
 
 
@@ -242,6 +243,7 @@ def test_what_is_gathered_is_found_again(seed: int, world: World) -> None:
         world,
         lambda: asyncio.run(gathered()),
         lambda: asyncio.run(_again()),
+        24,
     )
     assert value == {n: 110 * n for n in range(8)}
 
