@@ -47,8 +47,9 @@ class Lines:
         """Take the session of a run that begins; only the first counts."""
         if self._groups is None:
             self._groups = groups.Groups(session)
-            flow = f"flow '{text.name(session.root.flow_name)}'"
-            self._print(session.clock, "STARTED", session.root.flow_run_name, flow)
+            if session.again is None:  # of a run that is taken up the log tells more
+                flow = f"flow '{text.name(session.root.flow_name)}'"
+                self._print(session.clock, "STARTED", session.root.flow_run_name, flow)
 
     def end(self) -> None:
         """Print how each group ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from cyclopts import CycloptsError, Parameter
 
@@ -52,23 +52,27 @@ def rerun(
 
 def _changed(flow: Flow[Any, Any], name: str, tokens: Sequence[str]) -> dict[str, Any]:
     """Return the parameters that are given, by name. Raises a CycloptsError for what does not fit."""
-    bound = parsed(flow, _optional(flow.fn), name, tokens)
+    bound = parsed(flow, _optional, name, tokens)
     return {} if bound is None else dict(bound.arguments)
 
 
 def _optional(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what has the parameters of a function, none of which must be given."""
+    """Return what has the parameters of a function, none of which must be given. It is never called."""
 
     @functools.wraps(function)
     def optional(*args: Any, **kwargs: Any) -> None:
-        """Stand for the function on the command line; it is never called."""
+        """Stand for the function on the command line."""
 
-    signature = inspect.signature(function)
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    optional.__signature__ = signature.replace(  # type: ignore[attr-defined]  # as `inspect` looks for it
-        parameters=[
-            each if each.kind in several else each.replace(default=None)
-            for each in signature.parameters.values()
-        ]
-    )
+    signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
+    made = [_may_be_left(each, hints) for each in signature.parameters.values()]
+    optional.__annotations__ = {each.name: each.annotation for each in made}
+    optional.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]  # `inspect` reads it
     return optional
+
+
+def _may_be_left(parameter: inspect.Parameter, hints: dict[str, Any]) -> inspect.Parameter:
+    """Return a parameter that may be left out; a default must fit its annotation, too."""
+    hint = hints.get(parameter.name, Any)
+    if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        return parameter.replace(annotation=hint)
+    return parameter.replace(annotation=hint | None, default=None)

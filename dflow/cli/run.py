@@ -47,14 +47,18 @@ def parse(flow: Flow[Any, Any], target: str, tokens: Sequence[str]) -> BoundArgu
 
     Raises a CycloptsError for what does not fit the signature.
     """
-    return parsed(flow, flow.fn, f"dflow run {target}", tokens)
+    return parsed(flow, lambda function: function, f"dflow run {target}", tokens)
 
 
 def parsed(
-    flow: Flow[Any, Any], function: Callable[..., Any], name: str, tokens: Sequence[str]
+    flow: Flow[Any, Any],
+    stand_in: Callable[[Callable[..., Any]], Callable[..., Any]],
+    name: str,
+    tokens: Sequence[str],
 ) -> BoundArguments | None:
-    """Return the arguments for a function that stands for the flow's on the command line, as `parse` does."""
+    """Return the arguments for what stands for the flow's function on the command line, as `parse` does."""
     try:
+        function = stand_in(flow.fn)
         app = App(
             name=name,
             default_command=function,

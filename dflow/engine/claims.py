@@ -20,11 +20,13 @@ class Release(do.Command):
 class LookUp(do.Command):
     """See whether the value is in the cache. Who is to `lead` computes it if it is not, and nobody else does.
 
-    `number` tells this question from others about the same task run.
+    With `anew` it is computed whatever is there. `number` tells this question from others about the same task
+    run.
     """
 
     number: int
     lead: bool
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,10 +218,10 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
             policy=self._policy,
             details=described,
             again=called.again,
+            check=taking_up.check,
         )
         with noting_interrupts(native=native) as stop, process.session(root) as session:
             session.hooks.add_flow(info.flow_run_id, self.callbacks)
-            taking_up.check(session)
             taking_up.say_at_start(session, self, described)
             body = replace(
                 self._body(called), arguments=arguments, interrupted=lambda: stop.happened

@@ -7,16 +7,21 @@ behind it, where it also becomes the one that computes the value if it is not th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
+from dflow.core.records import Held, TaskRun
 from dflow.engine.claims import LookUp
 
 
 @dataclass(slots=True)
 class _Question:
-    """How far a task run is: which looks were begun, and the number of the one whose answer is awaited."""
+    """How far a task run is: which looks were begun, and the number of the one whose answer is awaited.
 
+    One whose value was outdated is computed `anew`.
+    """
+
+    anew: bool = False
     looked: bool = False
     led: bool = False
     awaited: int | None = None
@@ -29,11 +34,18 @@ class Lookups:
         self._open: dict[str, _Question] = {}
         self._numbers = itertools.count(1)
 
-    def put(self, task_run_ids: Iterable[str], cached: Container[str]) -> None:
-        """Let those task runs be looked up before they go that are `cached`; nothing of them is out."""
+    def put(
+        self, task_run_ids: Iterable[str], cached: Container[str], runs: Mapping[str, TaskRun]
+    ) -> None:
+        """Let those task runs be looked up before they go that are `cached`; nothing of them is out.
+
+        Of the `runs` of earlier passes a rerun has outdated some: these have to run.
+        """
         for task_run_id in task_run_ids:
             if task_run_id in cached:
-                self._open[task_run_id] = _Question()
+                before = runs.get(task_run_id)
+                anew = before is not None and before.held is Held.OUTDATED
+                self._open[task_run_id] = _Question(anew)
             else:
                 self._open.pop(task_run_id, None)
 
@@ -54,7 +66,7 @@ class Lookups:
     def _ask(self, question: _Question, task_run_id: str, *, lead: bool) -> LookUp:
         question.looked, question.led = True, lead
         question.awaited = next(self._numbers)
-        return LookUp(task_run_id, question.awaited, lead)
+        return LookUp(task_run_id, question.awaited, lead, question.anew)
 
     def under_way(self, task_run_id: str) -> bool:
         """Tell whether an answer is awaited."""

@@ -65,13 +65,17 @@ def _opened(settings: Settings) -> Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootRun:
-    """A root flow run that is to be driven here: a new one, or one that is taken up `again`."""
+    """A root flow run that is to be driven here: a new one, or one that is taken up `again`.
+
+    That may be refused: `check` raises why.
+    """
 
     flow: FlowInfo
     runner: Callable[[], TaskRunner]
     policy: Policy = Policy()
     details: Mapping[str, Any] = field(default_factory=dict)
     again: Again | None = None
+    check: Callable[[Session], None] = lambda session: None
 
 
 _lock = threading.RLock()
@@ -222,6 +226,7 @@ def session(root: RootRun) -> Iterator[Session]:
     try:
         _begin(opened, root, journal.missing())
         if root.again is not None:
+            root.check(opened)
             catalog.update(run_id, epoch, "Running", "", now)
         for watcher in _watchers:
             watcher(opened)

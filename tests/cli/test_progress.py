@@ -31,7 +31,7 @@ class Stage:
         clock = SimpleNamespace(monotonic=lambda: self.at, now=lambda: self.at)
         root = SimpleNamespace(flow_run_id="root", flow_run_name="calm-owl-1", flow_name="sweep")
         made: Any = SimpleNamespace(
-            clock=clock, root=root, ledger=self, name_of=lambda _: "inner-0"
+            clock=clock, root=root, ledger=self, name_of=lambda _: "inner-0", again=None
         )
         return cast(Session, made)
 
