@@ -101,8 +101,9 @@ def test_doctor_tells_of_a_store_that_is_out_of_reach(command: Command, tmp_path
     assert "is not there" in problem
 
 
+@pytest.mark.usefixtures("kept")
 def test_clean_deletes_the_results_of_a_run(
-    command: Command, kept: dict[str, Any], dflow_home: Path, tmp_path: Path
+    command: Command, dflow_home: Path, tmp_path: Path
 ) -> None:
     """In every store that it has used; what users have named stays; the size is told before."""
     assert runs.sizes(runs.find("latest"))["results"] > 100_000
