@@ -408,6 +408,7 @@ def outdate(run: TaskRun, event: ev.Outdated) -> tuple[Changes, tuple[do.Command
 
 
 def _next(run: TaskRun, event: ev.Reopened) -> Changes:
+    outdated = run.held is Held.OUTDATED  # until there is another one
     return {
         "generation": event.generation,
         "upstreams": event.upstreams,
@@ -415,7 +416,7 @@ def _next(run: TaskRun, event: ev.Reopened) -> Changes:
         "attempts": closed(run, event, Ending.LOST, cause=Cause.DRIVER_LOST),
         "state_name": "Pending",
         "message": "",
-        "held": Held.NOWHERE,
+        "held": Held.OUTDATED if outdated else Held.NOWHERE,
         "stored": None,
         "source": event.source,
         "asked": event.asked,

@@ -791,6 +791,25 @@ def test_a_rerun_runs_and_refreshes(world: World) -> None:
     assert main.rerun("latest", from_task="number-1") == (3, 4)
 
 
+@pytest.mark.parametrize("runner", ["inline", "threads"])
+def test_a_task_never_waits_for_itself(runner: str) -> None:
+    """One that calls another with the same key goes on: that one computes, too."""
+    inner = task(lambda x: x + 1, name="inner", cache_key_fn=lambda context, parameters: "one key")
+
+    @task(cache_key_fn=lambda context, parameters: "one key")
+    def outer(x: int) -> int:
+        both: int = inner(x) + inner.submit(x).result()
+        return both
+
+    with world_with(runner=runner):
+
+        @flow
+        def main() -> Any:
+            return outer(1), outer.submit(1).result()
+
+        assert main() == (4, 4)
+
+
 # When things go wrong --------------------------------------------------------------------------------
 
 

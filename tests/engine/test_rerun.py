@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from dflow import allow_failure, flow, task
+from dflow.attempts import clock as attempts_clock
+from dflow.cache_policies import INPUTS
 from dflow.core import events as ev
 from dflow.core.records import Held
 from dflow.errors import DefinitionError, NotResumable, RunNotFound
@@ -429,3 +431,31 @@ def test_a_completed_run_is_told_how_to_run_again() -> None:
     chain()
     with pytest.raises(NotResumable, match=r"has completed.*dflow rerun "):
         chain.resume("latest")
+
+
+DRAWN: list[str] = []
+
+
+@task(cache_policy=INPUTS)
+def draw(name: str) -> int:
+    """Give another number each time."""
+    DRAWN.append(name)
+    return len(DRAWN)
+
+
+def test_a_rerun_does_not_take_its_own_results_from_the_cache(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be done again is done, and is in the cache from then on."""
+    monkeypatch.setattr(attempts_clock, "now", world.clock.now)
+    DRAWN.clear()
+
+    @flow
+    def main() -> Any:
+        return draw("a") + draw.submit("b").result()
+
+    assert main() == 1 + 2
+    assert main.rerun("latest", from_task="draw") == 3 + 4
+    assert main.rerun("latest", new=True) == 3 + 4
+    assert DRAWN == ["a", "b"] * 2
+    assert set(world.states().values()) == {"Cached"}
