@@ -15,6 +15,8 @@ from dflow.engine import system
 from dflow.engine.process import Process
 from dflow.errors import EnvironmentProblem, JournalError, ResultStoreError, RunNotFound
 from dflow.journal.sqlite.files import folder_size
+from dflow.results import cache
+from dflow.results.cache import Cleaned
 from dflow.results.files import delete_run, folder_of
 from dflow.results.stores import store
 
@@ -88,6 +90,14 @@ def _storages(here: Process, run_id: str) -> set[str]:
 
 BELONGINGS: tuple[Belonging, ...] = (Checkpoints(), Results())
 """All that runs have beside their records, in the order in which it is deleted."""
+
+
+def clean_cache(here: Process, older_than: float) -> Cleaned:
+    """Delete cached values that have expired, or are older than so many seconds. Raises `ResultStoreError`.
+
+    In the store of now; a run that has taken one computes it again, should it be resumed.
+    """
+    return cache.clean(here.settings.result_storage, here.clock.now(), older_than)
 
 
 def sizes(here: Process, run_id: str) -> Mapping[str, int]:
