@@ -13,8 +13,9 @@ from dflow.attempts import body, result_names
 from dflow.attempts.calls import Call
 from dflow.core.events import AttemptRaised, AttemptSucceeded, Outcome
 from dflow.core.records import Held
+from dflow.core.values import Keeping
 from dflow.errors import DefinitionError
-from dflow.messages import Keeping, OverQuota
+from dflow.messages import OverQuota
 from dflow.results import files, sharing
 from dflow.results.stores import PARTIAL, store
 from tests.attempts.recorder import Recorder, info
