@@ -584,6 +584,7 @@ def keep(work: Work, value: Any) -> None:
         value=dumps(value),
         task_run=work.info.task_run_name,
         flow_run=work.info.flow_run_name,
+        maker=cached.maker,
     )
     cache.write(cached.storage, record)
 
