@@ -353,6 +353,12 @@ class OpenRunner(Protocol):
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down to the attempt of this dispatch."""
 
+    def apply(self, function: Callable[[Any], Any], key: Key) -> Any:
+        """Return what a function makes of the value of a dispatch, where that is.
+
+        Raises `MissingResult`, and what the function raises.
+        """
+
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function in a process of each other host of bodies; return what came of it by host."""
 
