@@ -341,22 +341,30 @@ def _goes_on(change: TaskChange, dispatched: bool) -> Iterator[str]:
 
 
 def root_ends_last(changes: Iterable[Change]) -> list[str]:
-    """Return where the root flow run had ended while task runs had not."""
+    """Return where the root flow run had ended while task runs had not.
+
+    One that was asked for after that end, by something that the flow has left behind, must be cancelled.
+    """
     unfinished: dict[str, None] = {}
+    late: dict[str, None] = {}
     root: FlowRun | None = None
     broken = []
     for change in changes:
+        ended = root is not None and root.stage.final
         if isinstance(change, FlowChange):
             root = change.after if change.after.parent_id is None else root
         elif change.after.stage.final:
             unfinished.pop(change.after.id, None)
+            late.pop(change.after.id, None)
         else:
-            unfinished[change.after.id] = None
+            (late if ended and change.before is None else unfinished)[change.after.id] = None
         if root is not None and root.stage.final and unfinished:
-            some = ", ".join(f"'{run_id}'" for run_id in list(unfinished)[:3])
-            count = len(unfinished)
-            broken.append(
-                f"Flow run '{root.id}' is {root.stage}, {count} task runs are not: {some} …"
-            )
+            broken.append(_has_left(root, unfinished))
             root = None
-    return broken
+    return [*broken, _has_left(root, late)] if root is not None and late else broken
+
+
+def _has_left(root: FlowRun, unfinished: dict[str, None]) -> str:
+    some = ", ".join(f"'{run_id}'" for run_id in list(unfinished)[:3])
+    count = len(unfinished)
+    return f"Flow run '{root.id}' is {root.stage}, {count} task runs are not: {some} …"

@@ -207,6 +207,10 @@ class Session:
                 self.tracker.when_final(task_run_id, partial(orders.put, None))
         return list(askings.values())
 
+    def note_asked(self, event: ev.TaskCreated) -> None:
+        """Note that a task run was asked for whose recorded value its caller takes at once."""
+        self.tracker.post(Asked(event, Claim(0, here=True), handles=False, accept=lambda: None))
+
     # The host of open runners -------------------------------------------------------------------------
 
     def news(self, messages: Sequence[Up]) -> None:

@@ -539,6 +539,8 @@ def test_the_root_ends_last() -> None:
     assert invariants.root_ends_last([started, finished, ended]) == []
     sentence = "Flow run 'f' is failed, 1 task runs are not: 't' …"
     assert invariants.root_ends_last([started, ended, started]) == [sentence]
+    assert invariants.root_ends_last([ended, started]) == [sentence]
+    assert invariants.root_ends_last([ended, started, finished]) == []
 
 
 def test_many_events() -> None:

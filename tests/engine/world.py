@@ -32,7 +32,8 @@ def assert_sound(journal: Journal) -> None:
         numbered = list(reader.events())
         assert invariants.numbers_without_gaps(numbered) == []
         events = [event for _, event in numbered if event is not None]
-        assert invariants.check(events, table_of(reader)) == []
+        broken = invariants.check(events, table_of(reader))
+        assert broken == [], broken
 
 
 def table_of(reader: RunReader) -> Table:
