@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dflow.core.events import Event, MapCreated, TaskCreated
-from dflow.core.records import ErrorInfo, Stored
+from dflow.core.records import ErrorInfo, Maker, Stored
 
 Key = tuple[str, int]
 """(task run id, dispatch): never the same twice."""
@@ -62,26 +62,6 @@ class ResultOptions:
 
 
 UNSAID = ResultOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """By what a value is made: the file of a function, and what stands for its code.
-
-    Without a file any other one is as good: the key alone says what is meant.
-    """
-
-    file: str = ""
-    source: str = ""
-
-    def trusts(self, other: Maker) -> bool:
-        """Tell whether what the other has made is what this would make.
-
-        Two files of one name may be two programs, as may be whatever has no file: then their code must be the
-        same.
-        """
-        same_file = self.file == other.file and not self.file.startswith("<")
-        return not self.file or same_file or self.source == other.source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
