@@ -267,7 +267,7 @@ class Caching:
     seconds: float | None = None
     refresh: bool = False
     storage: str | None = None
-    maker: Maker = Maker()
+    maker: Maker = field(default=Maker())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
