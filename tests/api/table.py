@@ -320,6 +320,10 @@ TABLE |= {
             "test_caching.py::test_a_chain_hits_without_a_worker",
         ),
         (
+            "A value that is kept nowhere is hashed where it is, and known again in the next run.",
+            "test_caching.py::test_a_value_that_is_kept_nowhere_is_hashed_where_it_is",
+        ),
+        (
             "What is not cached gets the values of hits, small and large.",
             "test_caching.py::test_what_follows_a_hit_gets_its_value",
         ),
