@@ -64,6 +64,26 @@ class ResultOptions:
 UNSAID = ResultOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """By what a value is made: the file of a function, and what stands for its code.
+
+    Without a file any other one is as good: the key alone says what is meant.
+    """
+
+    file: str = ""
+    source: str = ""
+
+    def trusts(self, other: Maker) -> bool:
+        """Tell whether what the other has made is what this would make.
+
+        Two files of one name may be two programs, as may be whatever has no file: then their code must be the
+        same.
+        """
+        same_file = self.file == other.file and not self.file.startswith("<")
+        return not self.file or same_file or self.source == other.source
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheAs:
     """The value of an attempt goes into the cache under `key`, in the store `storage`.
@@ -74,6 +94,7 @@ class CacheAs:
     key: str
     storage: str
     seconds: float | None = field(default=None, compare=False)
+    maker: Maker = field(default=Maker(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,13 +279,15 @@ class Caching:
     """How the task runs of one submission are cached: by which key each, None for one that is not.
 
     Values are good for `seconds`, or for ever. With `refresh` nothing is looked up, but what is computed
-    takes the place of what was there. `storage` is the store of the keys, where it is not that of the values.
+    takes the place of what was there. `storage` is the store of the keys, where it is not that of the values,
+    and `maker` the function.
     """
 
     keys: tuple[PartialKey | LateKey | None, ...]
     seconds: float | None = None
     refresh: bool = False
     storage: str | None = None
+    maker: Maker = Maker()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import random  # noqa: TID251  (seeded: the same luck in every run)
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,9 @@ from dflow.errors import MissingResult
 from dflow.journal import MemoryJournal
 from dflow.messages import Down, Key, Work
 from dflow.ports import Host, Journal
+from dflow.results.files import RUNS
 from dflow.results.pickling import dumps
+from dflow.results.stores import store
 
 __all__ = [
     "START",
@@ -111,7 +114,8 @@ def in_memory(
 ) -> Iterator[process.Process]:
     """Run flows inside without files and without a cluster, on `task_runner` where they name none.
 
-    Yields what the sessions share: ``.journal`` holds the record, ``.clock`` the clock that was given.
+    Larger results are kept in memory too, as long as the journal, where nothing says otherwise. Yields what
+    the sessions share: ``.journal`` holds the record, ``.clock`` the clock that was given.
 
     >>> from dflow import flow
     >>> @flow
@@ -121,15 +125,23 @@ def in_memory(
     ...     main(), [entry.flow_name for entry in shared.journal.catalog.list()]
     (5, ['main'])
     """
-    chosen = settings.load().model_copy(update={"task_runner": task_runner})
+    kept = journal if journal is not None else MemoryJournal(is_alive=lambda holder: True)
+    storage = f"memory://dflow-{id(kept):x}"
+    chosen = settings.load().model_copy(
+        update={"task_runner": task_runner, "result_storage": storage}
+    )
     shared = process.Process(
         settings=chosen,
-        journal=journal if journal is not None else MemoryJournal(is_alive=lambda holder: True),
+        journal=kept,
         clock=clock if clock is not None else system.SystemClock(),
         ids=SeededIds(seed),
     )
-    with process.replaced(shared) as replaced:
-        yield replaced
+    try:
+        with process.replaced(shared) as replaced:
+            yield replaced
+    finally:
+        if journal is None and "fsspec" in sys.modules:
+            store(storage).delete_folder(RUNS)
 
 
 @dataclass(eq=False)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dflow.attempts.inputs import value_of
+from dflow.core.records import Stored
 from dflow.errors import MissingResult
-from dflow.messages import AtRunner, Key, Work
+from dflow.messages import Along, AtRunner, Kept, Key, Work
 from dflow.ports import Link
 
 T = TypeVar("T")
+DIRECT = 64_000
+"""Up to how many bytes a stored value is read by each who needs it."""
+ROOM = 1_000_000_000
+"""How many bytes stored values may have that are held for dispatches to come, beside the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +58,53 @@ def missing(key: Key) -> MissingResult:
     )
 
 
+class _Slot:
+    """A value that one thread reads while others who need it wait."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.lock = threading.Lock()
+        self.value: Any = None
+        self.there = False
+
+
+class Read:
+    """Values from result stores: those that were read last are held, for others who need the same."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[Stored, _Slot] = OrderedDict()
+
+    def value_of(self, given: Along, link: Link) -> Any:
+        """Return a value that goes along with a dispatch. Raises as `inputs.read` does."""
+        if not isinstance(given, Kept) or given.may_fail or given.stored.size <= DIRECT:
+            return value_of(given, link)
+        slot = self._slot(given)
+        with slot.lock:
+            if not slot.there:
+                slot.value = value_of(given, link)
+                slot.there = True
+            return slot.value
+
+    def _slot(self, kept: Kept) -> _Slot:
+        with self._lock:
+            slot = self._slots.setdefault(kept.stored, _Slot(kept.stored.size))
+            self._slots.move_to_end(kept.stored)
+            while sum(other.size for other in list(self._slots.values())[:-1]) > ROOM:
+                self._slots.popitem(last=False)
+            return slot
+
+    def clear(self) -> None:
+        """Let go of them."""
+        with self._lock:
+            self._slots.clear()
+
+
 class Values:
     """Values by the dispatch that made them, until they are released."""
 
     def __init__(self) -> None:
+        self._read = Read()
         self._lock = threading.Lock()
         self._values: dict[Key, Any] = {}
 
@@ -79,12 +128,15 @@ class Values:
 
     def clear(self) -> None:
         """Let go of all values."""
+        self._read.clear()
         with self._lock:
             self._values.clear()
 
     def of(self, work: Work, link: Link) -> dict[str, Any]:
         """Return the values that a work needs, by task run. Raises as `inputs.read` does."""
         return {
-            name: self.fetch(given.key) if isinstance(given, AtRunner) else value_of(given, link)
+            name: self.fetch(given.key)
+            if isinstance(given, AtRunner)
+            else self._read.value_of(given, link)
             for name, given in work.inputs.items()
         }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dflow import settings
+from dflow import runs, settings
 
 README = Path(__file__).parent.parent / "README.md"
 PROGRAMS = [
@@ -67,6 +68,46 @@ def test_the_first_flow_runs_from_the_command_line(tmp_path: Path) -> None:
     done = python(tmp_path, "-m", "dflow.cli", "run", "first.py:pipeline", "--count", "50")
     assert "preprocess: 50 rows" in done.stdout, done.stderr
     assert done.returncode == 0
+
+
+def trained(output: str) -> set[float]:
+    """Return the rates that a sweep says it has trained with; what threads print may share a line."""
+    return set(map(float, re.findall(r"training with (0\.\d+)", output)))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_sweep_goes_on(tmp_path: Path, how: signal.Signals) -> None:
+    """As "When something dies" tells it: it reads Interrupted, and what was done is not done again."""
+    script = tmp_path / "sweep.py"
+    script.write_text(PROGRAMS[3], encoding="utf-8")
+    driver = subprocess.Popen(
+        [sys.executable, "-u", script.name], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    said = "".join(driver.stdout.readline() for _ in range(8))
+    driver.send_signal(how)
+    said += driver.communicate(timeout=60)[0]
+    with runs.opened(runs.find("latest")) as record:
+        done = {run.name for run in record.task_runs() if run.stage == "completed"}
+    assert "Interrupted" in python(tmp_path, "-m", "dflow.cli", "ls").stdout
+    resumed = python(tmp_path, "-m", "dflow.cli", "resume", "latest")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.splitlines()[-1] == "0.0"
+    again = trained(resumed.stdout)
+    assert not [n for n in range(40) if f"train-{n}" in done and n / 100 in again]
+    assert "preparing" not in resumed.stdout
+    assert trained(said) | again == {n / 100 for n in range(40)}
+    shown = python(tmp_path, "-m", "dflow.cli", "show", "latest").stdout
+    assert "reused" in shown
+
+
+def test_the_cached_are_not_computed_twice(tmp_path: Path) -> None:
+    """As "Not computing twice" tells it: in the same process, and in the next one."""
+    (tmp_path / "search.py").write_text(PROGRAMS[4], encoding="utf-8")
+    first = python(tmp_path, "search.py").stdout.splitlines()
+    assert [line for line in first if line.startswith("[")][1] == "['Cached', 'Completed']"
+    assert sum("embedding" in line for line in first) == 3
+    assert python(tmp_path, "search.py").stdout.splitlines() == 2 * ["['Cached', 'Cached']"]
 
 
 def test_the_settings_are_listed_with_their_defaults() -> None:

@@ -71,6 +71,7 @@ def _record(place: Place, info: AttemptInfo, cached_as: CacheAs, context: RunCon
         task_run=info.task_run_name,
         flow_run=info.flow_run_name,
         task_run_id=info.task_run_id,
+        maker=cached_as.maker,
     )
     try:
         cache.write(cached_as.storage, record)

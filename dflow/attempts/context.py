@@ -74,6 +74,11 @@ class RunContext:
         """The number of the attempt, from 1; in the body of a flow its generation."""
         return self.info.attempt if isinstance(self.info, AttemptInfo) else self.info.generation
 
+    @property
+    def execution(self) -> str:
+        """What tells this execution of the body from those before and after."""
+        return f"{self.info.generation}.{self.attempt}"
+
 
 _current: ContextVar[RunContext | None] = ContextVar("dflow_run", default=None)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from dataclasses import dataclass
@@ -92,16 +93,16 @@ def generated(steps: Steps[Any]) -> Generator[Any, Any, Any]:
         try:
             step = partial(steps.send, (yield item.value))
         except GeneratorExit:
-            if not _is_closed(steps):
+            if not _over(steps):
                 _close(partial(context.run, steps.throw, Closed()))
             return None
         except BaseException as thrown:
             step = partial(steps.throw, thrown)
 
 
-def _is_closed(steps: Steps[Any]) -> bool:
-    """Tell whether a coroutine is over: of what nobody refers to any more it may be collected first."""
-    return getattr(steps, "cr_frame", steps) is None
+def _over(steps: Steps[Any]) -> bool:
+    """Tell whether a coroutine was closed: garbage collection may take it before its iterator."""
+    return inspect.getcoroutinestate(steps) == inspect.CORO_CLOSED
 
 
 def _close(step: Callable[[], Any]) -> None:
@@ -123,7 +124,7 @@ async def async_generated(steps: Steps[Any]) -> AsyncGenerator[Any, Any]:
         try:
             step = partial(steps.send, (yield item.value))
         except GeneratorExit:
-            if _is_closed(steps):
+            if _over(steps):
                 return
             with contextlib.suppress(Closed):
                 if await _Segment(steps, context, partial(steps.throw, Closed())) is not None:

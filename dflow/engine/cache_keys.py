@@ -21,9 +21,9 @@ from dflow.engine.about import About
 from dflow.engine.cache_options import Cached
 from dflow.engine.context import keeper_in
 from dflow.engine.key_questions import Key, Question, complain, for_task
-from dflow.messages import Caching, CallOptions, LateKey, PartialKey, Ref
+from dflow.messages import Caching, CallOptions, LateKey, Maker, PartialKey, Ref
 from dflow.results.fingerprints import NoFingerprint
-from dflow.results.keys import Hashed, KeyContext, Slot, TaskRunInKey, hashed
+from dflow.results.keys import Hashed, KeyContext, Slot, TaskRunInKey, file_in_key, hashed
 from dflow.results.policies import CachePolicy
 
 
@@ -109,6 +109,9 @@ def with_keys(
         seconds=cached.seconds,
         refresh=cached.refresh,
         storage=cached.policy.key_storage,
+        maker=Maker(file_in_key(task.function), event.source)
+        if cached.policy.per_task
+        else Maker(),
     )
     return replace(options, caching=caching)
 

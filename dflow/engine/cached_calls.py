@@ -23,6 +23,8 @@ from dflow.results.pickling import loads
 if TYPE_CHECKING:
     from dflow.engine.session import Session
 
+FORM = "1"
+"""How keys are made: another number where the same call would have another key."""
 ASKING = 8
 """How many policies and functions of the user's are asked at once."""
 
@@ -104,11 +106,14 @@ class CachedCalls:
             return None
         if digest is None:
             return None
-        return CacheAs(key=digest, storage=call.storage, seconds=call.caching.seconds)
+        caching = call.caching
+        return CacheAs(
+            key=digest, storage=call.storage, seconds=caching.seconds, maker=caching.maker
+        )
 
     def _completed(self, key: PartialKey) -> str | None:
         """Return a key with where the values come from that it depends on; None if nothing stands for one."""
-        parts = [key.text]
+        parts = [FORM, key.text]
         for task_run_id in key.refs:
             origin = self._origin(task_run_id)
             if origin is None:

@@ -186,7 +186,11 @@ class Caches:
             except DflowError as error:
                 self._complain("the cache cannot be read", error)
                 continue
-            found.update((wanted[name], record) for name, record in records.items())
+            found.update(
+                (wanted[name], record)
+                for name, record in records.items()
+                if wanted[name].maker.trusts(record.maker)
+            )
         return found
 
     def _post(self, answers: Sequence[tuple[LookUp, CacheRecord | None]]) -> None:
@@ -211,11 +215,21 @@ class Caches:
         """Let the first with each key compute it, if no other driver does; the others follow."""
         wanted: dict[CacheAs, LookUp] = {}
         for order, key in missed:
-            if key in self._leading or key in self._elsewhere or key in wanted:
+            if self._is_called_by(order.run_id, self._leading.get(key)):
+                self._post([(order, None)])  # they would wait for each other
+            elif key in self._leading or key in self._elsewhere or key in wanted:
                 self._followers.setdefault(key, {})[order.run_id] = order
             else:
                 wanted[key] = order
         self._take(wanted)
+
+    def _is_called_by(self, run_id: str | None, leader: str | None) -> bool:
+        """Tell whether a run is called in the body of a task run, or in one that is called there."""
+        table = self._session.ledger.table
+        while leader is not None and run_id is not None and run_id != leader:
+            run = table.task_runs.get(run_id) or table.flow_runs.get(run_id)
+            run_id = None if run is None else run.parent_id
+        return leader is not None and run_id == leader
 
     def _take(self, wanted: dict[CacheAs, LookUp]) -> bool:
         """Take the leases of keys; what others hold is waited for. Return whether any were to be had."""

@@ -20,8 +20,8 @@ class Release(do.Command):
 class LookUp(do.Command):
     """See whether the value is in the cache. Who is to `lead` computes it if it is not, and nobody else does.
 
-    `number` tells this question from others about the same task run. With `anew` only the key is wanted, for
-    what will be computed.
+    With `anew` it is computed whatever is there. `number` tells this question from others about the same task
+    run.
     """
 
     number: int

@@ -46,5 +46,9 @@ def _made_for(context: RunContext) -> Scope:
         return RemoteScope(context)
     session, flow_run_id = context.link.session, context.info.flow_run_id
     return DriverScope(
-        session, flow_run_id, context.run_id, lambda: session.open_runner(flow_run_id)
+        session,
+        flow_run_id,
+        context.run_id,
+        lambda: session.open_runner(flow_run_id),
+        context.execution,
     )

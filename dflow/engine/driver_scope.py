@@ -40,12 +40,13 @@ class DriverScope:
         flow_run_id: str,
         parent_id: str,
         runner: Callable[[], OpenRunner],
+        execution: str = "",
     ) -> None:
         self.session = session
         self._flow_run_id = flow_run_id
         self._parent_id = parent_id
         self._runner = runner
-        self._children = Children(parent_id)
+        self._children = Children(parent_id, execution)
         flow_run = session.ledger.table.flow_runs.get(flow_run_id)
         self._generation = 0 if flow_run is None else flow_run.generation
 

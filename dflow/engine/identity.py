@@ -2,15 +2,17 @@
 
 A task run is (parent run, task name, what its inputs are, k-th call with these). So a flow that is run again
 finds its finished work again, in whatever order it asks for it. Inputs are known by their fingerprint, or
-where they have none by their content. What has no content to be told either (locks, generators) falls back to
-the position of the call: it is found again only while all that was asked for, and all values that were
-given, before it were the same, in the same order.
+where they have none by their content. With an argument that has no content to be told either (a lock, a
+connection) the position of the call counts beside the other arguments: it is found again only while all that
+was asked for, and all values that were given, before it were the same, in the same order. With a generator
+it is never found again.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -20,23 +22,60 @@ SIZE = 16
 """Bytes of an identity."""
 
 
-def known_by(inputs: Any) -> bytes | None:
-    """Return what tells inputs from others in every process, or None if there is nothing."""
+class Known:
+    """What is known of inputs, as bytes; whether that is the `whole` of them, and whether they may recur.
+
+    An iterator of which nothing is known may give something else the next time, wherever it stands.
+    """
+
+    __slots__ = ("content", "lasting", "whole")
+
+    def __init__(self, content: bytes, *, whole: bool = True, lasting: bool = True) -> None:
+        self.content = content
+        self.whole = whole
+        self.lasting = lasting
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "It stands for something of which not all is known."
+        )  # it has no content itself
+
+
+def known_by(inputs: Any) -> Known:
+    """Return what is known of inputs. Where a part of a container has no content, the others count."""
+    if isinstance(inputs, Known):
+        return inputs
     try:
-        return fingerprint(inputs)
+        return Known(fingerprint(inputs))
     except NoFingerprint:
         pass
     try:
-        return b"content" + content(inputs)
+        return Known(b"content" + content(inputs, files=False))
     except NoFingerprint:
-        return None
+        return _known_in_parts(inputs)
+
+
+def _known_in_parts(inputs: Any) -> Known:
+    if type(inputs) is dict:
+        parts = [part for item in inputs.items() for part in item]
+    elif type(inputs) in (list, tuple):
+        parts = list(inputs)
+    else:
+        return Known(b"unknown", whole=False, lasting=not isinstance(inputs, Iterator))
+    known = [known_by(part) for part in parts]
+    return Known(
+        _digest(type(inputs).__name__.encode(), *(part.content for part in known)),
+        whole=False,
+        lasting=all(part.lasting for part in known),
+    )
 
 
 class Children:
-    """Names the task runs and subflows that one execution of a body asks for."""
+    """Names the task runs and subflows that one `execution` of the body of `parent_id` asks for."""
 
-    def __init__(self, parent_id: str) -> None:
+    def __init__(self, parent_id: str, execution: str = "") -> None:
         self._parent_id = parent_id
+        self._execution = execution
         self._calls: Counter[bytes] = Counter()
         self._names: Counter[str] = Counter()
         self._position = blake2b(digest_size=SIZE)
@@ -50,10 +89,13 @@ class Children:
         """
         known = known_by(inputs)
         with self._lock:
-            if known is None:
-                known = b"position" + self._position.digest()
+            content = known.content
+            if not known.whole:
+                content += b"position" + self._position.digest()
+            if not known.lasting:
+                content += b"execution" + self._execution.encode()
             name = task_name.encode("utf-8", "surrogatepass")
-            what = _digest(self._parent_id.encode(), name, known)
+            what = _digest(self._parent_id.encode(), name, content)
             repeat = self._calls[what]
             self._calls[what] += 1
             made = _digest(what, b"%d" % repeat)

@@ -169,7 +169,7 @@ class LocalKeeper:
         else:
             context = replace(around, info=flow, link=link, notes={}, at_end=[])
         context.notes["scope"] = DriverScope(
-            session, run_id, run_id, lambda: session.open_runner(run_id)
+            session, run_id, run_id, lambda: session.open_runner(run_id), context.execution
         )
         return context
 

@@ -87,7 +87,7 @@ class Ledger:
         wanted = [item.task_run_id for item in (*new, *again)]
         self.claims.update(dict.fromkeys(wanted, claim))
         self._gates.put(wanted, claim.max_in_flight)
-        self.lookups.put(wanted, claim.cached, self._outdated(again) if claim.cached else ())
+        self.lookups.put(wanted, claim.cached, self.table.task_runs)
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
@@ -102,10 +102,6 @@ class Ledger:
         if run is None or (run.stage is Stage.COMPLETED and self.obtainable(run)):
             return False
         return run.stage.final or run.id not in self.claims
-
-    def _outdated(self, items: Iterable[ev.TaskCreated]) -> set[str]:
-        runs = (self.table.task_runs[item.task_run_id] for item in items)
-        return {run.id for run in runs if run.held is Held.OUTDATED}
 
     def _open_again(self, event: ev.TaskCreated) -> None:
         self._chains.forget(event.task_run_id)
@@ -374,7 +370,7 @@ class Ledger:
     def _note_value(self, run: TaskRun, event: ev.Event) -> None:
         claim = self.claims.get(run.id)
         if isinstance(event, ev.AttemptSucceeded) and claim is not None and not claim.here:
-            if run.held is Held.JOURNAL and not claim.shares_memory:
+            if run.held.kept and not claim.shares_memory:
                 self._changes.orders.append(Release(run.id, run.dispatch))
             else:
                 self.with_runner.add(run.id)

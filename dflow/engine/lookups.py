@@ -7,9 +7,10 @@ behind it, where it also becomes the one that computes the value if it is not th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
+from dflow.core.records import Held, TaskRun
 from dflow.engine.claims import LookUp
 
 
@@ -17,7 +18,7 @@ from dflow.engine.claims import LookUp
 class _Question:
     """How far a task run is: which looks were begun, and the number of the one whose answer is awaited.
 
-    One that is to be made `anew` does not take what is there.
+    One whose value was outdated is computed `anew`.
     """
 
     anew: bool = False
@@ -34,12 +35,17 @@ class Lookups:
         self._numbers = itertools.count(1)
 
     def put(
-        self, task_run_ids: Iterable[str], cached: Container[str], anew: Container[str]
+        self, task_run_ids: Iterable[str], cached: Container[str], runs: Mapping[str, TaskRun]
     ) -> None:
-        """Let those task runs be looked up before they go that are `cached`; nothing of them is out."""
+        """Let those task runs be looked up before they go that are `cached`; nothing of them is out.
+
+        Of the `runs` of earlier passes a rerun has outdated some: these have to run.
+        """
         for task_run_id in task_run_ids:
             if task_run_id in cached:
-                self._open[task_run_id] = _Question(task_run_id in anew)
+                before = runs.get(task_run_id)
+                anew = before is not None and before.held is Held.OUTDATED
+                self._open[task_run_id] = _Question(anew)
             else:
                 self._open.pop(task_run_id, None)
 

@@ -117,9 +117,7 @@ class _Map(Generic[R]):
         if not self.key:
             return inputs
         known = known_by(inputs)
-        if known is not None:
-            return self.key, known
-        return self.key, inputs[0] if isinstance(inputs[0], bytes) else None, index
+        return (self.key, known.content) if known.whole else (self.key, known.content, index)
 
 
 def _now(argument: Argument) -> Argument:
@@ -143,8 +141,7 @@ def _at(argument: Argument, index: int) -> Any:
 
 def _key(shared: Mapping[str, Any]) -> Any:
     """Return what stands for the shared arguments in the identity of each item; made only once."""
-    known = known_by(shared)
-    return object() if known is None else known  # which is not known by anything either
+    return known_by(shared)
 
 
 def start(

@@ -200,7 +200,7 @@ class RemoteScope:
         self._info = _attempt_around(context)
         self._link = context.link
         self._desk = desk_of(context.link)
-        self._children = Children(context.run_id)
+        self._children = Children(context.run_id, context.execution)
 
     @property
     def flow_run_id(self) -> str:

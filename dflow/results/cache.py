@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dflow.core.records import Stored
 from dflow.errors import MissingResult
+from dflow.messages import Maker
 from dflow.results.stores import LocalStore, Store, store
 
 VERSION: Final = 1
@@ -32,7 +33,8 @@ _log = logging.getLogger("dflow.results")
 class CacheRecord:
     """A value that was computed before: itself, pickled, or where it is; by whom, and until when it is good.
 
-    Times are seconds since 1970 in UTC. `task_run` and `flow_run` are names, for people.
+    Times are seconds since 1970 in UTC. `task_run` and `flow_run` are names, for people, and `maker` is the
+    function that was called.
     """
 
     key: str
@@ -43,6 +45,7 @@ class CacheRecord:
     task_run: str = ""
     flow_run: str = ""
     task_run_id: str = ""
+    maker: Maker = Maker()  # noqa: RUF009  (it is frozen)
 
     def good(self, at: float) -> bool:
         """Tell whether it has not expired."""
@@ -60,7 +63,7 @@ class Cleaned:
 
 def folder_of(key: str) -> str:
     """Return the folder of a key and its values. The names of the values begin with the key and a dash."""
-    return f"{FOLDER}/{key[:2]}"
+    return f"{FOLDER}/{key[0]}"
 
 
 def path_of(key: str) -> str:
@@ -142,6 +145,7 @@ def _record(fields: dict[str, Any], value: bytes) -> CacheRecord:
     stored = fields["stored"]
     fields["stored"] = None if stored is None else Stored(**stored)
     fields["value"] = value if fields["value"] else None
+    fields["maker"] = Maker(**fields["maker"])
     return CacheRecord(**fields)
 
 
@@ -169,8 +173,8 @@ def clean(storage: str, at: float, older_than: float | None = None) -> Cleaned:
 
 
 def _folders() -> Iterator[str]:
-    for number in range(256):
-        yield f"{FOLDER}/{number:02x}"
+    for digit in "0123456789abcdef":  # few, since a store far away lists them one by one
+        yield f"{FOLDER}/{digit}"
 
 
 def _is_wanted(where: Store, key: str, at: float, older_than: float | None) -> bool:

@@ -47,6 +47,7 @@ class _Walk:
     """One look at a value: what is open on the way to where it is, and what it has been through already."""
 
     deep: bool
+    files: bool = True
     open: dict[int, int] = field(default_factory=dict)
     known: dict[int, tuple[Any, bytes]] = field(default_factory=dict)
 
@@ -84,20 +85,22 @@ class _Hash:
 
 def fingerprint(value: Any) -> bytes:
     """Return 16 bytes that say which call is meant by these inputs. Raises `NoFingerprint`."""
-    return _made(value, deep=False)
+    return _made(value, _Walk(deep=False, files=False))
 
 
-def content(value: Any) -> bytes:
+def content(value: Any, *, files: bool = True) -> bytes:
     """Return 16 bytes that are the same for equal content. Raises `NoFingerprint`.
+
+    Without `files` a path is its text, whatever is there.
 
     >>> content({"lr": 0.1, "layers": [3, 4]}) == content({"layers": [3, 4], "lr": 0.1})
     True
     """
-    return _made(value, deep=True)
+    return _made(value, _Walk(deep=True, files=files))
 
 
-def _made(value: Any, *, deep: bool) -> bytes:
-    collected = _Hash(_Walk(deep))
+def _made(value: Any, walk: _Walk) -> bytes:
+    collected = _Hash(walk)
     try:
         _feed(collected, value, 0)
     except NoForm as problem:
@@ -181,7 +184,7 @@ def _feed_named(to: _Hash, value: Any, depth: int) -> None:
             _feed(to, value.value, depth + 1)
     elif isinstance(value, PurePath):
         to.put(b"P", _text(str(value)))
-        if to.walk.deep and isinstance(value, Path):
+        if to.walk.files and isinstance(value, Path):
             _feed(to, taking_apart.of_path(value), depth + 1)
     elif isinstance(value, partial):
         to.put(b"p")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from hashlib import blake2b
 from types import FunctionType
@@ -9,6 +10,7 @@ from typing import Any
 
 from dflow.results.fingerprints import NoFingerprint, content
 from dflow.results.source import origin
+from dflow.results.taking_apart import is_installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,16 @@ def task_in_key(function: Any) -> str:
         return content(function).hex()
     except NoFingerprint as problem:
         raise closes_over(problem) from None
+
+
+def file_in_key(function: Any) -> str:
+    """Return the file of a function that its name may not tell from those of other programs, or ""."""
+    if not isinstance(function, FunctionType) or "<" in function.__qualname__:
+        return ""  # it goes by its content
+    if is_installed(function.__module__):
+        return ""
+    name = function.__code__.co_filename
+    return name if name.startswith("<") else os.path.abspath(name)
 
 
 def closes_over(problem: NoFingerprint) -> NoFingerprint:

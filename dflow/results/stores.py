@@ -14,7 +14,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,9 @@ MAX_PART: Final = 255
 """How many bytes a name between two slashes may have, as on most file systems."""
 PARTIAL: Final = ".dflow-"
 """How the names of files begin that are not whole yet. They are not listed."""
+
+TRIES: Final = 10
+"""How often a folder is made that others take away."""
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\*?\[\]]|::|://")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -242,10 +245,9 @@ class LocalStore(Store):
     def _write(self, path: str, parts: Sequence[Part], sync: bool) -> None:
         place = self._place(path)
         folder = os.path.dirname(place)
-        os.makedirs(folder, exist_ok=True)
         partial = os.path.join(folder, f"{PARTIAL}{os.urandom(8).hex()}")
         try:
-            with open(partial, "xb", buffering=0) as file:
+            with _opened(folder, partial) as file:
                 for part in parts:
                     _write_all(file, part)
                 if sync:
@@ -285,6 +287,12 @@ class LocalStore(Store):
 
     def _delete(self, path: str) -> None:
         os.unlink(self._place(path))
+        with suppress(
+            OSError
+        ):  # as in object stores, a folder in which nothing is left is not there
+            while "/" in path:
+                path = path.rpartition("/")[0]
+                os.rmdir(self._place(path))
 
     def _delete_folder(self, folder: str) -> None:
         place = self._place(folder)
@@ -296,6 +304,15 @@ class LocalStore(Store):
                 else:
                     os.unlink(entry.path)
         os.rmdir(place)
+
+
+def _opened(folder: str, name: str) -> Any:
+    """Return a new file; its folder is made, again if somebody has found it empty meanwhile."""
+    for _ in range(TRIES):
+        os.makedirs(folder, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return open(name, "xb", buffering=0)
+    return open(name, "xb", buffering=0)
 
 
 def _write_all(file: Any, part: Part) -> None:

@@ -6,6 +6,7 @@ import copyreg
 import os
 import sys
 import sysconfig
+from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
 from functools import cache
@@ -128,6 +129,14 @@ def _undescribed(item: Any) -> Any:
 # Objects -------------------------------------------------------------------------------------------
 
 
+def _forgotten(value: Any) -> Any:
+    """Return the attributes of an array of a class of its own, which its pickle leaves out."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.ndarray):
+        return None
+    return getattr(value, "__dict__", None)
+
+
 def of_object(value: Any) -> tuple[Any, ...]:
     """Return what makes an object of a class again, and from what: as for a pickle. Raises `NoForm`."""
     kind = type(value)
@@ -139,7 +148,9 @@ def of_object(value: Any) -> tuple[Any, ...]:
             return "", reduced, getattr(value, "__wrapped__", None)
         maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
         arguments = tuple("class" if each is kind else each for each in arguments)
-        content = (arguments, state, list(items or ()), dict(pairs or ()))
+        given = list(pairs or ())
+        inside = given if isinstance(value, OrderedDict) else dict(given)
+        content = (arguments, state, list(items or ()), inside, _forgotten(value))
         name = f"{getattr(maker, '__module__', '')}:{getattr(maker, '__qualname__', '')}"
         if name == ":":
             raise TypeError(f"it is made by {maker!r}")

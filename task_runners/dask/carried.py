@@ -29,7 +29,7 @@ class Carried:
 
     __slots__ = ("_buffers", "_data", "_lock", "_value", "outcome")
 
-    def __init__(self, outcome: Outcome, value: Any) -> None:
+    def __init__(self, outcome: Outcome | None, value: Any) -> None:
         self.outcome = pickle.dumps(outcome, protocol=5)
         self._value = value
         self._data: bytes | None = None

@@ -34,6 +34,8 @@ from task_runners.sharing import Shared
 
 CONNECT = 10.0
 """Seconds in which a scheduler must answer."""
+LEAVE = 1.0
+"""Seconds after which a body that goes on does not hold up the end of a worker in this process."""
 
 _log = logging.getLogger("dflow.runners")
 
@@ -62,6 +64,19 @@ class Cluster(Protocol):
         """Let go of it; what is ours ends."""
 
 
+class _Threads(Worker):
+    """A worker in this process. Bodies that go on are not waited for long when it closes: they may hang."""
+
+    async def close(  # type: ignore[override]  # its releases differ in what they take
+        self,
+        timeout: float = LEAVE,  # noqa: ASYNC109  (of distributed)
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Close, and leave behind what has not ended after so many seconds."""
+        return await super().close(timeout, *args, **kwargs)
+
+
 class InProcess:
     """A cluster of threads in this process."""
 
@@ -78,7 +93,8 @@ class InProcess:
                 self._cluster = SpecCluster(
                     scheduler={"cls": Scheduler, "options": settings.scheduler(own)},
                     workers={
-                        n: {"cls": Worker, "options": settings.worker(own)} for n in range(workers)
+                        n: {"cls": _Threads, "options": settings.worker(own)}
+                        for n in range(workers)
                     },
                     silence_logs=logging.ERROR,
                 )

@@ -9,10 +9,9 @@ from typing import Any, Protocol
 from dask.task_spec import TaskRef
 
 from dflow.attempts import body
-from dflow.attempts.inputs import value_of
 from dflow.attempts.packing import Packer
 from dflow.core.events import AttemptSucceeded, Outcome
-from dflow.messages import Along, AtRunner, Blob, Key, Work
+from dflow.messages import Along, AtRunner, Blob, Kept, Key, Work
 from dflow.ports import Host
 from dflow.results.pickling import dumps
 from task_runners.dask import execution
@@ -22,7 +21,8 @@ from task_runners.dask.connection import Connection
 from task_runners.dask.graph import DaskKey, Draft, Encoder, Parts
 from task_runners.dask.internals import own_variables
 from task_runners.dask.places import Place
-from task_runners.values import Asked, asked_here
+from task_runners.dask.shelf import Shelf
+from task_runners.values import Asked, Read, asked_here
 
 
 class Courier(Protocol):
@@ -72,6 +72,7 @@ class Travelling:
             run, script_there, lambda value: dumps(value, script_by_reference=script_there)
         )
         self._parts = Parts(run)
+        self._shelf = Shelf(run)
 
     def pack(self, call: Any) -> Any:
         """Return a call as bytes."""
@@ -80,14 +81,20 @@ class Travelling:
     def draft(self, draft: Draft, work: Work, entry: Entry) -> None:
         """Add a dispatch with its payload."""
         refs, along = _sources(work, entry)
-        payload, parts = self._encoder.encode(work, entry, tuple(refs), along)
+        on_shelf = {
+            name: ref
+            for name, given in along.items()
+            if isinstance(given, Kept) and (ref := self._shelf.refer(given, draft)) is not None
+        }
+        payload, parts = self._encoder.encode(work, entry, (*refs, *on_shelf), along)
         beside = [self._parts.refer(part, draft) for part in parts]
         values = [TaskRef(up.dask_key) for up in refs.values()]
-        draft.add(entry, execution.execute, payload, *beside, *values)
+        draft.add(entry, execution.execute, payload, *beside, *values, *on_shelf.values())
 
     def submitted(self, futures: Mapping[DaskKey, Any], draft: Draft) -> None:
-        """Hold the large parts of the graph on the cluster."""
+        """Hold the large parts of the graph, and the values from stores, on the cluster."""
         self._parts.hold(futures, draft)
+        self._shelf.hold(futures, draft)
 
     def withdraw(self, tickets: Sequence[int]) -> None:
         """Ask the workers."""
@@ -114,6 +121,7 @@ class InMemory:
         self._taken_back = taken_back
         self._lock = threading.Lock()
         self._waiting: set[int] = set()
+        self._read = Read()
 
     def pack(self, call: Any) -> Asked:
         """Return the call, with the context in which it was made."""
@@ -146,7 +154,7 @@ class InMemory:
     ) -> Carried:
         def load() -> tuple[Any, dict[str, Any]]:
             values = {name: carried.value for name, carried in brought.items()}
-            values.update((name, value_of(given, link)) for name, given in along.items())
+            values.update((name, self._read.value_of(given, link)) for name, given in along.items())
             return asked.call, values
 
         asked: Asked = work.call

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,10 @@ from dflow.attempts import body, prints
 from dflow.attempts.calls import Call
 from dflow.attempts.inputs import value_of
 from dflow.core.events import AttemptSucceeded
+from dflow.errors import DflowError
+from dflow.messages import Kept
 from dflow.ports import Link
+from dflow.results import files
 from dflow.results.pickling import loads
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.internals import hide_noise
@@ -60,15 +64,36 @@ def _load(payload: Payload, given: tuple[Any, ...], link: Link) -> tuple[Call, d
     count = len(payload.beside)
     call = call_of(payload, dict(zip(payload.beside, given[:count], strict=True)))
     values = {name: loads(data) for name, data in (payload.values or {}).items()}
-    for name, carried in zip(payload.upstreams, given[count:], strict=True):
-        values[name] = carried.value
-    values.update((name, value_of(kept, link)) for name, kept in (payload.kept or {}).items())
+    brought = dict(zip(payload.upstreams, given[count:], strict=True))
+    kept = payload.kept or {}
+    values.update((name, carried.value) for name, carried in brought.items() if name not in kept)
+    values.update((name, _stored(each, brought.get(name), link)) for name, each in kept.items())
     return call, values
+
+
+def _stored(kept: Kept, carried: Carried | None, link: Link) -> Any:
+    """Return a value from a result store: as it was brought, or read now. Raises as `inputs.read` does."""
+    if carried is None or isinstance(carried.value, Unread):
+        return value_of(kept, link)
+    return carried.value
 
 
 def beside(data: bytes) -> bytes:
     """Return a part that travels beside payloads: the task that holds it."""
     return data
+
+
+class Unread:
+    """Stands for a value that could not be read: who needs it tries itself, and says what comes of it."""
+
+
+def read(data: bytes) -> Carried:
+    """Return a value from its store, or `Unread`: the task of a node."""
+    kept: Kept = pickle.loads(data)
+    try:
+        return Carried(None, files.read(kept.stored, kept.name))
+    except DflowError:
+        return Carried(None, Unread())
 
 
 # In the driver's own process ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from dask.tokenize import normalize_token
 
 from dflow.attempts.functions import ByValue
 from dflow.attempts.packing import PackedCall
+from dflow.core.records import Stored
 from dflow.messages import Along, Blob, Kept, Work
 from task_runners.dask.book import Entry
 from task_runners.dask.execution import beside
@@ -66,11 +67,16 @@ class Encoder:
         self._digests: OrderedDict[int, tuple[bytes, str]] = OrderedDict()
 
     def encode(
-        self, work: Work, entry: Entry, ups: Sequence[str], inputs: Mapping[str, Along]
+        self,
+        work: Work,
+        entry: Entry,
+        ups: Sequence[str],
+        inputs: Mapping[str, Along],
     ) -> tuple[bytes, list[Part]]:
         """Return the payload of a work, and the parts beside it.
 
-        `ups` are the task runs whose values Dask brings, `inputs` what goes along of others.
+        `ups` are the task runs whose values Dask brings, `inputs` what goes along of others, or tells what it
+        brings.
         Raises whatever pickling one of those raises.
         """
         call, parts, shared = self._split(work.call)
@@ -118,11 +124,12 @@ class Encoder:
 
 @dataclass(slots=True)
 class Draft:
-    """A graph in the making: its tasks, the dispatches and the new parts among them."""
+    """A graph in the making: its tasks, the dispatches, the new parts and stored values among them."""
 
     graph: Graph = field(default_factory=Graph)
     entries: list[Entry] = field(default_factory=list)
     parts: dict[str, DaskKey] = field(default_factory=dict)
+    shelf: dict[Stored, tuple[DaskKey, int]] = field(default_factory=dict)
 
     def add(self, entry: Entry, function: Callable[..., Any], *args: Any) -> None:
         """Add a dispatch."""

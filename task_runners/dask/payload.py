@@ -33,8 +33,8 @@ class Payload:
     """One dispatch: of which run, under which number, what to call, and where its values come from.
 
     Of a part that travels beside the payload only the hash is in it. `values` are pickled values of
-    upstreams, by task run, `kept` those that are read from result stores; `upstreams` are the task runs
-    whose values Dask brings.
+    upstreams, by task run, `kept` those that are in result stores. `upstreams` are the task runs whose
+    values Dask brings, some of the `kept` ones among them.
     """
 
     run: str

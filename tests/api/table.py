@@ -320,6 +320,10 @@ TABLE |= {
             "test_caching.py::test_a_chain_hits_without_a_worker",
         ),
         (
+            "What is not cached gets the values of hits, small and large.",
+            "test_caching.py::test_what_follows_a_hit_gets_its_value",
+        ),
+        (
             "Tasks that tasks ask for are cached too.",
             "test_caching.py::test_nested_calls_are_cached",
         ),

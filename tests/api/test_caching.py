@@ -111,6 +111,27 @@ def test_a_chain_hits_without_a_worker(runner: TaskRunner, oracle: Path) -> None
     assert all(not run.attempts for run in latest())
 
 
+@task
+def length(value: Any, *more: Any) -> int:
+    """Take values, wherever they are."""
+    return sum(len(str(each)) for each in (value, *more))
+
+
+def test_what_follows_a_hit_gets_its_value(runner: TaskRunner, tmp_path: Path) -> None:
+    """Small or large, as an argument of what is not cached, inside of a container, or only waited for."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        small, large = ran.submit(str(tmp_path), 7), ran.submit(str(tmp_path), 8, size=30_000)
+        after = length.submit("waited", wait_for=[small, large])
+        return length.submit(small, [large]).result(), after.result()
+
+    first = main()
+    assert first[1] == 6
+    assert main() == first
+    assert len(list(tmp_path.glob("?-*"))) == 2
+
+
 def test_nested_calls_are_cached(runner: TaskRunner, tmp_path: Path) -> None:
     """Tasks that tasks ask for are looked up as any others."""
 
@@ -308,3 +329,44 @@ def test_many_hits_take_a_moment() -> None:
 def quick(x: int) -> int:
     """Return what came."""
     return x
+
+
+PROGRAM = """
+from dflow import flow, task
+from dflow.cache_policies import INPUTS
+
+@task(cache_policy=INPUTS)
+def made(x: int) -> str:
+    return "{author}"
+
+@flow(task_runner="inline")
+def main() -> None:
+    state = made(1, return_state=True)
+    print(state.name, state.result())
+
+main()
+"""
+
+
+def test_programs_of_the_same_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    """Another file with other code computes; the same code elsewhere, and other code in its file, hit."""
+    home = {**os.environ, "DFLOW_HOME": str(tmp_path / "home")}
+
+    def ran(folder: str, author: str) -> str:
+        script = tmp_path / folder / "train.py"
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(PROGRAM.replace("{author}", author), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            env=home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    assert ran("one", "Ada") == "Completed Ada"
+    assert ran("two", "Ada") == "Cached Ada"
+    assert ran("three", "Bob") == "Completed Bob"
+    assert ran("three", "Eve") == "Cached Bob"

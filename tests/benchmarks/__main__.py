@@ -19,15 +19,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from dask.distributed import Client, LocalCluster
 
 import dflow
 from dflow import settings
+from dflow.cache_policies import INPUTS
 from dflow.core.events import TaskCreated
 from dflow.engine import process, system
 from dflow.journal import SqliteJournal
 from dflow.ports import Batch, RunEntry
-from task_runners import DaskTaskRunner
+from dflow.results.fingerprints import content
+from task_runners import DaskTaskRunner, ThreadPoolTaskRunner
 
 WORKERS = {"n_workers": 2, "threads_per_worker": 1}
 
@@ -38,6 +41,7 @@ def plus_one(x: int) -> int:
 
 
 increment = dflow.task(plus_one)
+remembered = dflow.task(plus_one, cache_policy=INPUTS)
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -79,6 +83,18 @@ def one_at_a_time(count: int) -> float:
     """Return the seconds that submits take when each waits for the one before."""
     increment.submit(0).result()
     return seconds(lambda: [increment.submit(-i).result() for i in range(1, count + 1)])
+
+
+@dflow.flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+def cached(count: int) -> float:
+    """Return the seconds that a map of cached values takes."""
+    return seconds(lambda: remembered.map(range(count)).wait())
+
+
+def hashed() -> float:
+    """Return how many bytes a second of an array are hashed for a key."""
+    array = np.random.default_rng(0).random(2**24)
+    return array.nbytes / seconds(lambda: content(array))
 
 
 def raw_submits(client: Client, count: int) -> float:
@@ -184,12 +200,17 @@ def main() -> None:
             print(f"{title:34}{a / size * 1e3:>9.3f} ms{b / size * 1e3:>9.3f} ms{b / a:>12.2f}×")
         call = statistics.median(direct_calls(count) for _ in range(rounds)) / count
         print(f"{'direct call in a flow':34}{call * 1e3:>9.3f} ms")
+        cached(10 * count)
+        hits = statistics.median(cached(10 * count) for _ in range(rounds)) / (10 * count)
+        print(f"{'cache hit in a map':34}{hits * 1e3:>9.3f} ms")
         run = statistics.median(seconds(empty) for _ in range(max(rounds, 5)))
         print(f"{'empty flow run':34}{run * 1e3:>9.3f} ms")
     a, b = _alternate(
         lambda: import_time("dflow"), lambda: import_time("distributed"), max(rounds, 3)
     )
     print(f"{'import dflow / distributed':34}{a * 1e3:>9.3f} ms{b * 1e3:>9.3f} ms{b / a:>12.2f}×")
+    speed = statistics.median(hashed() for _ in range(rounds))
+    print(f"{'hashing an array for a key':34}{speed / 1e9:>9.2f} GB/s")
     rows = statistics.median(journal_rows(10 * count) for _ in range(rounds))
     print(f"{'journal, 100 events a transaction':34}{rows:>9,.0f} events/s")
 

@@ -755,6 +755,61 @@ def test_a_bounded_map_looks_up_all_and_holds_few(world: World) -> None:
     assert running.result() == ["Completed", "Cached", "Completed", "Cached"]
 
 
+def test_a_driver_that_dies_before_it_hears_loses_nothing() -> None:
+    """What the worker has put into the cache is found when the run is resumed."""
+    runner = ScriptedRunner()
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        future = square.submit(3)
+        if not runner.works:
+            keep(runner.expect(1)[0], 9)
+            raise KeyboardInterrupt
+        return future.result(), future.state.name
+
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    assert main.resume("latest") == (9, "Cached")
+    assert len(runner.works) == 1
+
+
+def test_a_rerun_runs_and_refreshes(world: World) -> None:
+    """Who asks for a rerun wants it computed, whatever the cache has; later runs find the new value."""
+
+    @task(cache_policy=INPUTS)
+    def number(x: int) -> int:
+        BODIES.append(x)
+        return len(BODIES)
+
+    @flow
+    def main() -> Any:
+        return number(1), number(1)
+
+    assert main() == (1, 1)
+    assert main.rerun("latest") == (2, 3)
+    assert main() == (3, 3)
+    assert main.rerun("latest", from_task="number-1") == (3, 4)
+
+
+@pytest.mark.parametrize("runner", ["inline", "threads"])
+def test_a_task_never_waits_for_itself(runner: str) -> None:
+    """One that calls another with the same key goes on: that one computes, too."""
+    inner = task(lambda x: x + 1, name="inner", cache_key_fn=lambda context, parameters: "one key")
+
+    @task(cache_key_fn=lambda context, parameters: "one key")
+    def outer(x: int) -> int:
+        both: int = inner(x) + inner.submit(x).result()
+        return both
+
+    with world_with(runner=runner):
+
+        @flow
+        def main() -> Any:
+            return outer(1), outer.submit(1).result()
+
+        assert main() == (4, 4)
+
+
 # When things go wrong --------------------------------------------------------------------------------
 
 

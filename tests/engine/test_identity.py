@@ -206,3 +206,25 @@ def test_children_of_a_task_are_under_it(world: World) -> None:
 def test_anything_may_be_an_argument(value: Any) -> None:
     """What has no fingerprint is no error."""
     assert flow(lambda: add(value) is value)()
+
+
+def test_what_is_known_counts_beside_what_is_not() -> None:
+    """With a lock among them, calls in another order are still told apart by their other arguments."""
+    lock = threading.Lock()
+    made = [("a", ((lock,), {"x": x})) for x in range(3)]
+    first = ids(Children("p"), made)
+    swapped = ids(Children("p"), [made[2], made[1], made[0]])
+    assert set(first).isdisjoint(swapped)
+    assert first == ids(Children("p"), made)
+
+
+def test_an_iterator_is_never_taken_for_another() -> None:
+    """What it will give is not known: in the next pass it is a call of its own."""
+
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    first, again, later = (
+        ids(Children("p", execution), [("a", ((numbers(),), {}))]) for execution in ("1", "1", "2")
+    )
+    assert first == again != later

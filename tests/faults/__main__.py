@@ -9,7 +9,18 @@ import argparse
 import sys
 import time
 
-from tests.faults import corruption, disks, failing, killed, race, syncs, syscalls, writes
+from tests.faults import (
+    corruption,
+    disks,
+    failing,
+    killed,
+    race,
+    stops,
+    sweeps,
+    syncs,
+    syscalls,
+    writes,
+)
 from tests.faults.reports import Asked, Campaign, printed
 
 CAMPAIGNS: dict[str, Campaign] = {
@@ -19,6 +30,8 @@ CAMPAIGNS: dict[str, Campaign] = {
     "failing-calls": Campaign(failing.campaign, short=False),
     "syncs": Campaign(syncs.campaign),
     "disks": Campaign(disks.campaign),
+    "stops": Campaign(stops.campaign),
+    "sweeps": Campaign(sweeps.campaign),
     "corruption": Campaign(corruption.campaign),
     "race": Campaign(race.campaign),
     "killed-with-processes": Campaign(killed.with_processes, short=False),

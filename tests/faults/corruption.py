@@ -27,6 +27,7 @@ from dflow.errors import JournalError, RunNotFound
 from dflow.journal import SqliteJournal
 from dflow.ports import Missing, RunReader
 from tests.faults.reports import Asked, Report
+from tests.faults.tools import in_memory
 from tests.journal.world import (
     RUN,
     Driver,
@@ -278,13 +279,13 @@ def campaign(asked: Asked) -> Report:
     """Cut and flip, and count what became of it."""
     report = Report("Records that were cut or altered")
     luck = random.Random(asked.seed)
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory(dir=in_memory()) as temporary:
         home = Path(temporary)
         for subject in subjects(home, full=asked.full):
             faults = list(cuts(subject))
             if not asked.full:
-                faults = luck.sample(faults, min(len(faults), asked.count(25, 0)))
-            faults += flips(subject, luck, asked.count(8, 400))
+                faults = luck.sample(faults, min(len(faults), asked.count(12, 0)))
+            faults += flips(subject, luck, asked.count(5, 400))
             _try(home / "trial", subject, faults, report)
             asked.say(f"{subject.name}: {len(faults)} faults")
     return report

@@ -130,8 +130,8 @@ def _show_before_writing() -> None:
 def _name_by_luck() -> None:
     begin = Children.__init__
 
-    def begun(self: Children, parent_id: str) -> None:
-        begin(self, f"{parent_id}{os.getpid()}")
+    def begun(self: Children, parent_id: str, execution: str = "") -> None:
+        begin(self, f"{parent_id}{os.getpid()}", execution)
 
     Children.__init__ = begun  # type: ignore[method-assign]  # as above
 

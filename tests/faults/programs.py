@@ -91,14 +91,13 @@ class Program:
         return psutil.Process(self.pid).children(recursive=True)
 
 
-def started(place: Place, runner: str, *command: str, tracer: tuple[str, ...] = ()) -> Program:
-    """Start ``dflow`` with a command, behind a tracer if there is one."""
+def _started(place: Place, runner: str, module: str, *command: str) -> Program:
     env = {**os.environ, "DFLOW_HOME": str(place.home), "DFLOW_TASK_RUNNER": runner}
     place.said.touch()
     began = place.said.stat().st_size
     with place.said.open("ab") as file:
         process = subprocess.Popen(
-            [*tracer, sys.executable, "-m", "dflow.cli", *command],
+            [sys.executable, "-m", module, *command],
             cwd=ROOT,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -109,12 +108,18 @@ def started(place: Place, runner: str, *command: str, tracer: tuple[str, ...] = 
     return Program(place, process, began)
 
 
-def run(place: Place, runner: str, flow: str, tracer: tuple[str, ...] = ()) -> Program:
-    """Start ``dflow run`` of a flow of the campaigns."""
-    target = f"tests.faults.flows:{flow}"
-    return started(place, runner, "run", target, "--oracle", str(place.oracle), tracer=tracer)
+def run(place: Place, runner: str, flow: str, gate: str = "") -> Program:
+    """Start ``dflow run`` of a flow of the campaigns, or of one that waits for a gate."""
+    target = f"tests.faults.{'waits' if gate else 'flows'}:{flow}"
+    parameters = ["--oracle", str(place.oracle), *(("--gate", gate) if gate else ())]
+    return _started(place, runner, "dflow.cli", "run", target, *parameters)
+
+
+def script(place: Place, runner: str, flow: str, gate: str) -> Program:
+    """Start a script that calls a flow which waits for a gate."""
+    return _started(place, runner, "tests.faults.waits", flow, str(place.oracle), gate)
 
 
 def resume(place: Place, runner: str) -> Program:
     """Start ``dflow resume``."""
-    return started(place, runner, "resume", "latest")
+    return _started(place, runner, "dflow.cli", "resume", "latest")

@@ -26,3 +26,9 @@ def no_mounts() -> str:
     if sys.platform != "linux":
         return "small file systems are mounted on Linux only"
     return "" if os.geteuid() == 0 else "mounting a small file system takes root"
+
+
+def in_memory() -> str | None:
+    """Return a folder that is in memory, where nobody waits for a disk, or None if there is none."""
+    folder = "/dev/shm"
+    return folder if os.path.isdir(folder) and os.access(folder, os.W_OK) else None

@@ -165,6 +165,17 @@ def test_many_keys_are_taken_at_once(open_journal: Callable[[], Journal], world:
     assert elsewhere.acquire_each(keys, "c", 10.0, at=9.0) == frozenset(keys)
 
 
+def test_many_keys_are_given_back_at_once(open_journal: Callable[[], Journal]) -> None:
+    """Those that are named, if the owner has them; nobody else's."""
+    leases, elsewhere = open_journal().leases, open_journal().leases
+    leases.release_each(["k0"], "a")
+    leases.acquire_each(["k0", "k1", "k2"], "a", 10.0, at=0.0)
+    elsewhere.acquire("k3", "b", 10.0, at=0.0)
+    leases.release_each(["k0", "k2", "k3", "nothing"], "a")
+    held = [list(elsewhere.holders(f"k{n}", 1.0)) for n in range(4)]
+    assert held == [[], ["a"], [], ["b"]]
+
+
 def test_keys_and_owners_may_be_any_text(journal: Journal) -> None:
     """Keys that users make up are kept apart, whatever is in them."""
     keys = ["", "a\0b", "\udce9", "%_", "'; DROP TABLE leases", "ключ" * 1000]

@@ -91,9 +91,9 @@ def test_a_record_of_another_key_is_not_there() -> None:
     assert decoded(encoded(record()), digest_of("b")) is None
 
 
-def test_what_was_kept_is_found_until_it_expires(tmp_path: Path) -> None:
+def test_what_was_kept_is_found_until_it_expires(url: str) -> None:
     """Of many keys those that are there and good; the last record of a key counts."""
-    where, other, gone = str(tmp_path), digest_of("b"), digest_of("c")
+    where, other, gone = url, digest_of("b"), digest_of("c")
     cache.write(where, record(value=b"old"))
     cache.write(where, record(value=b"new"))
     cache.write(where, record(other, expires=NOW + 10))
@@ -106,9 +106,9 @@ def test_what_was_kept_is_found_until_it_expires(tmp_path: Path) -> None:
     assert cache.look(where, [KEY], NOW) == {}
 
 
-def test_a_value_that_is_gone_or_cut_is_a_miss(tmp_path: Path) -> None:
+def test_a_value_that_is_gone_or_cut_is_a_miss(url: str) -> None:
     """Its size is looked at, and nothing else: nothing is loaded."""
-    where = str(tmp_path)
+    where = url
     place = stored(where, f"{cache.folder_of(KEY)}/{KEY}-1")
     cache.write(where, record(value=None, stored=place))
     assert cache.look(where, [KEY], NOW) == {}
@@ -150,9 +150,9 @@ def test_a_store_that_cannot_be_read_says_so(tmp_path: Path) -> None:
 # Cleaning --------------------------------------------------------------------------------------------
 
 
-def test_what_has_expired_is_deleted_with_its_values(tmp_path: Path) -> None:
+def test_what_has_expired_is_deleted_with_its_values(url: str) -> None:
     """Also values that were overwritten since; what is good stays."""
-    where, good, old = str(tmp_path), digest_of("good"), digest_of("old")
+    where, good, old = url, digest_of("good"), digest_of("old")
     folder = cache.folder_of(KEY)
     for name in (f"{folder}/{KEY}-1", f"{folder}/{KEY}-2", f"{cache.folder_of(good)}/{good}-1"):
         store(where).write(name, [b"123"])
@@ -172,9 +172,9 @@ def test_what_has_expired_is_deleted_with_its_values(tmp_path: Path) -> None:
     assert cache.size(where) == 0
 
 
-def test_what_cannot_be_read_is_deleted_too(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_deleted_too(url: str) -> None:
     """It is of use to nobody."""
-    where = str(tmp_path)
+    where = url
     store(where).write(cache.path_of(KEY), [b"damaged"])
     assert cache.clean(where, NOW) == Cleaned(1, 7, 0)
     assert cache.clean(where, NOW) == Cleaned(0, 0, 0)
