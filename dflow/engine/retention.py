@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from dflow.engine import system
+from dflow.engine import recorded, system
 from dflow.engine.process import Process
 from dflow.errors import EnvironmentProblem
 from dflow.journal.sqlite.files import folder_size
+from dflow.results.stores import Store, store
 
 RECORD = "record"
 """What the record of a run is called among its sizes."""
@@ -57,7 +58,24 @@ class Checkpoints:
         return Path(here.settings.home) / "checkpoints" / run_id
 
 
-BELONGINGS: tuple[Belonging, ...] = (Checkpoints(),)
+class Parameters:
+    """The file of parameters that were too large for the list of runs."""
+
+    name = "parameters"
+
+    def size(self, here: Process, run_id: str) -> int:
+        """Return how many bytes the file has."""
+        return self._store(here).size(run_id) or 0
+
+    def delete(self, here: Process, run_id: str) -> None:
+        """Delete the file."""
+        self._store(here).delete(run_id)
+
+    def _store(self, here: Process) -> Store:
+        return store(here.settings.home / recorded.FOLDER)
+
+
+BELONGINGS: tuple[Belonging, ...] = (Checkpoints(), Parameters())
 """All that runs have beside their records, in the order in which it is deleted."""
 
 
