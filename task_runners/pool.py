@@ -1,7 +1,7 @@
 """Threads that run jobs, no more than so many at once; a job that waits makes room for another.
 
-The threads are no daemons: a body is never cut off by the end of the interpreter. A thread that has
-nothing to do ends by itself, so that the interpreter is not kept waiting either.
+A thread that has nothing to do ends by itself. The threads are daemons: a flow waits for all its work
+before it ends, so what still runs at the end of the interpreter was cancelled, or interrupted, and may hang.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Pool:
         if self._jobs and self._has_room() and not self._idle:
             name = f"dflow-thread-{next(_numbers)}"
             self._idle += 1
-            threading.Thread(target=self._work, name=name, daemon=False).start()
+            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         while (job := self._next()) is not None:

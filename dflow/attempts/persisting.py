@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from dflow.results.serializers import DEFAULT
 MANY: Final = 1000
 """How many warnings are remembered before they are forgotten again."""
 _warned: set[tuple[int, str, str]] = set()
+_left: dict[tuple[int, str, str], int] = {}
+"""How many bytes this process may still keep of each run without anybody asking for it."""
+_leaving = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def _put_by_itself(returned: Returned, keeping: Keeping, context: RunContext) ->
     """Put a value that nobody asked to be kept into its store, if it can be."""
     try:
         packed = _packed(returned, keeping)
-        if packed.size > keeping.quota:
+        if not _taken_from_quota(packed.size, keeping):
             context.link.send(OverQuota(packed.size))
             return Place()
         return Place(Held.STORED, stored=_written(returned, keeping, packed))
@@ -89,6 +93,21 @@ def _put_by_itself(returned: Returned, keeping: Keeping, context: RunContext) ->
     except ResultStoreError as error:
         _warn(context, keeping, error)
     return Place()
+
+
+def _taken_from_quota(size: int, keeping: Keeping) -> bool:
+    """Take so many bytes from what is left, if there are as many.
+
+    The driver told what was left when it sent the attempt out, with many others perhaps: what this process
+    has written since counts too.
+    """
+    key = os.getpid(), keeping.storage, keeping.folder
+    with _leaving:
+        left = min(keeping.quota, _left.get(key, keeping.quota))
+        if len(_left) >= MANY:
+            _left.clear()
+        _left[key] = left - size if size <= left else left
+    return size <= left
 
 
 def _warn(context: RunContext, keeping: Keeping, error: Exception) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from dflow.cli import text
@@ -17,8 +17,9 @@ from dflow.core import invariants
 from dflow.core.events import Event
 from dflow.core.records import FlowRun, Held, TaskRun
 from dflow.core.replay import Table
-from dflow.errors import JournalError
+from dflow.errors import JournalError, ResultStoreError
 from dflow.ports import RunReader
+from dflow.results import files
 
 TRIES = 5
 """How often the record of a run that grows meanwhile is read."""
@@ -32,7 +33,8 @@ Counts = dict[tuple[str, str], dict[str, int]]
 class Examined:
     """The record of a run `name`, with what was read of it at once.
 
-    `table` and `counts` are None if it grows faster than it can be read.
+    `table` and `counts` are None if it grows faster than it can be read. With `deep` the files of stored
+    results are read, too.
     """
 
     name: str
@@ -40,13 +42,14 @@ class Examined:
     numbered: Sequence[tuple[int, Event | None]]
     table: Table | None
     counts: Counts | None
+    deep: bool = False
 
 
-def check(reader: RunReader, name: str = "") -> tuple[int, list[str]]:
-    """Return the number of events of a record, and what is wrong with it."""
+def check(reader: RunReader, name: str = "", *, deep: bool = False) -> tuple[int, list[str]]:
+    """Return the number of events of a record, and what is wrong with it; `deep` reads stored results too."""
     checks = CHECKS
     try:
-        record = _read(reader, name)
+        record = replace(_read(reader, name), deep=deep)
     except JournalError as error:
         record = Examined(name, reader, (), None, None)
         checks = (unread(error), *BESIDE)
@@ -138,6 +141,27 @@ def values_are_kept(record: Examined) -> Iterator[str]:
                 yield f"The value of '{text.name(run.name)}' ({run.id}) is said to be kept, and is not there."
 
 
+def results_are_there(record: Examined) -> Iterator[str]:
+    """Look whether result stores have each value that they should; if `deep`, also what is in it."""
+    if record.table is None:
+        return
+    runs: list[FlowRun | TaskRun] = [
+        *record.table.flow_runs.values(),
+        *record.table.task_runs.values(),
+    ]
+    stored = {run.id: run for run in runs if run.held is Held.STORED and run.stored is not None}
+    try:
+        kept = {run.id: run.stored for run in stored.values() if run.stored is not None}
+        looked_at = kept if record.deep else files.gone(kept)
+        for run_id in looked_at:
+            fault = files.fault(kept[run_id], deep=record.deep)
+            now = record.reader.task_run(run_id)  # it may have gone on meanwhile
+            if fault is not None and (now is None or now.stored == kept[run_id]):
+                yield f"The value of '{text.name(stored[run_id].name)}' ({run_id}) cannot be had: {fault}"
+    except ResultStoreError as error:
+        yield str(error)
+
+
 def log_is_whole(record: Examined) -> Iterator[str]:
     """Read all log lines: those that are damaged or missing show."""
     for _ in record.reader.logs():
@@ -147,5 +171,11 @@ def log_is_whole(record: Examined) -> Iterator[str]:
 
 BESIDE: tuple[Check, ...] = (files_are_whole, nothing_is_missing, log_is_whole)
 """What can be checked without the events."""
-CHECKS: tuple[Check, ...] = (*BESIDE, invariants_hold, counts_agree, values_are_kept)
+CHECKS: tuple[Check, ...] = (
+    *BESIDE,
+    invariants_hold,
+    counts_agree,
+    values_are_kept,
+    results_are_there,
+)
 """All checks, in the order in which their faults are told."""

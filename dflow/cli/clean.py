@@ -13,7 +13,7 @@ from dflow import runs
 from dflow.cli import exits, facts, streams, text
 from dflow.cli.durations import Duration
 from dflow.cli.options import AsJson, Flag
-from dflow.engine import process
+from dflow.engine import process, retention
 from dflow.errors import DflowError, RunNotFound
 from dflow.runs import Listed
 
@@ -21,11 +21,13 @@ from dflow.runs import Listed
 class Cleaned(TypedDict):
     """What ``dflow clean --json`` prints: the runs that are old enough, and how many bytes were deleted.
 
-    `deleted` has the ids of those that were deleted, `problems` says why others were not.
+    `deleted` has the ids of those that were deleted, `cached` is how many cached values went, and `problems`
+    says why others did not.
     """
 
     runs: list[facts.RunFacts]
     deleted: list[str]
+    cached: int
     bytes: int
     problems: list[str]
 
@@ -39,7 +41,8 @@ def clean(
 ) -> int:
     """Delete runs whose end, or last sign of life, is long ago: records, results, checkpoints.
 
-    Runs whose driver lives stay. It lists what it will delete and asks first.
+    Cached values that are as old go too, and those that have expired. Runs whose driver lives stay. It lists
+    the runs that it will delete and asks first.
 
     Args:
         older_than: how long ago: a number with s, m, h, d or w, as in 30d
@@ -51,7 +54,7 @@ def clean(
     old = [run for run in runs.list_runs() if not run.alive and now - run.last_seen > older_than]
     sizes = {run.entry.id: runs.sizes(run) for run in old}
     found = [facts.of_listed(run, now, sizes[run.entry.id]) for run in old]
-    cleaned = Cleaned(runs=found, deleted=[], bytes=0, problems=[])
+    cleaned = Cleaned(runs=found, deleted=[], cached=0, bytes=0, problems=[])
     if not as_json:
         _print(old, cleaned)
     if old and not dry_run:
@@ -59,6 +62,8 @@ def clean(
             return exits.WRONG_USAGE
         for run in old:
             _delete(run, sum(sizes[run.entry.id].values()), cleaned)
+    if not dry_run:
+        _clean_cache(older_than, cleaned)
     if as_json:
         streams.print_json(cleaned)
     else:
@@ -93,6 +98,16 @@ def _delete(run: Listed, size: int, cleaned: Cleaned) -> None:
         cleaned["bytes"] += size
 
 
+def _clean_cache(older_than: float, cleaned: Cleaned) -> None:
+    try:
+        found = retention.clean_cache(process.process(), older_than)
+    except DflowError as error:
+        cleaned["problems"].append(str(error))
+    else:
+        cleaned["cached"] = found.keys
+        cleaned["bytes"] += found.size
+
+
 # On a page --------------------------------------------------------------------------------------------
 
 
@@ -121,10 +136,12 @@ def _total(cleaned: Cleaned) -> int:
 def _print_end(cleaned: Cleaned, *, dry_run: bool) -> None:
     for problem in cleaned["problems"]:
         streams.complain(problem)
-    if not cleaned["runs"]:
+    if not (cleaned["runs"] or cleaned["cached"]):
         streams.say("No run is as old as that.")
     elif dry_run:
         streams.say("Nothing was deleted.")
     else:
         number = text.several(len(cleaned["deleted"]), "run")
+        if cleaned["cached"]:
+            number += f" and {text.several(cleaned['cached'], 'cached value')}"
         streams.say(f"Deleted {number}: {text.size(cleaned['bytes'])} are free again.")

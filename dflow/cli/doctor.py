@@ -15,7 +15,7 @@ from rich.text import Text
 from dflow import runs, settings
 from dflow.cli import streams, text
 from dflow.cli.checks import check
-from dflow.cli.options import AsJson
+from dflow.cli.options import AsJson, Flag
 from dflow.engine import process
 from dflow.errors import DflowError
 
@@ -60,16 +60,17 @@ class Findings(TypedDict):
     problems: list[str]
 
 
-def doctor(run: str = "", /, *, as_json: AsJson = False) -> int:
-    """Tell what dflow finds here; with RUN, check the record of that run too.
+def doctor(run: str = "", /, *, deep: Flag = False, as_json: AsJson = False) -> int:
+    """Tell what dflow finds here; with RUN, check the record of that run too, and its stored results.
 
     Args:
         run: an id, the start of one, a name, or latest
+        deep: read all stored results of RUN, and compare them with what was written
         as_json: print JSON: what was found, and the problems
     """
     found = examine()
     if run:
-        _check(run, found)
+        _check(run, found, deep=deep)
     if as_json:
         streams.print_json(found)
     else:
@@ -153,13 +154,13 @@ def writable(home: Path) -> bool:
 # The record of a run ------------------------------------------------------------------------------------
 
 
-def _check(run: str, found: Findings) -> None:
+def _check(run: str, found: Findings, *, deep: bool) -> None:
     """Check the record of a run. Raises `RunNotFound`."""
     listed = runs.find(run)
     found["checked"] = listed.entry.id
     try:
         with runs.opened(listed) as reader:
-            found["events"], broken = check(reader, listed.entry.name)
+            found["events"], broken = check(reader, listed.entry.name, deep=deep)
     except DflowError as error:
         broken = [str(error)]
     found["problems"] += broken

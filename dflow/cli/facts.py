@@ -15,8 +15,9 @@ from typing import Any, TypedDict
 
 from dflow.cli import text
 from dflow.core.asked import given_again, left_behind
-from dflow.core.records import Attempt, ErrorInfo, FlowRun, TaskRun
+from dflow.core.records import Attempt, ErrorInfo, FlowRun, Held, TaskRun
 from dflow.messages import LogEntry
+from dflow.results.stores import shown
 from dflow.runs import Listed
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, StateType
 
@@ -109,8 +110,20 @@ class AttemptFacts(TypedDict):
     error: ErrorFacts | None
 
 
+class KeptFacts(TypedDict):
+    """Where a value is kept: ``record``, or ``store`` with its URL and the path there, size, serializer."""
+
+    where: str
+    storage: str | None
+    path: str | None
+    bytes: int | None
+    serializer: str | None
+
+
 class TaskRunFacts(TypedDict):
     """A task run. `message` says why it is in its state: for ``UpstreamFailed`` the chain of failures.
+
+    `kept` is null for a value that is not kept.
 
     `generation` is its own; `asked` is that of its flow run in which it was last asked for, `reused` that in
     which its value was last given without running it again. Both are 0 where that is not known, or was never.
@@ -131,6 +144,7 @@ class TaskRunFacts(TypedDict):
     reused: int
     tags: list[str]
     attempts: list[AttemptFacts]
+    kept: KeptFacts | None
 
 
 class LogFacts(TypedDict):
@@ -321,7 +335,22 @@ def of_task_run(run: TaskRun, alive: bool) -> TaskRunFacts:
         reused=run.reused,
         tags=list(run.tags),
         attempts=attempts,
+        kept=_kept(run),
     )
+
+
+def _kept(run: TaskRun) -> KeptFacts | None:
+    if run.held is Held.JOURNAL:
+        return KeptFacts(where="record", storage=None, path=None, bytes=None, serializer=None)
+    if run.held is Held.STORED and run.stored is not None:
+        return KeptFacts(
+            where="store",
+            storage=shown(run.stored.storage),
+            path=run.stored.path,
+            bytes=run.stored.size,
+            serializer=run.stored.serializer,
+        )
+    return None
 
 
 def _attempt(attempt: Attempt) -> AttemptFacts:

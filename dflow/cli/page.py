@@ -143,7 +143,8 @@ class Page:
         passes = {run["id"]: run["generation"] for run in self._recorded["flow_runs"]}
         left = set(self._recorded["left_behind"])
         column = ["flow run"] if len(flows) > 1 else []
-        table = streams.table("task run", *column, "state", ">attempts", ">took", "worker")
+        stored = [">stored"] if any(map(_stored, self._recorded["task_runs"])) else []
+        table = streams.table("task run", *column, "state", ">attempts", ">took", *stored, "worker")
         for run in listed:
             last = run["attempts"][-1] if run["attempts"] else None
             table.add_row(
@@ -152,6 +153,7 @@ class Page:
                 _state(run, passes.get(run["flow_run_id"], 0), run["id"] in left),
                 str(len(run["attempts"]) or ""),
                 Text(text.took(run["seconds"])),
+                *([Text(_stored(run))] if stored else []),
                 Text(text.name(last["worker"]) if last else "", "dim"),
             )
         self._console.print(Padding.indent(table, 2))
@@ -250,6 +252,12 @@ def _linked(link: LinkFacts) -> str:
     if not link["name"]:
         return f"{link['id']} (deleted)"
     return f"{text.name(link['name'])} ({link['id']}, {link['state']})"
+
+
+def _stored(run: TaskRunFacts) -> str:
+    """Return the size of a value that is in a result store."""
+    kept = run["kept"]
+    return "" if kept is None or kept["bytes"] is None else text.size(kept["bytes"])
 
 
 def _bad(run: TaskRunFacts) -> bool:

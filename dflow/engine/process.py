@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,10 +21,11 @@ from typing import Any
 
 from dflow import settings as settings_module
 from dflow.attempts.context import FlowInfo, works_for_another
+from dflow.attempts.haste import calm, hurry
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
-from dflow.engine import remote_flows, run_logs, runners, system
+from dflow.engine import listing, remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.recovery import forget_gone, recover
 from dflow.engine.renewal import Again
@@ -33,7 +33,7 @@ from dflow.engine.roots import root_info
 from dflow.engine.session import Session
 from dflow.engine.tracker import Do
 from dflow.engine.watch import Watch
-from dflow.errors import JournalUnavailable, NoRunError, RunTakenOver
+from dflow.errors import JournalUnavailable, NoRunError
 from dflow.journal import SqliteJournal
 from dflow.journal.holding import in_words
 from dflow.messages import LogEntry
@@ -84,8 +84,6 @@ _ambient: tuple[Session, DriverScope] | None = None
 _roots: dict[str, Session] = {}
 _used: set[TaskRunner] = set()
 _watchers: list[Callable[[Session], None]] = []
-_untold: deque[Callable[[], None]] = deque()
-"""What the catalog could not be told."""
 
 
 def process() -> Process:
@@ -114,7 +112,7 @@ def _end_at_exit() -> None:
     anything that is registered with ``atexit``: ``threading`` keeps a list of its own for them, the last
     entry first, which has no public name. Flows that were started beside end before.
     """
-    atexit.register(shutdown)
+    atexit.register(_shutdown_at_exit)
     register: Callable[[Callable[[], None]], object] = getattr(
         threading, "_register_atexit", atexit.register
     )
@@ -133,7 +131,7 @@ def _forget_parent() -> None:
     _process, _ambient = None, None
     _roots.clear()
     _used.clear()
-    _untold.clear()
+    listing.forget()
 
 
 @contextmanager
@@ -184,7 +182,9 @@ def session(root: RootRun) -> Iterator[Session]:
     """
     here = process()
     run_logs.prepare(here.settings.log_level)
-    _tell_catalog()
+    if not _roots:
+        calm()
+    listing.tell()
     run_id, now = root.flow.flow_run_id, here.clock.now()
     catalog = here.journal.catalog
     if root.again is None:
@@ -217,7 +217,7 @@ def session(root: RootRun) -> Iterator[Session]:
             holder=holder,
         )
     except BaseException:
-        _tell_catalog(partial(catalog.release, run_id, epoch))
+        listing.tell(partial(catalog.release, run_id, epoch))
         raise
     opened.add_flow(root.flow, root.runner)
     watch = Watch(opened, catalog, run_id, epoch, here.clock)
@@ -235,33 +235,20 @@ def session(root: RootRun) -> Iterator[Session]:
         if os.getpid() == here.pid:  # a fork leaves alone what is its parent's
             with _lock:
                 _roots.pop(run_id, None)
-            watch.stop()
-            opened.close()
-            run = opened.tracker.shown.get(run_id)
-            if run is not None and opened.tracker.failure is None:
-                state = (run.state_name, run.message, run.changed_at)
-                _tell_catalog(partial(catalog.update, run_id, epoch, *state))
-            _tell_catalog(partial(catalog.release, run_id, epoch))
-
-
-def _tell_catalog(*tell: Callable[[], None]) -> None:
-    """Tell the catalog how a run has ended, which its record has already.
-
-    What cannot be written now is told again before the next run begins here, or when this process ends.
-    """
-    waiting = [*tell]
-    with contextlib.suppress(IndexError):
-        while True:
-            waiting.append(_untold.popleft())
-    for call in waiting:
-        try:
-            call()
-        except JournalUnavailable as error:
-            if call in tell and not _untold:
-                run_logs.show(logging.WARNING, f"WARNING The list of runs is out of date: {error}")
-            _untold.append(call)
-        except RunTakenOver as error:
-            run_logs.show(logging.WARNING, f"WARNING {error}")
+            try:
+                watch.stop()
+                opened.close()
+            except KeyboardInterrupt:
+                hurry()
+                raise
+            finally:
+                release = partial(catalog.release, run_id, epoch)
+                run = opened.tracker.shown.get(run_id)
+                if run is None or opened.tracker.failure is not None:
+                    listing.tell(release)
+                else:
+                    state = (run.state_name, run.message, run.changed_at)
+                    listing.tell(partial(catalog.update, run_id, epoch, *state), release)
 
 
 def _table_of(journal: Any) -> Table:
@@ -372,6 +359,11 @@ def _close_ambient() -> None:
             )
 
 
+def _shutdown_at_exit() -> None:
+    with contextlib.suppress(KeyboardInterrupt):  # whoever presses Ctrl-C now does not want to wait
+        shutdown()
+
+
 def shutdown() -> None:
     """End the session of work outside of flows, and let go of clusters, threads and files.
 
@@ -387,8 +379,7 @@ def shutdown() -> None:
         for runner in _used:
             runner.shutdown()
         _used.clear()
-        if _untold:
-            _tell_catalog()
-            _untold.clear()
+        listing.tell()
+        listing.forget()
         _process.journal.close()
         _process = None

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Protocol
 
 from dflow.engine import recorded, system
 from dflow.engine.process import Process
-from dflow.errors import EnvironmentProblem
+from dflow.errors import EnvironmentProblem, JournalError, ResultStoreError, RunNotFound
 from dflow.journal.sqlite.files import folder_size
+from dflow.results import cache
+from dflow.results.cache import Cleaned
+from dflow.results.files import delete_run, folder_of
 from dflow.results.stores import Store, store
 
 RECORD = "record"
@@ -75,8 +79,42 @@ class Parameters:
         return store(here.settings.home / recorded.FOLDER)
 
 
-BELONGINGS: tuple[Belonging, ...] = (Checkpoints(), Parameters())
+class Results:
+    """What result stores keep of a run; files whose names their users have chosen are theirs."""
+
+    name = "results"
+
+    def size(self, here: Process, run_id: str) -> int:
+        """Return how many bytes it has in the store of now; nothing is known of one that is out of reach."""
+        try:
+            return sum(store(here.settings.result_storage).sizes(folder_of(run_id)).values())
+        except ResultStoreError:
+            return 0
+
+    def delete(self, here: Process, run_id: str) -> None:
+        """Delete what is in the stores that its record names, and in the one of now."""
+        delete_run({here.settings.result_storage, *_storages(here, run_id)}, run_id)
+
+
+def _storages(here: Process, run_id: str) -> set[str]:
+    """Return the stores in which a run has results, as far as its record can be read."""
+    found: set[str] = set()
+    with suppress(RunNotFound, JournalError), closing(here.journal.read(run_id)) as reader:
+        found.update(run.stored.storage for run in reader.flow_runs() if run.stored is not None)
+        found.update(run.stored.storage for run in reader.task_runs() if run.stored is not None)
+    return found
+
+
+BELONGINGS: tuple[Belonging, ...] = (Checkpoints(), Parameters(), Results())
 """All that runs have beside their records, in the order in which it is deleted."""
+
+
+def clean_cache(here: Process, older_than: float) -> Cleaned:
+    """Delete cached values that have expired, or are older than so many seconds. Raises `ResultStoreError`.
+
+    In the store of now; a run that has taken one computes it again, should it be resumed.
+    """
+    return cache.clean(here.settings.result_storage, here.clock.now(), older_than)
 
 
 def sizes(here: Process, run_id: str) -> Mapping[str, int]:

@@ -25,6 +25,7 @@ from weakref import WeakSet
 import dask
 from distributed import Client, Scheduler, SpecCluster, Worker
 
+from dflow.attempts.haste import in_haste
 from dflow.errors import ClusterError
 from task_runners.dask import hosting, settings, station, versions
 from task_runners.dask.internals import hide_noise
@@ -34,7 +35,7 @@ from task_runners.sharing import Shared
 
 CONNECT = 10.0
 """Seconds in which a scheduler must answer."""
-LEAVE = 1.0
+LEAVE = 0.5
 """Seconds after which a body that goes on does not hold up the end of a worker in this process."""
 
 _log = logging.getLogger("dflow.runners")
@@ -74,7 +75,7 @@ class _Threads(Worker):
         **kwargs: Any,
     ) -> Any:
         """Close, and leave behind what has not ended after so many seconds."""
-        return await super().close(timeout, *args, **kwargs)
+        return await super().close(0.0 if in_haste() else timeout, *args, **kwargs)
 
 
 class InProcess:
@@ -117,8 +118,13 @@ class InProcess:
 
     def close(self) -> None:
         """Close the cluster and end its threads."""
-        self._cluster.close(timeout=CONNECT)
-        self._quiet.end()
+        try:
+            self._cluster.close(timeout=CONNECT)
+        except KeyboardInterrupt:
+            self._cluster.shutdown_on_close = False  # nor does Dask wait for it at exit
+            raise
+        finally:
+            self._quiet.end()
 
 
 class _Quiet:
@@ -313,4 +319,8 @@ def _end(cluster: Cluster) -> None:
 shared: Shared[DaskTaskRunner, Cluster] = Shared(_start, lambda cluster: cluster.alive(), _end)
 """The cluster of each runner: anew when it was lost. Starting one may raise `ClusterError`."""
 
-atexit.register(shared.close_all)
+
+@atexit.register
+def _end_all() -> None:
+    with contextlib.suppress(KeyboardInterrupt):  # whoever presses Ctrl-C now does not want to wait
+        shared.close_all()

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from dflow.attempts import clock
+from dflow.attempts.haste import in_haste
 from dflow.errors import ClusterError
 from task_runners.dask import main_guard
 from task_runners.dask.runner import OwnCluster
@@ -135,11 +136,13 @@ def _report(reports: Any, popen: subprocess.Popen[bytes]) -> dict[str, Any]:
 def _end(popen: subprocess.Popen[bytes], grace: float = GRACE) -> None:
     """End a host process and all its descendants."""
     descendants = _descendants(popen)
-    if popen.poll() is None and grace:
+    if popen.poll() is None and grace and not in_haste():
         _tell(popen, "close")
     if popen.stdin is not None:
         with contextlib.suppress(OSError):  # what was not yet written cannot be any more
             popen.stdin.close()
+    if in_haste():  # left without a word it ends at once, with all that came from it
+        return
     try:
         popen.wait(grace)
     except subprocess.TimeoutExpired:

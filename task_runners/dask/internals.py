@@ -72,7 +72,7 @@ def count_tasks(dask_scheduler: Scheduler | None = None) -> int:
 
 
 class HideCancelled(logging.Filter):
-    """Hides that a client was trying to reconnect when we closed it: we know why it could not."""
+    """Hides what a client or a worker was in the middle of when we closed it: we know why it did not end."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a record is to be shown."""
@@ -89,12 +89,16 @@ class HideFailedBodies(logging.Filter):
         return not (ours and str(record.msg).startswith("Compute Failed"))
 
 
-_FILTERS = {"distributed.client": HideCancelled(), "distributed.worker": HideFailedBodies()}
+_FILTERS = (
+    ("distributed.client", HideCancelled()),
+    ("distributed.worker", HideCancelled()),
+    ("distributed.worker", HideFailedBodies()),
+)
 
 
 def hide_noise() -> None:
     """Install the filters in this process; a second time changes nothing."""
-    for name, hide in _FILTERS.items():
+    for name, hide in _FILTERS:
         logging.getLogger(name).addFilter(hide)
 
 

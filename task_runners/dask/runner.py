@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,9 +91,9 @@ class DaskTaskRunner:
 
     def shutdown(self) -> None:
         """Close the cluster, or the connection, that equal runners share."""
-        from task_runners.dask import clusters  # lazy: a description costs no Dask
-
-        clusters.shared.close(self)
+        clusters = sys.modules.get("task_runners.dask.clusters")
+        if clusters is not None:  # or there was never any
+            clusters.shared.close(self)
 
     def describe(self) -> Mapping[str, Any]:
         """Return the kind and the settings of this runner."""

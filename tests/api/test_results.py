@@ -175,6 +175,22 @@ def test_a_quota_bounds_what_is_kept_by_itself(runner: TaskRunner, monkeypatch, 
     assert any("RESULT_QUOTA" in line for line in seen().lines)
 
 
+@pytest.mark.usefixtures("by_themselves")
+def test_the_quota_holds_for_what_is_sent_out_together(
+    runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map whose items were all told of the same quota keeps no more than that in each process."""
+    monkeypatch.setenv("DFLOW_RESULT_QUOTA", str(int(2.5 * SIZE)))
+
+    @flow(task_runner=runner)
+    def main() -> None:
+        large.map(range(12)).wait()
+
+    main()
+    kept = sum(held(f"large-{n}")[0] is Held.STORED for n in range(12))
+    assert 2 <= kept <= 4  # there are at most two processes
+
+
 def test_who_names_a_place_or_a_form_wants_it_kept(tmp_path: Path) -> None:
     """As does who names a file; unless it is said otherwise."""
     for options in (

@@ -269,3 +269,22 @@ def test_how_old_must_be_said(command: Command) -> None:
 def test_sizes_for_people(number: int, shown: str) -> None:
     """Sizes are short."""
     assert text.size(number) == shown
+
+
+def test_cached_values_that_are_old_go_too(command: Command, tmp_path: Path) -> None:
+    """Younger ones stay; afterwards the value is computed again."""
+    script = tmp_path / "cached.py"
+    script.write_text(
+        "from dflow import flow, task\n"
+        "from dflow.cache_policies import INPUTS\n"
+        "@task(cache_policy=INPUTS)\n"
+        "def square(x: int) -> int:\n"
+        "    return x * x\n"
+        '@flow(task_runner="inline")\n'
+        "def main() -> str:\n"
+        "    return square(3, return_state=True).name\n"
+    )
+    for expected, older in (("Completed", "1h"), ("Cached", "0s"), ("Completed", "1h")):
+        assert expected in command("run", f"{script}:main").out
+        said = command("clean", "--older-than", older, "--yes")
+        assert ("1 cached value" in said.out + said.err) is (older == "0s")

@@ -25,6 +25,7 @@ from dflow import (
     task,
     unmapped,
 )
+from dflow.cache_policies import INPUTS
 from tests.faults.oracle import Made, called, executed, happened, note
 
 MOMENT = 0.004
@@ -84,6 +85,29 @@ def large(oracle: str, n: int) -> Made:
     """Return what the journal does not keep."""
     with executed(oracle) as make:
         time.sleep(MOMENT)
+        return make(n, bytes([n % 256]) * 50_000)
+
+
+@task(persist_result=True)
+def stored(oracle: str, n: int) -> Made:
+    """Return what is too large for the journal, and is stored."""
+    with executed(oracle) as make:
+        time.sleep(MOMENT)
+        return make(n, bytes([n % 256]) * 50_000)
+
+
+@task(cache_policy=INPUTS)
+def cached(oracle: str, n: int) -> Made:
+    """Return what is found again by its inputs."""
+    with executed(oracle) as make:
+        time.sleep(MOMENT)
+        return make(n)
+
+
+@task(cache_policy=INPUTS)
+def cached_large(oracle: str, n: int) -> Made:
+    """Return what is large, and found again by its inputs."""
+    with executed(oracle) as make:
         return make(n, bytes([n % 256]) * 50_000)
 
 
@@ -270,6 +294,26 @@ def not_kept(oracle: str) -> int:
     return total + result(oracle, step.submit(oracle, last)) + result(oracle, last)
 
 
+@flow
+def kept_in_a_store(oracle: str) -> int:
+    """Values that are stored, by their workers or where they are called, and what is made of them."""
+    middle = [step.submit(oracle, stored.submit(oracle, n)) for n in range(5)]
+    mapped = stored.map(unmapped(oracle), range(10, 14))
+    here = shown(oracle, stored(oracle, 20))
+    total = sum(result(oracle, future) for future in [*middle, *mapped])
+    return total + here + result(oracle, step.submit(oracle, list(mapped)))
+
+
+@flow
+def found_in_the_cache(oracle: str) -> int:
+    """Values that are computed once, and found in the cache from then on."""
+    total = sum(result(oracle, future) for future in cached.map(unmapped(oracle), range(6)))
+    total += sum(result(oracle, cached.submit(oracle, n)) for n in range(6))
+    total += sum(shown(oracle, cached_large(oracle, n)) for n in range(3))
+    again = [cached_large.submit(oracle, n) for n in range(3)]
+    return total + sum(result(oracle, step.submit(oracle, future)) for future in again)
+
+
 @flow(retries=2)
 def tried_again(oracle: str) -> int:
     """A flow that fails at first; its finished work is found again."""
@@ -339,6 +383,8 @@ CASES: Mapping[str, Case] = {
     "as completed": Case(as_they_complete, sum(range(10)) + 30, NOT_INLINE),
     "failures": Case(failures, ["Failed", "UpstreamFailed", "UpstreamFailed", 0, 7]),
     "not kept": Case(not_kept, 15 + 101 + 100),
+    "stored": Case(kept_in_a_store, 15 + 46 + 20 + 47),
+    "cached": Case(found_in_the_cache, 15 + 15 + 3 + 6),
     "flow retried": Case(tried_again, 10 + 101 + 102),
     "threads of its own": Case(in_threads, 21 + 81),
     "steady": Case(steady, STEADY * (STEADY + 1) // 2, ()),

@@ -81,6 +81,13 @@ TAMPERED: dict[str, tuple[str, Callable[[Snapshot], Snapshot]]] = {
         "lost",
         lambda good: replace(good, values={**good.values, str(some_start(good)["run"]): b""}),
     ),
+    "another value is shown than before": (
+        "lost",
+        lambda good: replace(
+            good,
+            noted=[*good.noted, *(dict(n, by="x") for n in good.noted if n["what"] == "shown")],
+        ),
+    ),
     "ran again": ("ran_again", noting(lambda good: some_start(good) | {"pid": -1})),
     "executed twice": ("doubled", noting(some_start)),
     "recorded and never done": (

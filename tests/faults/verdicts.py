@@ -161,10 +161,11 @@ def _not_recorded(now: Snapshot) -> Iterator[str]:
     """Yield what a flow was shown and what the record does not have."""
     changes, _ = unroll(now.events)
     states = {(change.after.id, change.after.state_name) for change in changes}
+    completed = {change.after.id for change in changes if change.after.stage is Stage.COMPLETED}
     for line in now.noted:
         if line["what"] == "shown":
             made = now.values.get(line["run"])
-            if (line["run"], "Completed") not in states:
+            if line["run"] not in completed:  # its value may have come from the cache
                 yield f"the value of '{line['run']}' was shown and is not recorded"
             elif made is not None and line["by"] != _by(made):
                 yield f"'{line['run']}' has another value than the one that was shown"
@@ -230,9 +231,16 @@ def _ran_again(before: Snapshot, now: Snapshot) -> Iterator[str]:
 
 
 def _changed_values(before: Snapshot, now: Snapshot) -> Iterator[str]:
+    then, later = _shown(before.noted), _shown(now.noted[len(before.noted) :])
     for run_id in before.kept:
         if now.values.get(run_id) != before.values.get(run_id):
             yield f"the value of '{run_id}' was kept, and is not what it was"
+        if run_id in then and run_id in later and then[run_id] != later[run_id]:
+            yield f"the value of '{run_id}' was kept and shown, and another one was shown later"
+
+
+def _shown(noted: Lines) -> dict[str, str]:
+    return {line["run"]: line["by"] for line in noted if line["what"] == "shown"}
 
 
 # At the end ----------------------------------------------------------------------------------------------

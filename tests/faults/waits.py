@@ -47,13 +47,13 @@ def stubborn(oracle: str, gate: str) -> Made:
 
 
 @task
-async def dozing(oracle: str, gate: str) -> Made:
+async def dozing(oracle: str, gate: str, n: int) -> Made:
     """Wait on the event loop."""
     with executed(oracle) as make:
         if _closed(gate):
             note(oracle, "waits")
             await asyncio.sleep(LONG)
-        return make(1)
+        return make(n)
 
 
 @task(retries=1, retry_delay_seconds=5)
@@ -120,7 +120,7 @@ def retried(oracle: str, gate: str) -> int:
 @flow
 async def asynchronous(oracle: str, gate: str) -> int:
     """Wait for coroutines."""
-    values = await asyncio.gather(dozing(oracle, gate), dozing.submit(oracle, gate))
+    values = await asyncio.gather(dozing(oracle, gate, 1), dozing.submit(oracle, gate, 2))
     return min(value.number for value in values)
 
 
