@@ -1185,4 +1185,26 @@ TABLE |= {
             "test_kept_values.py::test_nothing_is_left_in_a_store_but_results",
         ),
     ),
+    "Resume and rerun": (
+        (
+            "A FAILED run is mended and resumed: what has completed stays, but for what had taken the failure.",
+            "test_resume_and_rerun.py::test_what_failed_is_mended_and_resumed",
+        ),
+        (
+            "`rerun(run, from_task=...)` runs again what follows from a task; without it everything does.",
+            "test_resume_and_rerun.py::test_a_rerun_from_a_task",
+        ),
+        (
+            "What a task calls runs again with it, and to run again what was called, its caller does.",
+            "test_resume_and_rerun.py::test_a_rerun_of_what_calls_others",
+        ),
+        (
+            "A rerun with other parameters is a run of its own, linked to the old one.",
+            "test_resume_and_rerun.py::test_a_rerun_with_other_parameters",
+        ),
+        (
+            "Changed code counts for what has completed only with `rerun_changed`; without it there is a warning.",
+            "test_resume_and_rerun.py::test_changed_code_counts_if_asked",
+        ),
+    ),
 }
