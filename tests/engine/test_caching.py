@@ -981,3 +981,25 @@ def test_every_question_is_answered_and_everything_ends(
     play.finish()
     assert not play.questions
     assert invariants.check(play.events, play.ledger.table) == []
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("runner", ["threads", "dask-in-process"])
+def test_what_is_changed_after_the_call_is_not_in_the_cache(runner: str) -> None:
+    """A dict that is used again for the next call: each body sees it as it was, and so do later runs."""
+
+    @task(cache_policy=INPUTS)
+    def rate(config: dict[str, int]) -> int:
+        return config["rate"]
+
+    @flow(task_runner=runner)
+    def main() -> list[int]:
+        config, futures = {"rate": 0}, []
+        for number in range(4):
+            config["rate"] = number
+            futures.append(rate.submit(config))
+        config["rate"] = -1
+        return [future.result() for future in futures]
+
+    assert main() == [0, 1, 2, 3]
+    assert main() == [0, 1, 2, 3]

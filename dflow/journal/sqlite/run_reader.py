@@ -154,6 +154,14 @@ class SqliteRunReader:
 
         return self.look(look)
 
+    def damaged_values(self) -> list[str]:
+        """Return the runs whose values are not what was written."""
+
+        def look(db: sqlite3.Connection) -> list[str]:
+            return [run_id for run_id, *row in db.execute(SQL["values"]) if not _sound(run_id, row)]
+
+        return self.look(look)
+
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
         lines = self._logs(after, self.look(found_level).logs)
@@ -187,6 +195,14 @@ class SqliteRunReader:
             with self._refusing():
                 record = record_of(cls, row, number)
             yield record
+
+
+def _sound(run_id: str, row: Row) -> bool:
+    try:
+        value_of(run_id, row)
+    except Unsound:
+        return False
+    return True
 
 
 def head(db: sqlite3.Connection) -> Head:
