@@ -89,11 +89,19 @@ class SqliteRunReader:
 
     def _events(self, after: int, last: int) -> Iterator[tuple[int, Event | None]]:
         while after < last:
-            for row in self._page("events", after, last):
-                with self._refusing():
-                    event = event_of(row)
-                yield row[0], event
-                after = row[0]
+            page = self._page("events", after, last)
+            yield from self._sound(page, lambda row: (row[0], event_of(row)))
+            after += len(page)
+
+    def _sound(self, rows: list[Row], read: Callable[[Row], T]) -> Iterator[T]:
+        """Yield what rows hold, up to the first that is damaged, and raise JournalDamaged there."""
+        found: list[T] = []
+        try:
+            found.extend(read(row) for row in rows)
+        except Unsound as error:
+            yield from found
+            raise damaged(self._connection.path, str(error)) from error
+        yield from found
 
     def _page(self, query: str, after: int, last: int) -> list[Row]:
         """Return the next rows of a table that is only added to, none of which may be missing."""
@@ -169,11 +177,9 @@ class SqliteRunReader:
 
     def _logs(self, after: int, last: int) -> Iterator[LogEntry]:
         while after < last:
-            for row in self._page("logs", after, last):
-                with self._refusing():
-                    entry = log_of(row)
-                yield entry
-                after = entry.number
+            page = self._page("logs", after, last)
+            yield from self._sound(page, log_of)
+            after += len(page)
 
     def examine(self) -> Sequence[str]:
         """Look through all pages of the file; return what is wrong with them."""
