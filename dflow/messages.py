@@ -66,14 +66,15 @@ UNSAID = ResultOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheAs:
-    """The value of an attempt goes into the cache under `key`, in the store `storage`.
+    """The value of an attempt goes into the cache under `key`, in the store `storage`, for so many `seconds`.
 
-    It is good for so many `seconds`, or for ever.
+    It does not if the arguments `given` have other contents by then: in one process others may change them.
     """
 
     key: str
     storage: str
     seconds: float | None = field(default=None, compare=False)
+    given: tuple[tuple[str, bytes], ...] = field(default=(), compare=False)
     maker: Maker = field(default=Maker(), compare=False)
 
 
@@ -238,18 +239,16 @@ class Callbacks:
 
 @dataclass(frozen=True, slots=True)
 class PartialKey:
-    """The key of a cached call, but for where the values of the task runs `refs` come from."""
+    """The key of a cached call, but for where the values of `refs` come from; `given` are its arguments."""
 
     text: str
     refs: tuple[str, ...] = ()
+    given: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LateKey:
-    """A key that the driver computes, once the values are there that it is made from.
-
-    `question` is what to ask, pickled where it comes from an attempt in another process.
-    """
+    """A key that the driver asks for later; its `question` is pickled where it comes from far away."""
 
     question: Any
 

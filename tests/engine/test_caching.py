@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -811,6 +812,35 @@ def test_a_task_never_waits_for_itself(runner: str) -> None:
             return outer(1), outer.submit(1).result()
 
         assert main() == (4, 4)
+
+
+def test_an_argument_that_is_changed_after_the_call_poisons_nothing() -> None:
+    """Its body sees what is there by then; what it makes of that is not taken for the value of the call."""
+    take = task(
+        lambda options, data: (options["lr"], int(data[0])), cache_policy=INPUTS, name="take"
+    )
+
+    @flow
+    def main(*, changed: bool) -> Any:
+        options, data, futures = {"lr": 0}, np.zeros(5), []
+        go = plain.submit(0)
+        for number in range(3):
+            options["lr"], data[0] = number, number
+            futures.append(take.submit(options, data, wait_for=[go]))
+            if not changed:
+                options, data = dict(options), data.copy()
+        return [future.result() for future in futures], names([future.state for future in futures])
+
+    with world_with(runner="threads") as world:
+        main(changed=True)
+        assert all(
+            "argument 'data'" in line or "argument 'options'" in line for line in world.lines()
+        )
+        right = [(0, 0), (1, 1), (2, 2)]
+        values, states_ = main(changed=False)
+        assert values == right
+        assert states_.count("Cached") <= 1  # the last call was not changed any more
+        assert main(changed=False) == (right, ["Cached"] * 3)
 
 
 # When things go wrong --------------------------------------------------------------------------------
