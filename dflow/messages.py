@@ -180,18 +180,16 @@ class Callbacks:
 
 @dataclass(frozen=True, slots=True)
 class PartialKey:
-    """The key of a cached call, but for where the values of the task runs `refs` come from."""
+    """The key of a cached call, but for where the values of `refs` come from; `given` are its arguments."""
 
     text: str
     refs: tuple[str, ...] = ()
+    given: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LateKey:
-    """A key that the driver computes, once the values are there that it is made from.
-
-    `question` is what to ask, pickled where it comes from an attempt in another process.
-    """
+    """A key that the driver asks for later; its `question` is pickled where it comes from far away."""
 
     question: Any
 

@@ -123,7 +123,21 @@ class CachedCalls:
             return None
         caching = call.caching
         return CacheAs(
-            key=digest, storage=call.storage, seconds=caching.seconds, maker=caching.maker
+            key=digest,
+            storage=call.storage,
+            seconds=caching.seconds,
+            maker=caching.maker,
+            given=call.key.given if call.key is not None and self._is_shared(order.run_id) else (),
+        )
+
+    def _is_shared(self, task_run_id: str) -> bool:
+        """Tell whether a body has the very arguments of its caller, who may change them while it waits."""
+        asked = self._session.dispatcher.asked[task_run_id]
+        runner = asked.runner
+        return (
+            runner is not None
+            and runner.shares_memory
+            and not (runner.runs_here or asked.options.here)
         )
 
     def _completed(self, key: PartialKey) -> str | None:

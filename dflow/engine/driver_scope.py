@@ -17,7 +17,6 @@ from dflow.attempts.stepping import STOPS, Carried, finished
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.core.machine import create
 from dflow.core.records import Held, Stage, TaskRun
-from dflow.engine.copies import apart
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children
 from dflow.engine.outcomes import received
@@ -85,8 +84,6 @@ class DriverScope:
     ) -> None:
         """Ask for task runs, one call each. Waits for them only where the runner runs them here."""
         runner = self._runner()
-        if options.caching is not None and runner.shares_memory and not runner.runs_here:
-            calls = apart(calls)
         packed = [runner.pack(call) for call in calls]
         if not runner.runs_here:
             self.session.ask(event, packed, options, runner)
