@@ -72,7 +72,9 @@ def _optional(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _may_be_left(parameter: inspect.Parameter, hints: dict[str, Any]) -> inspect.Parameter:
     """Return a parameter that may be left out; a default must fit its annotation, too."""
-    hint = hints.get(parameter.name, Any)
+    default: Any = None if parameter.default is parameter.empty else parameter.default
+    inferred: Any = Any if default is None else type(default)  # as for `dflow run`
+    hint = hints.get(parameter.name, inferred)
     if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
         return parameter.replace(annotation=hint)
     return parameter.replace(annotation=hint | None, default=None)

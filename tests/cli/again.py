@@ -34,9 +34,10 @@ def check(rows: list[float], gate: str) -> float:
 
 
 @flow(task_runner="threads")
-def pipeline(gate: str, rows: int = 3, *, by: float = 2.0) -> float:
-    """Load, scale, check."""
-    return check.submit(scale.submit(load.submit(rows), by), gate).result()
+def pipeline(gate: str, rows: int = 3, *, by: float = 2.0, plus=0) -> float:
+    """Load, scale, check. Not every parameter is annotated."""
+    checked = check.submit(scale.submit(load.submit(rows), by), gate)
+    return float(checked.result() + plus)
 
 
 @dataclass

@@ -132,8 +132,8 @@ def test_rerun_with_other_parameters(command: Command, gate: Path) -> None:
     gate.touch()
     command("run", f"{AGAIN}:pipeline", gate, "5", "--by", "3")
     old = latest()
-    ran = command("rerun", old, "--by", "0.5")
-    assert (ran.code, ran.out) == (0, "5.0\n")
+    ran = command("rerun", old, "--by", "0.5", "--plus", "7")
+    assert (ran.code, ran.out) == (0, "12.0\n")
     new = latest()
     assert new != old
     shown = command("show", new).out
