@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ def scale(rows: list[int], by: float) -> list[float]:
 
 @task
 def check(rows: list[float], gate: str) -> float:
-    """Add up numbers, if the gate is there."""
+    """Add up numbers, if the gate is there; one called 'kill' kills the driver."""
+    if Path(gate).name == "kill":
+        os._exit(9)
     if not Path(gate).exists():
         raise FileNotFoundError(gate)
     return sum(rows)

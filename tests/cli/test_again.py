@@ -127,6 +127,31 @@ def test_an_unknown_task(command: Command, gate: Path) -> None:
     assert runs.find("latest").state_name == "Completed"
 
 
+@pytest.mark.parametrize("ended", ["completed", "failed", "killed"])
+def test_what_is_refused_leaves_no_trace(ended: str, command: Command, gate: Path) -> None:
+    """An unknown task is refused before anything begins: the record and the list are as they were."""
+    if ended == "completed":
+        gate.touch()
+    if ended == "killed":
+        gate = gate.with_name("kill")
+    assert (
+        program(AGAIN, "pipeline", gate).returncode
+        == {"completed": 0, "failed": 1, "killed": 9}[ended]
+    )
+
+    def told() -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in command("export", "latest").out.splitlines()]
+        return [{key: line[key] for key in line if key != "sizes"} for line in lines]
+
+    before = told()
+    ran = command("rerun", "latest", "--from", "scael")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no task 'scael'" in ran.err
+    assert "Failed" not in ran.err
+    assert "resume" not in ran.err
+    assert told() == before
+
+
 def test_rerun_with_other_parameters(command: Command, gate: Path) -> None:
     """It is a run of its own, with the recorded parameters but for those given; each shows the other."""
     gate.touch()
