@@ -106,7 +106,11 @@ def test_rerun_of_everything_and_of_what_failed(command: Command, gate: Path) ->
     gate.touch()
     command("run", f"{AGAIN}:pipeline", gate)
     assert command("rerun", "latest").code == 0
-    assert command("rerun", "latest", "--failed").code == 0
+    ran = command("rerun", "latest", "--failed")
+    assert ran.code == 0
+    for name in ("load", "scale", "check"):
+        assert f"{name} | 1 of 1 done, 1 reused" in ran.err
+        assert f"{name} | 1 of 1 done\n" not in ran.err
     shown = json.loads(command("show", "latest", "--json").out)
     assert [run["generation"] for run in shown["task_runs"]] == [2, 2, 2]
     assert [run["reused"] for run in shown["task_runs"]] == [3, 3, 3]
