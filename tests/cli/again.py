@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from dflow import flow, task
@@ -64,13 +65,28 @@ def inside(gate: str) -> float:
     return hidden(gate)
 
 
+class Mode(Enum):
+    """A way to count."""
+
+    FAST = 1
+
+
+@flow(task_runner="threads")
+def mixed(  # type: ignore[no-untyped-def]  # one parameter without a type
+    rows: list[int], weights: dict[int, float], trainer: Trainer, mode: Mode, n=3, by: int = 2
+):
+    """Take what a command line knows little of."""
+    return load(n), rows, weights, trainer.by, mode.name, by
+
+
 if __name__ == "__main__":
-    calls: dict[str, Callable[[str], float]] = {
+    calls: dict[str, Callable[[str], object]] = {
         "pipeline": pipeline,
         "options": pipeline.with_options(
             name="special", task_runner=ThreadPoolTaskRunner(max_workers=3)
         ),
         "method": Trainer(10.0).train,
         "hidden": inside,
+        "mixed": lambda _: mixed([1], {2: 0.5}, Trainer(3.0), Mode.FAST),
     }
     calls[sys.argv[1]](sys.argv[2])

@@ -174,6 +174,23 @@ def test_rerun_with_other_parameters(command: Command, gate: Path) -> None:
     assert json.loads(command("show", old, "--json").out)["reruns"][0]["name"] == new
 
 
+def test_parameters_that_are_not_given_are_the_recorded_ones(command: Command) -> None:
+    """Of whatever types they are; one without a type is read as what was recorded of it."""
+    assert program(AGAIN, "mixed", "").returncode == 0
+    ran = command("rerun", "latest", "--n", "4")
+    assert (ran.code, ran.out) == (0, "([0, 1, 2, 3], [1], {2: 0.5}, 3.0, 'FAST', 2)\n"), ran.err
+    ran = command("rerun", "latest", "--by", "5", "--rows", "7", "--rows", "8")
+    assert (ran.code, ran.out) == (0, "([0, 1, 2, 3], [7, 8], {2: 0.5}, 3.0, 'FAST', 5)\n"), ran.err
+    for wrong, complaint in (
+        (["--n", "many"], 'Invalid value for --n: unable to convert "many"'),
+        (["--weights", "1"], "Invalid value for --weights: its type cannot be given"),
+    ):
+        ran = command("rerun", "latest", *wrong)
+        assert ran.code == 2
+        assert complaint in ran.err
+    assert len(runs.list_runs()) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
