@@ -72,7 +72,7 @@ class Mode(Enum):
 
 
 @flow(task_runner="threads")
-def mixed(  # type: ignore[no-untyped-def]  # one parameter without a type
+def mixed(
     rows: list[int], weights: dict[int, float], trainer: Trainer, mode: Mode, n=3, by: int = 2
 ):
     """Take what a command line knows little of."""
