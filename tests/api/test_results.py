@@ -455,7 +455,7 @@ def test_what_cannot_be_written_and_need_not_be_is_no_failure(runner: TaskRunner
     ],
 )
 def test_where_nothing_can_be_kept_is_found_before_the_body(
-    options: dict[str, str], error: type[Exception], said: str, runner: TaskRunner, tmp_path: Path
+    options: dict[str, Any], error: type[Exception], said: str, runner: TaskRunner, tmp_path: Path
 ) -> None:
     """Of tasks that are submitted, called, and asked for by tasks, and of flows: no hour of work is lost."""
     oracle = tmp_path / "oracle"
@@ -464,7 +464,7 @@ def test_where_nothing_can_be_kept_is_found_before_the_body(
 
     @task
     def asks() -> Any:
-        return wrong.submit(2, oracle).result()
+        return wrong.submit(2, str(oracle)).result()
 
     @flow(**options)
     def keeps() -> int:
@@ -474,8 +474,8 @@ def test_where_nothing_can_be_kept_is_found_before_the_body(
     @flow(task_runner=runner)
     def main(how: int) -> Any:
         calls = [
-            wrong.submit(1, oracle).result,
-            lambda: wrong(1, oracle),
+            wrong.submit(1, str(oracle)).result,
+            lambda: wrong(1, str(oracle)),
             asks,
             asks.submit().result,
         ]
