@@ -11,8 +11,9 @@ from typing import Any, Final
 from dflow.attempts.context import RunContext
 from dflow.attempts.logs import RunLogger
 from dflow.core.records import Held, Stored
+from dflow.core.values import Keeping
 from dflow.errors import ResultStoreError, SerializationError
-from dflow.messages import Keeping, OverQuota
+from dflow.messages import OverQuota
 from dflow.results import files, sharing
 from dflow.results.pickling import dumps_small
 from dflow.results.serializers import DEFAULT
@@ -48,6 +49,15 @@ class Returned:
     seconds: float
     name: str | None = None
     must_travel: bool = False
+
+
+def check(keeping: Keeping | None) -> None:
+    """See, before a body runs whose value is to be kept, whether it could be. Raises as `files.check` does.
+
+    What would be kept by itself does not hold up its body: that it is not kept is said afterwards.
+    """
+    if keeping is not None and keeping.persist:
+        files.check(keeping.storage, keeping.serializer)
 
 
 async def put(
