@@ -478,24 +478,26 @@ def test_a_chain_of_cached_tasks_hits_in_a_second_run() -> None:
     assert len(BODIES) == 3
 
 
-def test_a_value_counts_by_where_it_comes_from() -> None:
-    """Of an upstream that is not cached its bytes count where they are kept, else its very execution."""
+def test_a_value_counts_by_where_it_comes_from(world: World) -> None:
+    """Where it is kept by its bytes, else by its content; of what has none, by the execution that made it."""
     numbers = iter([1, 1, 2])
     kept = task(lambda: next(numbers), name="kept")
-    lost = task(lambda: bytes(20_000), name="lost")
+    large = task(lambda: bytes(20_000), name="large")
+    lock = task(lambda: threading.Lock(), name="lock")  # noqa: PLW0108  (a task takes a function of Python)
     take = task(lambda value: BODIES.append(1), cache_policy=INPUTS)
 
     @flow
     def main() -> Any:
-        state = take.submit(kept.submit(), return_state=True)
-        value = lost.submit()
-        return names(
-            [state, take.submit(value, return_state=True), take.submit(value, return_state=True)]
-        )
+        value = lock.submit()
+        values = [kept.submit(), large.submit(), value, value]
+        return names([take.submit(each, return_state=True) for each in values])
 
-    assert main() == ["Completed", "Completed", "Cached"]
-    assert main() == ["Cached", "Completed", "Cached"]
-    assert main() == ["Completed", "Completed", "Cached"]
+    assert main() == ["Completed", "Completed", "Completed", "Cached"]
+    assert main() == ["Cached", "Cached", "Completed", "Cached"]
+    assert main() == ["Completed", "Cached", "Completed", "Cached"]
+    (said,) = [line for line in world.lines() if "cannot be hashed" in line]
+    assert "'lock-0'" in said
+    assert "persist_result=True" in said
 
 
 def test_where_a_value_stands_in_an_argument_counts() -> None:
@@ -584,6 +586,7 @@ def keep(work: Work, value: Any) -> None:
         value=dumps(value),
         task_run=work.info.task_run_name,
         flow_run=work.info.flow_run_name,
+        maker=cached.maker,
     )
     cache.write(cached.storage, record)
 
