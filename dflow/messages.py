@@ -24,7 +24,7 @@ class AttemptInfo:
     """What an attempt knows of itself.
 
     `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
-    the tags that hold for whatever it calls, `checkpoints` the folder of its root flow run's checkpoints,
+    the tags that hold for whatever it calls, `checkpoints` the folder of the checkpoints that are for it,
     `keeping` what becomes of its value, `flow_keeping` what becomes of values in its flow run where their
     tasks do not say it, `cached` where others look for it.
     """
@@ -180,18 +180,16 @@ class Callbacks:
 
 @dataclass(frozen=True, slots=True)
 class PartialKey:
-    """The key of a cached call, but for where the values of the task runs `refs` come from."""
+    """The key of a cached call, but for where the values of `refs` come from; `given` are its arguments."""
 
     text: str
     refs: tuple[str, ...] = ()
+    given: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LateKey:
-    """A key that the driver computes, once the values are there that it is made from.
-
-    `question` is what to ask, pickled where it comes from an attempt in another process.
-    """
+    """A key that the driver asks for later; its `question` is pickled where it comes from far away."""
 
     question: Any
 

@@ -13,11 +13,12 @@ from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
 from dflow.attempts.context import RunContext, at_work, entered
 from dflow.attempts.deadlines import DeadlinePassed
+from dflow.attempts.forks import copies_end
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
-from dflow.attempts.persisting import Returned, put
+from dflow.attempts.persisting import Returned, check, put
 from dflow.attempts.stepping import finished, uncarried
 from dflow.attempts.tagging import tags
 from dflow.core.events import (
@@ -137,6 +138,7 @@ async def _execute(
     if call.named is not None:
         context = _renamed(context, names.made(*call.named, by_name(call.function, args, kwargs)))
     info: Any = context.info
+    check(info.keeping)
     if info.keeping is not None and info.keeping.name is not None:
         parameters = by_name(call.function, args, kwargs)
         context.notes["result name"] = result_names.made(info.keeping.name, info, parameters)
@@ -144,7 +146,8 @@ async def _execute(
     tagged = tags(*around) if around else nullcontext()
     with entered(context), heard(context), tagged:
         try:
-            value = await perform(call.function, args, kwargs, manner)
+            with copies_end():
+                value = await perform(call.function, args, kwargs, manner)
         except BaseException:
             await context.end(failed=True)
             raise

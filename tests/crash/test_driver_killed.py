@@ -155,6 +155,47 @@ def test_killed_while_it_resumes(tmp_path: Path) -> None:
     assert record()[0] == "Completed"
 
 
+def test_a_rerun_that_is_killed_goes_on(tmp_path: Path) -> None:
+    """What it has done again is not done a third time, the rest is; what comes before stays as it is."""
+    oracle = tmp_path / "oracle"
+    oracle.touch()
+    first = start(str(PIPELINE), str(oracle), "16")
+    assert first.wait(DEADLINE) == 0, first.communicate()
+    first.communicate()
+    again = start("-m", "dflow.cli", "rerun", "latest", "--from", "score")
+    until(lambda: again_completed() >= 4, again)
+    kill(again)
+    state, before = record()
+    assert state == "Interrupted"
+    kept = [
+        name
+        for name, run in before.items()
+        if run.generation == 2 and run.stage is Stage.COMPLETED and run.held is Held.JOURNAL
+    ]
+    assert len(kept) >= 4
+    earlier = executions(oracle)
+    resumed = start("-m", "dflow.cli", "resume", "latest")
+    _, err = resumed.communicate(timeout=DEADLINE)
+    assert resumed.returncode == 0, err
+    state, after = record()
+    assert state == "Completed"
+    later = executions(oracle)
+    assert {name: later[name] for name in kept} == {name: earlier[name] for name in kept}
+    scored = [run for run in after.values() if run.task_name != "prepare"]
+    assert min(run.generation for run in scored) >= 2
+    assert {run.generation for run in after.values() if run.task_name == "prepare"} == {1}
+    assert {later[f"prepare-{number}"] for number in range(16)} == {1}
+
+
+def again_completed() -> int:
+    """Return how many task runs of the latest run have completed in their second generation, so far."""
+    try:
+        with runs.opened(runs.find("latest")) as reader:
+            return sum(r.generation == 2 and r.stage is Stage.COMPLETED for r in reader.task_runs())
+    except (RunNotFound, JournalError):
+        return 0
+
+
 def test_the_demo_is_killed_and_resumed() -> None:
     """The demo's pipeline, cut down to four models, is killed in the middle and completes when resumed."""
     command = ("-m", "dflow.cli", "run", "dflow.examples.digits:digits", "--configurations", "4")
@@ -181,10 +222,11 @@ def test_a_live_driver_keeps_its_run(tmp_path: Path) -> None:
     oracle.touch()
     driver = start(str(PIPELINE), str(oracle), "3000")
     until(lambda: completed() >= 1, driver)
-    second = start("-m", "dflow.cli", "resume", "latest")
-    _, err = second.communicate(timeout=DEADLINE)
-    assert second.returncode != 0
-    assert str(driver.pid) in err
+    for what in (["resume", "latest"], ["rerun", "latest", "--from", "score"]):
+        second = start("-m", "dflow.cli", *what)
+        _, err = second.communicate(timeout=DEADLINE)
+        assert second.returncode == 2
+        assert str(driver.pid) in err
     before = completed()
     until(lambda: completed() > before, driver)
     kill(driver)
