@@ -268,6 +268,13 @@ class FlowAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Storing:
+    """The body of a dispatch has ended in its time; its value is on the way to its store."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class OverQuota:
     """A value of so many bytes was not kept by itself: it would have taken more than is left for that."""
 
@@ -283,6 +290,7 @@ Up = (
     | LogEntry
     | OverQuota
     | Printed
+    | Storing
 )
 
 

@@ -13,7 +13,7 @@ from dflow.attempts.logs import RunLogger
 from dflow.core.records import Held, Stored
 from dflow.core.values import Keeping
 from dflow.errors import ResultStoreError, SerializationError
-from dflow.messages import OverQuota
+from dflow.messages import AttemptInfo, OverQuota, Storing
 from dflow.results import files, sharing
 from dflow.results.pickling import dumps_small
 from dflow.results.serializers import DEFAULT
@@ -73,10 +73,18 @@ async def put(
         return Place(Held.JOURNAL, pickled)
     if keeping is None or not _is_kept(returned, keeping):
         return Place()
+    _tell(context)
     store = _put_as_asked if keeping.persist else _put_by_itself
     if native:
         return await asyncio.to_thread(store, returned, keeping, context)
     return store(returned, keeping, context)
+
+
+def _tell(context: RunContext) -> None:
+    """Tell the driver of a body with a deadline that it has ended; storing its value may take longer."""
+    info = context.info
+    if isinstance(info, AttemptInfo) and info.timeout is not None:
+        context.link.send(Storing(info.key))
 
 
 def _is_kept(returned: Returned, keeping: Keeping) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dflow import current_run, flow, task
+from dflow import current_run, flow, task, wait
 from dflow.core.records import Held
 from dflow.errors import DefinitionError, ResultStoreError, SerializationError
 from dflow.ports import TaskRunner
@@ -522,3 +522,26 @@ def test_a_name_that_leads_out_of_the_store_fails_before_the_body(
         main()
     assert oracle.read_text(encoding="utf-8") == ""
     assert list(tmp_path.rglob("*.pkl")) == []
+
+
+def test_storing_a_value_does_not_count_for_the_deadline(
+    runner: TaskRunner,
+) -> None:
+    """A body that has ended in its time has not timed out, however long its result takes to be written."""
+
+    @flow(task_runner=runner)
+    def main() -> tuple[str, float]:
+        quick = slow_to_store.with_options(timeout_seconds=None, result_serializer=None)
+        wait([quick.submit() for _ in range(4)])  # workers have loaded this file then
+        future = slow_to_store.submit()
+        future.wait()
+        return future.state.name, float(future.result().sum())
+
+    assert main() == ("Completed", SIZE // 8)
+    assert {len(run.attempts) for run in seen().tasks} == {1}
+
+
+@task(result_serializer="slow", timeout_seconds=0.4)
+def slow_to_store() -> np.ndarray[Any, Any]:
+    """Return at once what takes long to be written."""
+    return np.ones(SIZE // 8)

@@ -118,6 +118,27 @@ def test_no_name_leads_out_of_a_store(url, name) -> None:
         here.write(name, [b"x"])
 
 
+def test_where_files_do_not_appear_whole_they_are_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is no object store gets each file under another name first."""
+    monkeypatch.setattr(stores, "_WRITE_WHOLE", frozenset())
+    here = store("memory://moved")
+    here.write("a/file", [b"one"])
+    here.write("a/file", [b"t", b"wo"])
+    assert (bytes(here.read("a/file")), here.sizes("a")) == (b"two", {"file": 3})
+    system, _ = here._system  # type: ignore[attr-defined]  # of those by fsspec
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(system, "mv", fails)
+    with pytest.raises(ResultStoreError, match="Make room there"):
+        here.write("a/file", [b"three"])
+    assert (bytes(here.read("a/file")), system.ls("/moved/a", detail=False)) == (
+        b"two",
+        ["/moved/a/file"],
+    )
+
+
 # Names and URLs ------------------------------------------------------------------------------------
 
 
