@@ -138,26 +138,6 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
-    """By what a value is made: the file of a function, and what stands for its code.
-
-    Without a file any other one is as good: the key alone says what is meant.
-    """
-
-    file: str = ""
-    source: str = ""
-
-    def trusts(self, other: Maker) -> bool:
-        """Tell whether what the other has made is what this would make.
-
-        Two files of one name may be two programs, as may be whatever has no file: then their code must be the
-        same.
-        """
-        same_file = self.file == other.file and not self.file.startswith("<")
-        return not self.file or same_file or self.source == other.source
-
-
-@dataclass(frozen=True, slots=True)
 class Upstream:
     """A task run that another one depends on."""
 

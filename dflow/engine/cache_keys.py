@@ -17,7 +17,7 @@ from dflow.attempts.context import current
 from dflow.attempts.failures import Failure
 from dflow.attempts.parameters import by_name
 from dflow.core.events import MapCreated, TaskCreated
-from dflow.core.records import Maker
+from dflow.core.values import Maker
 from dflow.engine.about import About
 from dflow.engine.cache_options import Cached
 from dflow.engine.context import keeper_in

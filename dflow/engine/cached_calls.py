@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from dflow.attempts.context import FlowInfo, beside
 from dflow.core.records import Held, Stage, TaskRun
+from dflow.core.values import CacheAs
 from dflow.engine import callbacks
 from dflow.engine.claims import LookUp
 from dflow.engine.needs import takes
 from dflow.errors import DflowError
-from dflow.messages import CacheAs, Caching, CallOptions, LateKey, PartialKey
+from dflow.messages import Caching, CallOptions, LateKey, PartialKey
 from dflow.results.keys import content_text, digest_of
 from dflow.results.pickling import loads
 

@@ -31,7 +31,7 @@ def describe(
         "entrypoint": place,
         "path": origins.search_path(),
         "parameters": {key: _shown(value) for key, value in bound.arguments.items()},
-        **recorded.parameters(flow, arguments, settings.home / "results", run_id),
+        **recorded.parameters(flow, arguments, settings.home / recorded.FOLDER, run_id),
         **recorded.options(flow, place),
         **recorded.runner(flow._options.task_runner, settings.task_runner),
         **({} if rerun_of is None else {"rerun_of": rerun_of}),

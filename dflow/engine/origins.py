@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -111,4 +112,4 @@ def lengthen_search_path(folders: Iterable[str]) -> None:
 
 def interactive() -> bool:
     """Tell whether somebody types what runs here: in a notebook, or at a prompt."""
-    return hasattr(sys, "ps1") or "IPython" in sys.modules
+    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")

@@ -20,6 +20,8 @@ from dflow.results import files, pickling
 
 MAX_INLINE = 100_000
 """Up to how many bytes a pickle is kept in the details of a run."""
+FOLDER = "parameters"
+"""The folder beside the journal in which larger ones are, each in a file called as its run's id."""
 MAX_STORED = 1_000_000_000
 """Up to how many bytes pickled parameters are kept at all."""
 
@@ -80,7 +82,7 @@ def _kept(value: Arguments, folder: Path, run_id: str) -> dict[str, Any]:
     packed = files.pack(value, "pickle")
     if packed.size > MAX_STORED:
         raise NotResumable(f"they take more than {MAX_STORED:,} bytes")
-    stored = files.write(packed, str(folder), f"{files.folder_of(run_id)}/parameters")
+    stored = files.write(packed, str(folder), run_id)
     return {"stored_parameters": asdict(stored)}
 
 

@@ -11,14 +11,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Protocol
 
-from dflow.engine import system
+from dflow.engine import recorded, system
 from dflow.engine.process import Process
 from dflow.errors import EnvironmentProblem, JournalError, ResultStoreError, RunNotFound
 from dflow.journal.sqlite.files import folder_size
 from dflow.results import cache
 from dflow.results.cache import Cleaned
 from dflow.results.files import delete_run, folder_of
-from dflow.results.stores import store
+from dflow.results.stores import Store, store
 
 RECORD = "record"
 """What the record of a run is called among its sizes."""
@@ -62,6 +62,23 @@ class Checkpoints:
         return Path(here.settings.home) / "checkpoints" / run_id
 
 
+class Parameters:
+    """The file of parameters that were too large for the list of runs."""
+
+    name = "parameters"
+
+    def size(self, here: Process, run_id: str) -> int:
+        """Return how many bytes the file has."""
+        return self._store(here).size(run_id) or 0
+
+    def delete(self, here: Process, run_id: str) -> None:
+        """Delete the file."""
+        self._store(here).delete(run_id)
+
+    def _store(self, here: Process) -> Store:
+        return store(here.settings.home / recorded.FOLDER)
+
+
 class Results:
     """What result stores keep of a run; files whose names their users have chosen are theirs."""
 
@@ -88,7 +105,7 @@ def _storages(here: Process, run_id: str) -> set[str]:
     return found
 
 
-BELONGINGS: tuple[Belonging, ...] = (Checkpoints(), Results())
+BELONGINGS: tuple[Belonging, ...] = (Checkpoints(), Parameters(), Results())
 """All that runs have beside their records, in the order in which it is deleted."""
 
 

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from dflow.core.records import Maker, Stored
+from dflow.core.records import Stored
+from dflow.core.values import Maker
 from dflow.errors import MissingResult
 from dflow.results.stores import LocalStore, Store, store
 

@@ -19,6 +19,7 @@ from dflow.core.replay import Table
 from dflow.errors import JournalError, RunNotFound
 
 PIPELINE = Path(__file__).parent / "pipeline.py"
+WEIGHTS = Path(__file__).parent / "weights.py"
 DEADLINE = 60.0
 """Seconds after which what a test waits for will not come any more."""
 
@@ -111,6 +112,32 @@ def test_what_was_finished_is_not_done_again(finished: int, tmp_path: Path) -> N
     assert {name: executions(oracle)[name] for name in kept} == {n: earlier[n] for n in kept}
 
 
+@pytest.mark.parametrize("finished", [1, 30])
+def test_large_results_are_found_again(
+    finished: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that workers have stored, asked for or by themselves, do not run again after a kill."""
+    monkeypatch.setenv("DFLOW_PERSIST_SECONDS", "0.01")
+    oracle = tmp_path / "oracle"
+    oracle.touch()
+    driver = start(str(WEIGHTS), str(oracle))
+    until(lambda: completed() >= finished, driver)
+    kill(driver)
+    _, before = record()
+    stored = [name for name, run in before.items() if run.held is Held.STORED]
+    assert len(stored) >= finished
+    earlier = executions(oracle)
+
+    resumed = start("-m", "dflow.cli", "resume", "latest")
+    out, err = resumed.communicate(timeout=DEADLINE)
+    assert resumed.returncode == 0, err
+    assert "210.0" in out
+    state, after = record()
+    assert state == "Completed"
+    assert {name: executions(oracle)[name] for name in stored} == {n: earlier[n] for n in stored}
+    assert {run.held for run in after.values()} == {Held.STORED}
+
+
 def test_killed_while_it_resumes(tmp_path: Path) -> None:
     """A resume that is killed is resumed."""
     oracle = tmp_path / "oracle"
@@ -126,6 +153,47 @@ def test_killed_while_it_resumes(tmp_path: Path) -> None:
     _, err = again.communicate(timeout=DEADLINE)
     assert again.returncode == 0, err
     assert record()[0] == "Completed"
+
+
+def test_a_rerun_that_is_killed_goes_on(tmp_path: Path) -> None:
+    """What it has done again is not done a third time, the rest is; what comes before stays as it is."""
+    oracle = tmp_path / "oracle"
+    oracle.touch()
+    first = start(str(PIPELINE), str(oracle), "16")
+    assert first.wait(DEADLINE) == 0, first.communicate()
+    first.communicate()
+    again = start("-m", "dflow.cli", "rerun", "latest", "--from", "score")
+    until(lambda: again_completed() >= 4, again)
+    kill(again)
+    state, before = record()
+    assert state == "Interrupted"
+    kept = [
+        name
+        for name, run in before.items()
+        if run.generation == 2 and run.stage is Stage.COMPLETED and run.held is Held.JOURNAL
+    ]
+    assert len(kept) >= 4
+    earlier = executions(oracle)
+    resumed = start("-m", "dflow.cli", "resume", "latest")
+    _, err = resumed.communicate(timeout=DEADLINE)
+    assert resumed.returncode == 0, err
+    state, after = record()
+    assert state == "Completed"
+    later = executions(oracle)
+    assert {name: later[name] for name in kept} == {name: earlier[name] for name in kept}
+    scored = [run for run in after.values() if run.task_name != "prepare"]
+    assert min(run.generation for run in scored) >= 2
+    assert {run.generation for run in after.values() if run.task_name == "prepare"} == {1}
+    assert {later[f"prepare-{number}"] for number in range(16)} == {1}
+
+
+def again_completed() -> int:
+    """Return how many task runs of the latest run have completed in their second generation, so far."""
+    try:
+        with runs.opened(runs.find("latest")) as reader:
+            return sum(r.generation == 2 and r.stage is Stage.COMPLETED for r in reader.task_runs())
+    except (RunNotFound, JournalError):
+        return 0
 
 
 def test_the_demo_is_killed_and_resumed() -> None:
@@ -154,10 +222,11 @@ def test_a_live_driver_keeps_its_run(tmp_path: Path) -> None:
     oracle.touch()
     driver = start(str(PIPELINE), str(oracle), "3000")
     until(lambda: completed() >= 1, driver)
-    second = start("-m", "dflow.cli", "resume", "latest")
-    _, err = second.communicate(timeout=DEADLINE)
-    assert second.returncode != 0
-    assert str(driver.pid) in err
+    for what in (["resume", "latest"], ["rerun", "latest", "--from", "score"]):
+        second = start("-m", "dflow.cli", *what)
+        _, err = second.communicate(timeout=DEADLINE)
+        assert second.returncode == 2
+        assert str(driver.pid) in err
     before = completed()
     until(lambda: completed() > before, driver)
     kill(driver)

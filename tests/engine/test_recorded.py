@@ -160,14 +160,17 @@ def test_large_parameters_are_in_a_file(world: World) -> None:
     assert "pickled_parameters" not in entry.details
     stored = entry.details["stored_parameters"]
     assert stored["size"] >= data.nbytes
+    assert dflow.runs.sizes(dflow.runs.find("latest"))["parameters"] == stored["size"]
     _, found, _ = plain.resume("latest")
     assert np.array_equal(found, data)
     GO.clear()
     interrupted(lambda: plain(1, data))
     place = world.journal.catalog.find("latest").details["stored_parameters"]
-    (world.process.settings.home / "results" / place["path"]).unlink()
+    (world.process.settings.home / "parameters" / place["path"]).unlink()
     with pytest.raises(NotResumable, match=r"cannot be read.*not in the result store"):
         plain.resume("latest")
+    dflow.runs.delete(entry.id)
+    assert list((world.process.settings.home / "parameters").iterdir()) == []
 
 
 def test_what_cannot_be_recorded_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:

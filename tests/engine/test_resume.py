@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dflow import as_completed, flow, resume, task
+from dflow import allow_failure, as_completed, flow, resume, task
+from dflow.core.records import Held
 from dflow.errors import NotResumable
 from dflow.flows import Flow
 from dflow.testing import ScriptedRunner
@@ -349,3 +350,179 @@ def test_runs_resume_by_name() -> None:
 def module_flow(x: int) -> Any:
     """Be found in this module."""
     return stopping(x)
+
+
+# Never another's result --------------------------------------------------------------------------------
+
+
+class Model:
+    """What has no fingerprint."""
+
+    def __init__(self, depth: Any) -> None:
+        self.depth = depth
+
+
+@task
+def grade(model: Model) -> Any:
+    """Look into what it gets."""
+    RAN.append(("grade", model.depth))
+    return model.depth
+
+
+def test_objects_that_come_in_another_order_keep_their_results() -> None:
+    """They are known by what is in them: not by when they were given."""
+    orders = [[3, 1, 2], [2, 3, 1]]
+
+    def body() -> dict[int, Any]:
+        fitted = {n: step.submit(Model(n)) for n in (1, 2, 3)}
+        return {n: grade(fitted[n].result()) for n in orders["interrupted" in RAN]}
+
+    main = interrupted_once(body)
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    ran = [each for each in RAN if each != "interrupted"]
+    assert main.resume("latest") == {1: 1, 2: 2, 3: 3}
+    assert [each for each in RAN if each != "interrupted"] == ran
+
+
+def test_values_without_content_go_with_what_was_given_before(world: World) -> None:
+    """What cannot be told from others is found again after the same values only."""
+    orders = [[3, 1, 2], [2, 3, 1]]
+
+    @task
+    def locked(lock: Any) -> int:
+        RAN.append("locked")
+        return lock[1]  # type: ignore[no-any-return]  # a number
+
+    def body() -> dict[int, int]:
+        futures = {n: step.submit(n) for n in (1, 2, 3)}
+        found = {}
+        for n in orders["interrupted" in RAN]:
+            found[n] = locked((threading.Lock(), futures[n].result()))
+        return found
+
+    main = interrupted_once(body)
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    assert main.resume("latest") == {1: 1, 2: 2, 3: 3}
+    assert len([run for run in world.reader().task_runs() if run.task_name == "locked"]) == 6
+
+
+def test_inputs_that_are_changed_later_are_what_they_were(world: World) -> None:
+    """A list that grows between two calls is another input each time, also of the same object."""
+
+    def body() -> Any:
+        given: list[int] = []
+        model = Model([])
+        values = []
+        for n in range(3):
+            given.append(n)
+            model.depth.append(n)
+            values += [step(list(given)), list(grade(model))]
+        return values
+
+    main = interrupted_once(body)
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    ran = len(RAN)
+    assert main.resume("latest") == [[0], [0], [0, 1], [0, 1], [0, 1, 2], [0, 1, 2]]
+    assert len(RAN) == ran
+    assert len(world.task_runs()) == 6
+
+
+def test_a_changed_flow_gives_nobody_anothers_result() -> None:
+    """Other objects in the place of the recorded ones are other inputs, though all calls are in order."""
+
+    def made(depth: int) -> Flow[..., Any]:
+        @flow(name="main")
+        def main() -> Any:
+            value = grade(Model(depth)), step(lambda: depth)()
+            if depth == 3:
+                raise KeyboardInterrupt
+            return value
+
+        return main
+
+    with pytest.raises(KeyboardInterrupt):
+        made(3)()
+    assert made(5).resume("latest") == (5, 5)
+
+
+@pytest.mark.parametrize("through", ["submit", "call", "subflow", "wait_for"])
+def test_what_took_a_failure_runs_again_when_that_is_mended(through: str, world: World) -> None:
+    """It had completed with the failure as its input; what follows from it runs again too."""
+    mended: list[bool] = []
+
+    @task
+    def fragile() -> str:
+        if not mended:
+            raise ValueError("broken")
+        return "whole"
+
+    @task
+    def told(given: Any) -> str:
+        RAN.append("told")
+        return "failed" if isinstance(given, Exception) else str(given)
+
+    @flow
+    def inside(given: Any) -> str:
+        return told(given)
+
+    @flow
+    def main() -> Any:
+        failed = fragile.submit()
+        allowed = allow_failure(failed)
+        first: Any
+        if through == "submit":
+            first = told.submit(allowed)
+        elif through == "wait_for":
+            first = told.submit(failed.state.name, wait_for=[allowed])
+        else:
+            first = (told if through == "call" else inside)(allowed)
+        last = step(first)
+        kept = step("apart")
+        return last, kept, failed
+
+    with pytest.raises(ValueError, match="broken"):
+        main()
+    assert ["told", "Failed" if through == "wait_for" else "failed", "apart"] == RAN
+    RAN.clear()
+    mended.append(True)
+    expected = "Completed" if through == "wait_for" else "whole"
+    assert main.resume("latest") == (expected, "apart", "whole")
+    assert ["told", expected] == RAN
+    assert world.flow_runs()[0].state_name == "Completed"
+
+
+def test_a_driver_that_dies_leaves_word_of_what_is_outdated(world: World) -> None:
+    """What had taken a failure is outdated as soon as that runs again, though it is asked for much later."""
+    attempts: list[str] = []
+
+    @task
+    def fragile() -> str:
+        attempts.append("fragile")
+        if len(attempts) == 1:
+            raise ValueError("broken")
+        return "whole"
+
+    @task
+    def told(given: Any) -> bool:
+        RAN.append("told")
+        return isinstance(given, Exception)
+
+    @flow
+    def main() -> Any:
+        failed = fragile.submit()
+        failed.wait()
+        if len(attempts) == 2 and "died" not in attempts:
+            attempts.append("died")
+            raise KeyboardInterrupt  # before it asks for what depends on it
+        return told.submit(allow_failure(failed)).result(), failed
+
+    with pytest.raises(ValueError, match="broken"):
+        main()
+    with pytest.raises(KeyboardInterrupt):
+        main.resume("latest")
+    assert world.task_runs()["told-0"].held is Held.OUTDATED
+    assert main.resume("latest") == (False, "whole")
+    assert RAN == ["told", "told"]
