@@ -24,7 +24,7 @@ class AttemptInfo:
     """What an attempt knows of itself.
 
     `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
-    the tags that hold for whatever it calls, `checkpoints` the folder of its root flow run's checkpoints,
+    the tags that hold for whatever it calls, `checkpoints` the folder of the checkpoints that are for it,
     `keeping` what becomes of its value, `flow_keeping` what becomes of values in its flow run where their
     tasks do not say it, `cached` where others look for it.
     """

@@ -97,10 +97,10 @@ class RunReader(Protocol):
         """Return {(flow run id, task name): {state name: how many task runs}}."""
 
     def value(self, run_id: str) -> bytes | None:
-        """Return the pickled value that its last outcome carried, if any.
+        """Return the pickled value that its last outcome carried, while its record says that it is here."""
 
-        It counts only while the record of the run says that the journal holds its value.
-        """
+    def damaged_values(self) -> Sequence[str]:
+        """Return the runs whose values cannot be read any more."""
 
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""

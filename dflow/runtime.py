@@ -143,6 +143,7 @@ class CurrentRun:
     def checkpoint_dir(self) -> Path:
         """A folder that the next attempt of this run finds again; made when it is asked for.
 
+        What runs again from scratch, by ``dflow rerun`` or as its code has changed, gets another.
         It lies in the home folder of dflow: workers on other machines find it if they share that.
         """
         folder = Path(self._context.info.checkpoints) / self._context.run_id

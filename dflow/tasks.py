@@ -209,9 +209,7 @@ class Task(Defined[P, R_co, TaskOptions]):
         """Ask for the task runs of a map."""
         items, sent = [], []
         for item in prepared:
-            task_run_id, number = scope.identify(
-                self.name, item.inputs, function=self.function, apart=apart
-            )
+            task_run_id, number = scope.identify(self.name, item.inputs, self.function, apart=apart)
             name, call = named(self._naming, item.call, number)
             items.append(MapItem(task_run_id, name, item.upstreams))
             sent.append(call)

@@ -51,6 +51,15 @@ class Returned:
     must_travel: bool = False
 
 
+def check(keeping: Keeping | None) -> None:
+    """See, before a body runs whose value is to be kept, whether it could be. Raises as `files.check` does.
+
+    What would be kept by itself does not hold up its body: that it is not kept is said afterwards.
+    """
+    if keeping is not None and keeping.persist:
+        files.check(keeping.storage, keeping.serializer)
+
+
 async def put(
     returned: Returned, small: int, keeping: Keeping | None, context: RunContext, *, native: bool
 ) -> Place:

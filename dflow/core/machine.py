@@ -420,6 +420,7 @@ def _next(run: TaskRun, event: ev.Reopened) -> Changes:
         "stored": None,
         "source": event.source,
         "asked": event.asked,
+        "anew": event.generation if outdated and run.stage is Stage.COMPLETED else run.anew,
         "suspect": False,
     }
 

@@ -199,6 +199,7 @@ class TaskRun:
     before anything was heard of a start: from then on its starts are confirmed before its body runs.
     `source` stands for the code of its function. `asked` is the generation of its flow run in which it was
     last asked for, `reused` that in which its value was last given without running it again (0: not known).
+    `anew` is its own generation that began as its value was outdated: nothing left of earlier ones is for it.
     """
 
     id: str
@@ -227,6 +228,7 @@ class TaskRun:
     source: str = ""
     asked: int = 0
     reused: int = 0
+    anew: int = 0
 
     @property
     def state_type(self) -> StateType:

@@ -77,11 +77,10 @@ ANYBODY = Maker()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheAs:
-    """The value of an attempt goes into the cache under `key`, in the store `storage`.
+    """The value of an attempt goes into the cache under `key`, in the store `storage`, for so many `seconds`.
 
-    It is good for so many `seconds`, or for ever. It counts only if the arguments `given` still have these
-    contents in the end: in one process others may change them.
-    """
+            It does not if the arguments `given` have other contents by then: in one process others may change them.
+        """
 
     key: str
     storage: str

@@ -193,7 +193,7 @@ class Dispatcher:
             confirm_start=confirm_start,
             timeout=run.policy.timeout,
             around=asked.options.around,
-            checkpoints=self._session.checkpoints,
+            checkpoints=self._session.checkpoints + (f"/anew-{run.anew}" if run.anew else ""),
             keeping=keeping,
             flow_keeping=around,
             cached=go.cached,

@@ -70,7 +70,7 @@ class DriverScope:
         return self.session.clock.now()
 
     def identify(
-        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+        self, task_name: str, inputs: Any, function: Any = None, *, apart: bool = False
     ) -> tuple[str, str]:
         """Return the id and the name of the next call of a task with these inputs."""
         return self._children.identify(task_name, inputs, function=function, apart=apart)

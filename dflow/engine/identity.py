@@ -126,7 +126,7 @@ class Children:
         self._lock = threading.Lock()
 
     def identify(
-        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+        self, task_name: str, inputs: Any, function: Any = None, *, apart: bool = False
     ) -> tuple[str, str]:
         """Return the id and the name of the next call of `task_name`, which is a `function`, with `inputs`.
 

@@ -64,7 +64,7 @@ class Scope(Protocol):
         """Return seconds since 1970 in UTC."""
 
     def identify(
-        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+        self, task_name: str, inputs: Any, function: Any = None, *, apart: bool = False
     ) -> tuple[str, str]:
         """Return the id and the name of the next call of a task, which is a `function`, with these inputs.
 

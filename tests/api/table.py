@@ -1206,5 +1206,9 @@ TABLE |= {
             "Changed code counts for what has completed only with `rerun_changed`; without it there is a warning.",
             "test_resume_and_rerun.py::test_changed_code_counts_if_asked",
         ),
+        (
+            "Checkpoints are found by the resume of a run, and not by what runs again from scratch.",
+            "test_resume_and_rerun.py::test_checkpoints_are_for_resumes_and_not_for_reruns",
+        ),
     ),
 }

@@ -320,9 +320,10 @@ def test_what_cannot_be_meant_is_refused_at_the_definition(options: Any, said: s
 
 
 def blocked(tmp_path: Path) -> Path:
-    """Return a folder in which no result can be written: a file is in its place."""
+    """Return a folder in which no result can be written: a file is in the place of theirs."""
     place = tmp_path / "blocked"
-    place.write_text("a file")
+    place.mkdir()
+    (place / "runs").write_text("a file")
     return place
 
 
@@ -353,7 +354,7 @@ def test_a_failed_write_is_a_failed_attempt(runner: TaskRunner, tmp_path: Path) 
 def making_room(folder: str, room_for_attempt: int) -> np.ndarray[Any, Any]:
     """Take away what is in the way of a folder, in one of the attempts."""
     if current_run().attempt == room_for_attempt:
-        Path(folder).unlink()
+        (Path(folder) / "runs").unlink()
     return np.ones(SIZE // 8)
 
 
@@ -436,15 +437,71 @@ def test_what_cannot_be_written_and_need_not_be_is_no_failure(runner: TaskRunner
     assert [line for line in seen().lines if "kept" in line] == []
 
 
-def test_a_serializer_that_nobody_registered_fails_the_attempt(runner: TaskRunner) -> None:
-    """The error says where to register it."""
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (
+            {"result_serializer": "nobodys"},
+            SerializationError,
+            "'nobodys' is not registered in this",
+        ),
+        (
+            {"result_serializer": "compresed/pickle"},
+            SerializationError,
+            "'compresed/pickle' is not",
+        ),
+        ({"result_storage": "nope://x"}, ResultStoreError, "Protocol not known: nope"),
+        ({"result_storage": "/proc/nope/x"}, ResultStoreError, "nothing can be kept"),
+    ],
+)
+def test_where_nothing_can_be_kept_is_found_before_the_body(
+    options: dict[str, Any], error: type[Exception], said: str, runner: TaskRunner, tmp_path: Path
+) -> None:
+    """Of tasks that are submitted, called, and asked for by tasks, and of flows: no hour of work is lost."""
+    oracle = tmp_path / "oracle"
+    oracle.touch()
+    wrong = large.with_options(**options)
+
+    @task
+    def asks() -> Any:
+        return wrong.submit(2, str(oracle)).result()
+
+    @flow(**options)
+    def keeps() -> int:
+        oracle.write_text("ran")
+        return 1
 
     @flow(task_runner=runner)
-    def main() -> Any:
-        return large.with_options(result_serializer="nobodys").submit(1).result()
+    def main(how: int) -> Any:
+        calls: list[Any] = [
+            wrong.submit(1, str(oracle)).result,
+            lambda: wrong(1, str(oracle)),
+            asks,
+            asks.submit().result,
+        ]
+        return [*calls, keeps][how]()
 
-    with pytest.raises(SerializationError, match="'nobodys' is not registered in this process"):
-        main()
+    for how in range(5):
+        with pytest.raises(error, match=said):
+            main(how)
+    with pytest.raises(error, match=said):
+        keeps()
+    assert oracle.read_text() == ""
+
+
+@pytest.mark.usefixtures("by_themselves")
+def test_where_nothing_can_be_kept_by_itself_is_said_once(
+    runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whichever process notices it: the task runs complete."""
+    monkeypatch.setenv("DFLOW_RESULT_STORAGE", "nope://x")
+
+    @flow(task_runner=runner)
+    def main() -> float:
+        return total(total.submit(large.map(list(range(6)))).result())
+
+    assert main() > 0
+    assert len([line for line in seen().lines if "not kept" in line]) == 1
 
 
 def test_a_name_that_leads_out_of_the_store_fails_before_the_body(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dflow import allow_failure, flow, runs, task
+from dflow import allow_failure, current_run, flow, runs, task
 from dflow.core.records import TaskRun
 from dflow.flows import Flow
 from dflow.ports import TaskRunner
@@ -204,3 +204,37 @@ def test_changed_code_counts_if_asked(
     gate.touch()
     assert made(changing(NEW)).resume("latest") == (100, "int")
     assert not ran(oracle)
+
+
+@task
+def stepping(oracle: str, steps: int) -> int:
+    """Take one step for each call, and go on from a checkpoint."""
+    place = current_run().checkpoint_dir / "steps"
+    done = int(place.read_text()) if place.exists() else 0
+    note(oracle, f"from-{done}")
+    for number in range(done, steps):
+        place.write_text(str(number + 1))
+        if number + 1 == 2 and not Path(oracle).with_name("gate").exists():
+            raise InterruptedError
+    return steps
+
+
+def test_checkpoints_are_for_resumes_and_not_for_reruns(runner: TaskRunner, oracle: Path) -> None:
+    """What runs again from scratch finds nothing of what was before, until it is resumed itself."""
+
+    @flow(task_runner=runner)
+    def main() -> int:
+        return stepping.submit(str(oracle), 4).result()
+
+    gate = oracle.with_name("gate")
+    with pytest.raises(InterruptedError):
+        main()
+    gate.touch()
+    assert main.resume("latest") == 4
+    assert ran(oracle) == {"from-0": 1, "from-2": 1}
+    gate.unlink()
+    with pytest.raises(InterruptedError):
+        main.rerun("latest")
+    gate.touch()
+    assert main.resume("latest") == 4
+    assert ran(oracle) == {"from-0": 1, "from-2": 1}

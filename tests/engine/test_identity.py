@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -228,3 +229,34 @@ def test_an_iterator_is_never_taken_for_another() -> None:
         ids(Children("p", execution), [("a", ((numbers(),), {}))]) for execution in ("1", "1", "2")
     )
     assert first == again != later
+
+
+def test_tasks_made_by_a_factory_are_told_apart() -> None:
+    """By the data that their functions close over, in whatever order they are called."""
+
+    def made(number: int) -> Any:
+        @task
+        def inner(x: int) -> Any:
+            return number, x
+
+        return inner
+
+    def named(numbers: list[int]) -> dict[int, str]:
+        children = Children("p")
+        return {n: children.identify("inner", 0, function=made(n).function)[0] for n in numbers}
+
+    first, again = named([1, 2, 3]), named([3, 1, 2])
+    assert first == again
+    assert len(set(first.values())) == 3
+
+
+def test_functions_of_one_name_in_two_places_are_told_apart() -> None:
+    """The module and the place in it count, as do the arguments of a partial."""
+
+    def one(number: int = 0) -> None: ...
+
+    def other() -> None: ...
+
+    functions = [one, other, partial(one, 1), partial(one, 2), Children("p").identify]
+    found = {Children("p").identify("a", 0, function=each)[0] for each in functions}
+    assert len(found) == len(functions)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dflow.errors import MissingResult, ResultStoreError
-from dflow.results import stores
+from dflow.results.advice import advice
 from dflow.results.stores import checked, shown, store, url_of
 
 # Every kind ----------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_a_missing_permission_says_what_to_do(number) -> None:
     """The advice fits the error."""
-    assert "Ask for the permission" in stores._advice(OSError(number, os.strerror(number)))
+    assert "Ask for the permission" in advice(OSError(number, os.strerror(number)))
 
 
 def test_a_file_in_the_place_of_the_folder_says_so(tmp_path: Path) -> None:
