@@ -79,8 +79,8 @@ ANYBODY = Maker()
 class CacheAs:
     """The value of an attempt goes into the cache under `key`, in the store `storage`, for so many `seconds`.
 
-            It does not if the arguments `given` have other contents by then: in one process others may change them.
-        """
+    It does not if the arguments `given` have other contents by then: in one process others may change them.
+    """
 
     key: str
     storage: str
