@@ -8,93 +8,15 @@ named by its `Key`: the task run's id and the number of the dispatch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.core.events import Event, MapCreated, TaskCreated
 from dflow.core.records import ErrorInfo, Stored
+from dflow.core.values import ANYBODY, UNSAID, CacheAs, Keeping, Maker, ResultOptions
 
 Key = tuple[str, int]
 """(task run id, dispatch): never the same twice."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keeping:
-    """What becomes of a value that is too large for the journal.
-
-    With `persist` it is written to the result store at the URL `storage`, below `folder`, by `serializer`;
-    left open (None), if its body took `seconds` or longer and it has at most `quota` bytes. `name` is the
-    template of the path in the store that its user has chosen, if there is one; a small value is written
-    there too. With `sync` it is to survive a power cut. `token` is a file that the driver has left in the
-    store: who does not find it there sees another store.
-    """
-
-    storage: str
-    folder: str
-    persist: bool | None = None
-    serializer: str = "pickle"
-    seconds: float = 1.0
-    quota: int = 0
-    name: str | None = None
-    sync: bool = False
-    token: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultOptions:
-    """What a task or a flow says of its results; what is None is as in the flow around it."""
-
-    persist: bool | None = None
-    storage: str | None = None
-    serializer: str | None = None
-    name: str | None = None
-
-    def over(self, keeping: Keeping) -> Keeping:
-        """Return what becomes of its values where this holds around it."""
-        changes: dict[str, Any] = {"name": self.name}
-        if self.persist is not None:
-            changes["persist"] = self.persist
-        if self.serializer is not None:
-            changes["serializer"] = self.serializer
-        if self.storage is not None and self.storage != keeping.storage:
-            changes |= {"storage": self.storage, "token": ""}
-        return replace(keeping, **changes)
-
-
-UNSAID = ResultOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """By what a value is made: the file of a function, and what stands for its code.
-
-    Without a file any other one is as good: the key alone says what is meant.
-    """
-
-    file: str = ""
-    source: str = ""
-
-    def trusts(self, other: Maker) -> bool:
-        """Tell whether what the other has made is what this would make.
-
-        Two files of one name may be two programs, as may be whatever has no file: then their code must be the
-        same.
-        """
-        same_file = self.file == other.file and not self.file.startswith("<")
-        return not self.file or same_file or self.source == other.source
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheAs:
-    """The value of an attempt goes into the cache under `key`, in the store `storage`.
-
-    It is good for so many `seconds`, or for ever.
-    """
-
-    key: str
-    storage: str
-    seconds: float | None = field(default=None, compare=False)
-    maker: Maker = field(default=Maker(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +209,7 @@ class Caching:
     seconds: float | None = None
     refresh: bool = False
     storage: str | None = None
-    maker: Maker = Maker()
+    maker: Maker = ANYBODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
 from dflow.attempts.context import RunContext, at_work, entered
 from dflow.attempts.deadlines import DeadlinePassed
+from dflow.attempts.forks import copies_end
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.parameters import by_name
@@ -144,7 +145,8 @@ async def _execute(
     tagged = tags(*around) if around else nullcontext()
     with entered(context), heard(context), tagged:
         try:
-            value = await perform(call.function, args, kwargs, manner)
+            with copies_end():
+                value = await perform(call.function, args, kwargs, manner)
         except BaseException:
             await context.end(failed=True)
             raise

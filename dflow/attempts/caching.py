@@ -14,8 +14,9 @@ from dflow.attempts.context import RunContext
 from dflow.attempts.logs import RunLogger
 from dflow.attempts.persisting import Place
 from dflow.core.records import Held
+from dflow.core.values import CacheAs, Keeping
 from dflow.errors import ResultStoreError
-from dflow.messages import AttemptInfo, CacheAs, Keeping
+from dflow.messages import AttemptInfo
 from dflow.results import cache
 from dflow.results.cache import CacheRecord
 

@@ -8,7 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from dflow.messages import AttemptInfo, Keeping
+from dflow.core.values import Keeping
+from dflow.messages import AttemptInfo
 from dflow.ports import Link
 
 

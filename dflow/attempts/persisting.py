@@ -11,8 +11,9 @@ from typing import Any, Final
 from dflow.attempts.context import RunContext
 from dflow.attempts.logs import RunLogger
 from dflow.core.records import Held, Stored
+from dflow.core.values import Keeping
 from dflow.errors import ResultStoreError, SerializationError
-from dflow.messages import Keeping, OverQuota
+from dflow.messages import OverQuota
 from dflow.results import files, sharing
 from dflow.results.pickling import dumps_small
 from dflow.results.serializers import DEFAULT

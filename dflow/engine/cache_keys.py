@@ -17,11 +17,12 @@ from dflow.attempts.context import current
 from dflow.attempts.failures import Failure
 from dflow.attempts.parameters import by_name
 from dflow.core.events import MapCreated, TaskCreated
+from dflow.core.values import Maker
 from dflow.engine.about import About
 from dflow.engine.cache_options import Cached
 from dflow.engine.context import keeper_in
 from dflow.engine.key_questions import Key, Question, complain, for_task
-from dflow.messages import Caching, CallOptions, LateKey, Maker, PartialKey, Ref
+from dflow.messages import Caching, CallOptions, LateKey, PartialKey, Ref
 from dflow.results.fingerprints import NoFingerprint
 from dflow.results.keys import Hashed, KeyContext, Slot, TaskRunInKey, file_in_key, hashed
 from dflow.results.policies import CachePolicy

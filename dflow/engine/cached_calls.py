@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from dflow.attempts.context import FlowInfo, beside
 from dflow.core.records import Held, Stage, TaskRun
+from dflow.core.values import CacheAs
 from dflow.engine import callbacks
 from dflow.engine.claims import LookUp
 from dflow.engine.needs import takes
-from dflow.messages import CacheAs, Caching, CallOptions, LateKey, PartialKey
+from dflow.messages import Caching, CallOptions, LateKey, PartialKey
 from dflow.results.keys import digest_of
 from dflow.results.pickling import loads
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 from dflow.attempts.context import FlowInfo
 from dflow.core import events as ev
 from dflow.core.records import Held, TaskRun
+from dflow.core.values import CacheAs
 from dflow.engine.cached_calls import Asked, CachedCalls
 from dflow.engine.claims import LookUp
 from dflow.engine.ledger import Ledger
 from dflow.engine.tracker import Do
 from dflow.errors import DflowError
-from dflow.messages import CacheAs, CallOptions
+from dflow.messages import CallOptions
 from dflow.ports import Holder, Leases
 from dflow.results import cache
 from dflow.results.cache import CacheRecord

@@ -13,9 +13,10 @@ from dflow.attempts import result_names
 from dflow.attempts.names import MAX_NAME
 from dflow.core.records import Policy
 from dflow.core.retry import exponential_delays
+from dflow.core.values import ResultOptions
 from dflow.engine.calls import called
 from dflow.errors import DefinitionError, ResultStoreError
-from dflow.messages import Placement, ResultOptions
+from dflow.messages import Placement
 from dflow.results.stores import url_of
 
 MAX_PRIORITY = 1_000_000

@@ -1,11 +1,12 @@
 """The identity of task runs: named by what they are, not by luck.
 
-A task run is (parent run, task name, what its inputs are, k-th call with these). So a flow that is run again
-finds its finished work again, in whatever order it asks for it. Inputs are known by their fingerprint, or
-where they have none by their content. With an argument that has no content to be told either (a lock, a
-connection) the position of the call counts beside the other arguments: it is found again only while all that
-was asked for, and all values that were given, before it were the same, in the same order. With a generator
-it is never found again.
+A task run is (parent run, task, what its inputs are, k-th call with these). So a flow that is run again
+finds its finished work again, in whatever order it asks for it. A task goes by its name, by where its
+function is defined and, if that was made inside another one, by the data that it closes over. Inputs are
+known by their fingerprint, or where they have none by their content. With an argument that has no content to
+be told either (a lock, a connection) the position of the call counts beside the other arguments: it is found
+again only while all that was asked for, and all values that were given, before it were the same, in the same
+order. With a generator it is never found again.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from hashlib import blake2b
+from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dflow.results.fingerprints import NoFingerprint, content, fingerprint
+from dflow.results.source import origin
 
 SIZE = 16
 """Bytes of an identity."""
@@ -70,6 +75,45 @@ def _known_in_parts(inputs: Any) -> Known:
     )
 
 
+_functions: WeakKeyDictionary[FunctionType, bytes] = WeakKeyDictionary()
+
+
+def function_known(function: Any) -> bytes:
+    """Return what tells a function from others of its name: where it is defined, and the data it closes over.
+
+    That data is looked at once, before the first call: what the function does to it plays no part. Its code
+    plays none either.
+    """
+    if isinstance(function, partial):
+        arguments = known_by((function.args, function.keywords))
+        return _digest(function_known(function.func), arguments.content)
+    if not isinstance(function, FunctionType):
+        return _digest(type(function).__qualname__.encode(), known_by(function).content)
+    known = _functions.get(function)
+    if known is None:
+        _functions[function] = origin(function).encode(
+            "utf-8", "surrogatepass"
+        )  # it may hold itself
+        inside = [_cell_known(cell) for cell in function.__closure__ or ()]
+        known = _functions[function] = _digest(_functions[function], *inside)
+    return known
+
+
+def _cell_known(cell: Any) -> bytes:
+    """Return what is known of what a function closes over; nothing, where that is no plain data."""
+    try:
+        value = cell.cell_contents
+    except ValueError:  # it has no value yet
+        return b""
+    value = getattr(value, "function", value)  # that of a task or a flow
+    if isinstance(value, FunctionType | partial):
+        return function_known(value)
+    try:
+        return fingerprint(value)
+    except NoFingerprint:
+        return b""
+
+
 class Children:
     """Names the task runs and subflows that one `execution` of the body of `parent_id` asks for."""
 
@@ -81,13 +125,16 @@ class Children:
         self._position = blake2b(digest_size=SIZE)
         self._lock = threading.Lock()
 
-    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
-        """Return the id and the name of the next call of `task_name` with `inputs`.
+    def identify(
+        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+    ) -> tuple[str, str]:
+        """Return the id and the name of the next call of `task_name`, which is a `function`, with `inputs`.
 
         The id is 32 hexadecimal digits; the name is the task's with the number of its call, from 0. What is
         asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """
         known = known_by(inputs)
+        called = b"" if function is None else function_known(function)
         with self._lock:
             content = known.content
             if not known.whole:
@@ -95,7 +142,7 @@ class Children:
             if not known.lasting:
                 content += b"execution" + self._execution.encode()
             name = task_name.encode("utf-8", "surrogatepass")
-            what = _digest(self._parent_id.encode(), name, content)
+            what = _digest(self._parent_id.encode(), name, called, content)
             repeat = self._calls[what]
             self._calls[what] += 1
             made = _digest(what, b"%d" % repeat)

@@ -169,7 +169,8 @@ def start(
     awaited = _awaited(here)
     if not awaited:
         return TaskFutureList(here.made())
-    key, _ = scope.identify(f"{name}.map", [_known_by(scope, source) for source in awaited])
+    sources = [_known_by(scope, source) for source in awaited]
+    key, _ = scope.identify(f"{name}.map", sources, function=function)
     expansion: Expansion[R] = Expansion(key)
     _Expanding(replace(here, key=key).kept(), expansion, awaited).begin()
     return TaskFutureList.of(expansion)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from dflow.attempts.context import FlowInfo
 from dflow.core.records import FlowRun, Held, TaskRun
 from dflow.core.replay import Table
+from dflow.core.values import Keeping, ResultOptions
 from dflow.errors import ResultStoreError
-from dflow.messages import Keeping, ResultOptions
 from dflow.ports import OpenRunner
 from dflow.results import files, sharing
 from dflow.settings import Settings

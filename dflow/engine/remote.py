@@ -221,9 +221,11 @@ class RemoteScope:
         """Return seconds since 1970 in UTC."""
         return clock.now()
 
-    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
+    def identify(
+        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+    ) -> tuple[str, str]:
         """Return the id and the name of the next call of a task with these inputs."""
-        return self._children.identify(task_name, inputs, apart=apart)
+        return self._children.identify(task_name, inputs, function=function, apart=apart)
 
     def owns(self, other: Scope) -> bool:
         """Tell whether a future of `other` may be an upstream here: one of the same attempt."""

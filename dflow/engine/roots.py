@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dflow.attempts.context import FlowInfo
+from dflow.core.values import UNSAID, ResultOptions
 from dflow.engine.persisting import keeping_of
-from dflow.messages import UNSAID, ResultOptions
 from dflow.settings import Settings
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}

@@ -63,8 +63,10 @@ class Scope(Protocol):
     def now(self) -> float:
         """Return seconds since 1970 in UTC."""
 
-    def identify(self, task_name: str, inputs: Any, *, apart: bool = False) -> tuple[str, str]:
-        """Return the id and the name of the next call of a task with these inputs.
+    def identify(
+        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+    ) -> tuple[str, str]:
+        """Return the id and the name of the next call of a task, which is a `function`, with these inputs.
 
         What is asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from dflow.core.records import Stored
+from dflow.core.values import Maker
 from dflow.errors import MissingResult
-from dflow.messages import Maker
 from dflow.results.stores import LocalStore, Store, store
 
 VERSION: Final = 1

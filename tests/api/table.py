@@ -1045,4 +1045,166 @@ TABLE |= {
             "test_resume_and_rerun.py::test_checkpoints_are_for_resumes_and_not_for_reruns",
         ),
     ),
+    "Results": (
+        (
+            "Results that are asked for are kept: of submits, maps and calls, in flows and in tasks.",
+            "test_results.py::test_results_are_kept_that_are_asked_for",
+        ),
+        (
+            "So are those of async tasks, and what generators yield.",
+            "test_results.py::test_results_of_every_kind_of_task_are_kept",
+        ),
+        (
+            "Small results are in the record anyway.",
+            "test_results.py::test_small_results_stay_in_the_record",
+        ),
+        (
+            "`persist_result=False` keeps nothing, however long it took.",
+            "test_results.py::test_nothing_is_kept_that_shall_not_be",
+        ),
+        (
+            "Left open, results of long bodies are kept by themselves.",
+            "test_results.py::test_long_results_are_kept_by_themselves",
+        ),
+        (
+            "That is bounded by a quota per run, which is said once.",
+            "test_results.py::test_a_quota_bounds_what_is_kept_by_itself",
+        ),
+        (
+            "What a task leaves unset is its flow's, in subflows and on workers too.",
+            "test_results.py::test_what_a_task_leaves_unset_is_its_flows",
+        ),
+        (
+            "Who names a place, a file or a serializer wants the result to be kept.",
+            "test_results.py::test_who_names_a_place_or_a_form_wants_it_kept",
+        ),
+        (
+            "`result_storage_key` names a file that its user finds again, and that pickle can read.",
+            "test_results.py::test_a_result_is_found_under_the_name_that_was_chosen",
+        ),
+        (
+            "Each run writes that file anew.",
+            "test_results.py::test_each_run_writes_its_file_anew",
+        ),
+        (
+            "Serializers: pickle, JSON that others can read, either compressed.",
+            "test_results.py::test_results_are_written_in_many_forms",
+        ),
+        (
+            "A user's serializer that the module of the task registers is known on workers.",
+            "test_results.py::test_users_serializers_write_results",
+        ),
+        (
+            "`with_options` keeps and clears what is said of results.",
+            "test_results.py::test_with_options_keeps_and_clears",
+        ),
+        (
+            "Options of results that cannot be meant are refused at the definition.",
+            "test_results.py::test_what_cannot_be_meant_is_refused_at_the_definition",
+        ),
+        (
+            "Where a result was asked for, a failed write is a failed attempt, which may be retried.",
+            "test_results.py::test_a_failed_write_is_a_failed_attempt",
+        ),
+        (
+            "Elsewhere it is a warning.",
+            "test_results.py::test_a_failed_write_that_nobody_asked_for_is_a_warning",
+        ),
+        (
+            "A full disk leaves nothing half, and a retry goes on once there is room.",
+            "test_results.py::test_a_full_disk_fails_the_attempt",
+        ),
+        (
+            "What cannot be written is a SerializationError that names its type.",
+            "test_results.py::test_what_cannot_be_written_says_so",
+        ),
+        (
+            "What cannot be written and need not be is no failure.",
+            "test_results.py::test_what_cannot_be_written_and_need_not_be_is_no_failure",
+        ),
+        (
+            "A serializer that nobody has registered says where to do so.",
+            "test_results.py::test_a_serializer_that_nobody_registered_fails_the_attempt",
+        ),
+        (
+            "A name that leads out of the store fails before the body runs.",
+            "test_results.py::test_a_name_that_leads_out_of_the_store_fails_before_the_body",
+        ),
+        (
+            "A resume finds what is kept: by calls, futures and arguments.",
+            "test_kept_values.py::test_a_resume_finds_what_is_kept",
+        ),
+        (
+            "Consumers that come later read what is kept.",
+            "test_kept_values.py::test_consumers_that_come_later_read_what_is_kept",
+        ),
+        (
+            "Arrays that were read can be changed as before.",
+            "test_kept_values.py::test_values_that_were_read_can_be_changed",
+        ),
+        (
+            "Kept values can be had after their flow has ended.",
+            "test_kept_values.py::test_values_can_be_had_after_the_flow",
+        ),
+        (
+            "Workers write and read by themselves: no value goes through the driver.",
+            "test_kept_values.py::test_workers_write_and_read_by_themselves",
+        ),
+        (
+            "Subflows whose values are kept are not called again.",
+            "test_kept_values.py::test_subflows_whose_values_are_kept_are_not_called_again",
+        ),
+        (
+            "A flow whose value cannot be written fails, where it was asked for.",
+            "test_kept_values.py::test_a_flow_whose_value_cannot_be_written_fails",
+        ),
+        (
+            "Any URL of fsspec is a store, such as one of S3.",
+            "test_kept_values.py::test_results_are_kept_by_s3",
+        ),
+        (
+            "What is kept does not run again when its worker dies.",
+            "test_kept_values.py::test_what_is_kept_does_not_run_again_when_its_worker_dies",
+        ),
+        (
+            "A file that is gone or not whole is computed again by a resume.",
+            "test_kept_values.py::test_a_file_that_is_not_whole_is_computed_again",
+        ),
+        (
+            "A damaged file never gives a value; the next resume mends it.",
+            "test_kept_values.py::test_a_damaged_file_never_gives_a_value",
+        ),
+        (
+            "Consumers of a damaged file fail with an error that names it.",
+            "test_kept_values.py::test_consumers_of_a_damaged_file_fail",
+        ),
+        (
+            "With `allow_failure` they get that error as the value.",
+            "test_kept_values.py::test_a_consumer_may_bear_a_damaged_file",
+        ),
+        (
+            "Two runs under one name do not get each other's value.",
+            "test_kept_values.py::test_two_runs_under_one_name_do_not_get_each_others_value",
+        ),
+        (
+            "A store that workers do not share is refused at the submit.",
+            "test_kept_values.py::test_a_store_that_workers_do_not_share_is_refused",
+        ),
+        (
+            "Where nobody has asked, it keeps nothing, which is said once.",
+            "test_kept_values.py::test_a_store_that_workers_do_not_share_keeps_nothing_by_itself",
+        ),
+        (
+            "Nested work notices it on its worker.",
+            "test_kept_values.py::test_nested_work_notices_it_in_its_worker",
+        ),
+        (
+            "A store in memory serves bodies in this process.",
+            "test_kept_values.py::test_a_store_in_memory_serves_bodies_in_this_process",
+        ),
+        (
+            "Nothing is left in a store but results.",
+            "test_kept_values.py::test_nothing_is_left_in_a_store_but_results",
+        ),
+    ),
 }

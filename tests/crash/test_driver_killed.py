@@ -19,6 +19,7 @@ from dflow.core.replay import Table
 from dflow.errors import JournalError, RunNotFound
 
 PIPELINE = Path(__file__).parent / "pipeline.py"
+WEIGHTS = Path(__file__).parent / "weights.py"
 DEADLINE = 60.0
 """Seconds after which what a test waits for will not come any more."""
 
@@ -109,6 +110,32 @@ def test_what_was_finished_is_not_done_again(finished: int, tmp_path: Path) -> N
     assert {run.stage for run in after.values()} == {Stage.COMPLETED}
     assert len(after) == 81
     assert {name: executions(oracle)[name] for name in kept} == {n: earlier[n] for n in kept}
+
+
+@pytest.mark.parametrize("finished", [1, 30])
+def test_large_results_are_found_again(
+    finished: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that workers have stored, asked for or by themselves, do not run again after a kill."""
+    monkeypatch.setenv("DFLOW_PERSIST_SECONDS", "0.01")
+    oracle = tmp_path / "oracle"
+    oracle.touch()
+    driver = start(str(WEIGHTS), str(oracle))
+    until(lambda: completed() >= finished, driver)
+    kill(driver)
+    _, before = record()
+    stored = [name for name, run in before.items() if run.held is Held.STORED]
+    assert len(stored) >= finished
+    earlier = executions(oracle)
+
+    resumed = start("-m", "dflow.cli", "resume", "latest")
+    out, err = resumed.communicate(timeout=DEADLINE)
+    assert resumed.returncode == 0, err
+    assert "210.0" in out
+    state, after = record()
+    assert state == "Completed"
+    assert {name: executions(oracle)[name] for name in stored} == {n: earlier[n] for n in stored}
+    assert {run.held for run in after.values()} == {Held.STORED}
 
 
 def test_killed_while_it_resumes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from dflow import (
     unmapped,
 )
 from dflow.cache_policies import INPUTS
+from dflow.errors import JournalUnavailable
 from tests.faults.oracle import Made, called, executed, happened, note
 
 MOMENT = 0.004
@@ -146,6 +148,24 @@ def parent(oracle: str, n: int) -> Made:
         mapped = tiny.map(unmapped(oracle), range(3))
         total = shown(oracle, step(oracle, n))
         return make(total + sum(result(oracle, future) for future in [*submitted, *mapped]))
+
+
+@task
+def forking(oracle: str, n: int) -> Made:
+    """Fork; the child asks for a task, in vain, and ends, or just goes on."""
+    with executed(oracle) as make:
+        child = os.fork()
+        if child == 0:
+            try:
+                step(oracle, -n)
+                note(oracle, "doubled")
+            except JournalUnavailable:
+                note(oracle, "refused in a fork")
+            if n % 2:
+                os._exit(0)
+        else:
+            os.waitpid(child, 0)
+        return make(n)
 
 
 @task
@@ -350,6 +370,22 @@ def cancels(oracle: str) -> int:
 
 
 @flow
+def forks(oracle: str) -> int:
+    """Bodies that fork, and a flow that does."""
+    futures = [forking.submit(oracle, n) for n in range(8)]
+    child = os.fork()
+    if child == 0:
+        try:
+            step(oracle, -100)
+            note(oracle, "doubled")
+        except JournalUnavailable:
+            note(oracle, "refused in a fork")
+        os._exit(0)
+    os.waitpid(child, 0)
+    return sum(result(oracle, future) for future in futures)
+
+
+@flow
 def steady(oracle: str) -> int:
     """Task runs one after the other, with log lines: something is written all the time."""
     total = 0
@@ -387,6 +423,7 @@ CASES: Mapping[str, Case] = {
     "cached": Case(found_in_the_cache, 15 + 15 + 3 + 6),
     "flow retried": Case(tried_again, 10 + 101 + 102),
     "threads of its own": Case(in_threads, 21 + 81),
+    "forks": Case(forks, 28, ("inline", "threads", "dask-in-process")),
     "steady": Case(steady, STEADY * (STEADY + 1) // 2, ()),
     "cancels": Case(cancels, 21, NOT_INLINE),
 }

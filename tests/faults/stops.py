@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import signal
 import tempfile
@@ -25,7 +26,7 @@ from tests.faults.waits import FLOWS
 FIRST = 10.0
 """Seconds within which a program must end after it was asked to."""
 SECOND = 1.0
-"""Seconds within which it must end after it was asked to again."""
+"""Seconds within which it must end after it was asked to again, on a machine that has nothing else to do."""
 LEFT = 5.0
 """Seconds after its end in which its processes must have ended too."""
 BEYOND_REACH = (("swallowing", "inline"), ("asynchronous", "inline"))
@@ -95,12 +96,13 @@ class Stop:
                 driver.until(lambda: False, self.luck.uniform(0.02, 0.6))
             driver.signal(signals[1])
             code, self.second = driver.ended(FIRST)
-            if self.second > SECOND:
+            if self.second > SECOND * _busy():
                 self.faults.append(f"it ended {self.second:.1f} s after the second signal")
         expected = (*STOPPED, 1) if self.script and signals[0] is signal.SIGTERM else STOPPED
         if code not in expected:
             self.faults.append(f"exit code {code}; it said:\n{driver.said()[-3000:]}")
-        if not self.script and "Traceback" in driver.said():
+        once = len(signals) == 1
+        if once and not self.script and "Traceback" in driver.said():
             self.faults.append(f"it showed a traceback:\n{driver.said()[-3000:]}")
 
     def _left(self, family: list[psutil.Process]) -> None:
@@ -120,6 +122,11 @@ class Stop:
         if ended:
             broken.add(judge(now, 1, Counter()))
         self.faults += broken.all()
+
+
+def _busy() -> float:
+    """Return how many times as long as on an idle machine things take at the moment."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def campaign(asked: Asked) -> Report:

@@ -184,6 +184,8 @@ def _doubled(now: Snapshot) -> Iterator[str]:
         wins = Counter(a.generation for a in run.attempts if a.ending is Ending.SUCCEEDED)
         if any(count > 1 for count in wins.values()):
             yield f"'{run.name}' has succeeded twice in one generation"
+    if any(line["what"] == "doubled" for line in now.noted):
+        yield "a fork of the driver did work of its own"
     done = Counter(
         (line["pid"], line["run"], line["generation"], line["attempt"])
         for line in now.noted
