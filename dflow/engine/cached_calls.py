@@ -192,8 +192,8 @@ class CachedCalls:
             self._warned.add(run.task_name)
         with suppress(DflowError):  # the session has ended
             self._session.warn(
-                f"The value of '{run.name}' cannot be hashed and is kept nowhere: cached tasks that take it go "
-                f"without the cache. Give task '{run.task_name}' persist_result=True or a cache_policy=."
+                f"The value of '{run.name}' cannot be hashed and is kept nowhere: cached tasks that take it "
+                f"go without the cache. Give task '{run.task_name}' persist_result=True or a cache_policy=."
             )
 
     def _beside(self, function: Callable[..., None], *args: Any) -> None:

@@ -515,12 +515,12 @@ def test_small_values_are_read_by_their_serializer(runner: TaskRunner, tmp_path:
     ],
 )
 def test_where_nothing_can_be_kept_is_found_before_the_body(
-    options: dict[str, str], error: type[Exception], said: str, runner: TaskRunner, tmp_path: Path
+    options: Any, error: type[Exception], said: str, runner: TaskRunner, tmp_path: Path
 ) -> None:
     """Of tasks that are submitted, called, and asked for by tasks, and of flows: no hour of work is lost."""
     oracle = tmp_path / "oracle"
     oracle.touch()
-    wrong = large.with_options(**options)
+    wrong: Any = large.with_options(**options)
 
     @task
     def asks() -> Any:
