@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dflow import flow, task
 from dflow.attempts.context import current
 from dflow.engine.context import current_scope
-from dflow.engine.identity import Children
+from dflow.engine.identity import Children, known_as
 from dflow.engine.scope import Scope
 from tests.engine.world import World
 
@@ -139,7 +139,9 @@ def test_how_arguments_are_written_plays_no_part(world: World) -> None:
         add.submit(1, y=2)
 
     main()
-    expected = ids(Children(world.flow_runs()[0].id), [("add", ((), {"x": 1, "y": 2}))] * 3)
+    children = Children(world.flow_runs()[0].id)
+    inputs = ((), {"x": 1, "y": 2})
+    expected = [children.identify("add", inputs, add._known_as)[0] for _ in range(3)]
     assert [run.id for run in world.reader().task_runs()] == expected
 
 
@@ -243,7 +245,7 @@ def test_tasks_made_by_a_factory_are_told_apart() -> None:
 
     def named(numbers: list[int]) -> dict[int, str]:
         children = Children("p")
-        return {n: children.identify("inner", 0, function=made(n).function)[0] for n in numbers}
+        return {n: children.identify("inner", 0, made(n)._known_as)[0] for n in numbers}
 
     first, again = named([1, 2, 3]), named([3, 1, 2])
     assert first == again
@@ -258,5 +260,5 @@ def test_functions_of_one_name_in_two_places_are_told_apart() -> None:
     def other() -> None: ...
 
     functions = [one, other, partial(one, 1), partial(one, 2), Children("p").identify]
-    found = {Children("p").identify("a", 0, function=each)[0] for each in functions}
+    found = {Children("p").identify("a", 0, known_as(each))[0] for each in functions}
     assert len(found) == len(functions)
