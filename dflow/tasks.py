@@ -207,11 +207,9 @@ class Task(Defined[P, R_co, TaskOptions]):
         apart: bool,
     ) -> list[TaskFuture[Any]]:
         """Ask for the task runs of a map."""
-        items, sent = [], []
+        items, sent, known_as = [], [], self._known_as
         for item in prepared:
-            task_run_id, number = scope.identify(
-                self.name, item.inputs, self._known_as, apart=apart
-            )
+            task_run_id, number = scope.identify(self.name, item.inputs, known_as, apart=apart)
             name, call = named(self._naming, item.call, number)
             items.append(MapItem(task_run_id, name, item.upstreams))
             sent.append(call)
