@@ -473,7 +473,7 @@ def test_where_nothing_can_be_kept_is_found_before_the_body(
 
     @flow(task_runner=runner)
     def main(how: int) -> Any:
-        calls = [
+        calls: list[Any] = [
             wrong.submit(1, str(oracle)).result,
             lambda: wrong(1, str(oracle)),
             asks,

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dflow.errors import MissingResult, ResultStoreError
+from dflow.results import stores
 from dflow.results.advice import advice
 from dflow.results.stores import checked, shown, store, url_of
 
