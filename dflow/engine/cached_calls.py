@@ -77,7 +77,8 @@ class CachedCalls:
         self._again = again
         self._complain = complain
         self._calls: dict[str, _Call] = {}
-        self._origins: dict[_Value, str] = {}
+        self._origins: dict[_Value, str | None] = {}
+        self._warned: set[str] = set()
         self._hashing: dict[_Value, list[LookUp]] = {}
         self._lock = threading.Lock()
         self._askers: ThreadPoolExecutor | None = None
@@ -181,7 +182,7 @@ class CachedCalls:
         return False
 
     def _hash(self, run: TaskRun, value: _Value) -> None:
-        """Hash a value where it is; of one that cannot be hashed the execution that made it stands for it."""
+        """Hash a value where it is; of one that cannot be hashed no key is made."""
         asked = self._session.dispatcher.asked.get(run.id)
         text: str | None = None
         try:
@@ -190,7 +191,6 @@ class CachedCalls:
         except Exception as error:
             self._complain(f"the value of '{run.name}' cannot be hashed where it is", error)
         if text is None:
-            text = f"run {self._session.root.root_id} {run.id} {run.generation} {run.dispatch}"
             self._warn_of(run)
         with self._lock:
             self._origins[value] = text
@@ -199,10 +199,15 @@ class CachedCalls:
             self._again(order)
 
     def _warn_of(self, run: TaskRun) -> None:
+        """Warn, once for each task, of a value by which nothing can be found."""
+        with self._lock:
+            if run.task_name in self._warned:
+                return
+            self._warned.add(run.task_name)
         with suppress(DflowError):  # the session has ended
             self._session.warn(
-                f"The value of '{run.name}' cannot be hashed and is not kept: cached tasks that take it are "
-                f"found within this run only. Give task '{run.task_name}' persist_result=True."
+                f"The value of '{run.name}' cannot be hashed and is kept nowhere: cached tasks that take it "
+                f"go without the cache. Give task '{run.task_name}' persist_result=True or a cache_policy=."
             )
 
     def _beside(self, function: Callable[..., None], *args: Any) -> None:

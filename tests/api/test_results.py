@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dflow import current_run, flow, task, wait
+from dflow import current_run, flow, runs, task, wait
 from dflow.core.records import Held
 from dflow.errors import DefinitionError, ResultStoreError, SerializationError
 from dflow.ports import TaskRunner
@@ -437,6 +437,66 @@ def test_what_cannot_be_written_and_need_not_be_is_no_failure(runner: TaskRunner
     assert [line for line in seen().lines if "kept" in line] == []
 
 
+@task(result_serializer="json")
+def as_json(value: Any) -> Any:
+    """Return what it gets, by way of JSON."""
+    return value
+
+
+@task(result_serializer="backwards")
+def backwards(text: str) -> str:
+    """Return what it gets, by a serializer that says when it has been used."""
+    return text
+
+
+@pytest.mark.parametrize("value", [(1, 2), {1, 2}, {1: "a"}, np.float64(0.5)])
+def test_a_serializer_decides_for_small_values_too(runner: TaskRunner, value: Any) -> None:
+    """What it cannot write is an error whatever the size, of a submit and of a call, and of a flow."""
+
+    @flow(result_serializer="json")
+    def keeps() -> Any:
+        return value
+
+    @flow(task_runner=runner)
+    def main(wrong: Any) -> Any:
+        return as_json.submit(wrong).result()
+
+    @flow(task_runner=runner)
+    def calls(wrong: Any) -> Any:
+        return as_json(wrong)
+
+    for wrong in (value, [value, "x" * 20_000]):
+        for one in (main, calls):
+            with pytest.raises(SerializationError, match="JSON does not give back"):
+                one(wrong)
+    with pytest.raises(SerializationError, match="JSON does not give back"):
+        keeps()
+
+
+def in_journal(name: str) -> bytes:
+    """Return what the journal keeps of the value of a task run of the latest run."""
+    (run,) = [run for run in seen().tasks if run.name == name]
+    with runs.opened(runs.find("latest")) as reader:
+        return reader.value(run.id) or b""
+
+
+def test_small_values_are_read_by_their_serializer(runner: TaskRunner, tmp_path: Path) -> None:
+    """The journal keeps what the serializer made; what is read later is as of a large one."""
+    gate = tmp_path / "gate"
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        texts = [backwards.submit("abc").result(), as_json.submit({"a": [1, None]}).result()]
+        return texts if gate.exists() else gate.read_text()
+
+    assert main(return_state=True).is_failed()
+    gate.touch()
+    for name, made in (("backwards-0", b"cba"), ("as_json-0", b'{"a": [1, null]}')):
+        assert held(name) == (Held.JOURNAL, None)
+        assert made in in_journal(name)
+    assert main.resume("latest") == ["abc", {"a": [1, None]}]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
@@ -460,7 +520,7 @@ def test_where_nothing_can_be_kept_is_found_before_the_body(
     """Of tasks that are submitted, called, and asked for by tasks, and of flows: no hour of work is lost."""
     oracle = tmp_path / "oracle"
     oracle.touch()
-    wrong = large.with_options(**options)
+    wrong: Any = large.with_options(**options)
 
     @task
     def asks() -> Any:
