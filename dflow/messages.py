@@ -180,18 +180,16 @@ class Callbacks:
 
 @dataclass(frozen=True, slots=True)
 class PartialKey:
-    """The key of a cached call, but for where the values of the task runs `refs` come from."""
+    """The key of a cached call, but for where the values of `refs` come from; `given` are its arguments."""
 
     text: str
     refs: tuple[str, ...] = ()
+    given: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LateKey:
-    """A key that the driver computes, once the values are there that it is made from.
-
-    `question` is what to ask, pickled where it comes from an attempt in another process.
-    """
+    """A key that the driver asks for later; its `question` is pickled where it comes from far away."""
 
     question: Any
 
@@ -270,6 +268,13 @@ class FlowAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Storing:
+    """The body of a dispatch has ended in its time; its value is on the way to its store."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class OverQuota:
     """A value of so many bytes was not kept by itself: it would have taken more than is left for that."""
 
@@ -285,6 +290,7 @@ Up = (
     | LogEntry
     | OverQuota
     | Printed
+    | Storing
 )
 
 

@@ -97,10 +97,10 @@ class RunReader(Protocol):
         """Return {(flow run id, task name): {state name: how many task runs}}."""
 
     def value(self, run_id: str) -> bytes | None:
-        """Return the pickled value that its last outcome carried, if any.
+        """Return the pickled value that its last outcome carried, while its record says that it is here."""
 
-        It counts only while the record of the run says that the journal holds its value.
-        """
+    def damaged_values(self) -> Sequence[str]:
+        """Return the runs whose values cannot be read any more."""
 
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
@@ -158,10 +158,7 @@ class Catalog(Protocol):
         """Return runs, the newest first."""
 
     def is_alive(self, entry: RunEntry, at: float) -> bool:
-        """Tell whether a run has a driver that lives, at the time `at`.
-
-        One whose process cannot be seen from here, on another host, lives while its heartbeat is young.
-        """
+        """Tell whether a run has a driver that lives; one on another host, while its heartbeat is young."""
 
 
 class Inbox(Protocol):
@@ -189,10 +186,9 @@ class Leases(Protocol):
         limit: int = 1,
         holder: Holder | None = None,
     ) -> bool:
-        """Take a share until ``at + seconds``, or return False if `limit` others hold theirs.
+        """Take or renew a share until ``at + seconds``; False if `limit` others hold theirs.
 
-        An owner that has a share already renews it. `holder` is the process on whose life the share
-        depends: others have it at once when that dies, if they can see so, or else when it expires.
+        When the process `holder` is seen to die, others have it at once, or else when it expires.
         """
 
     def acquire_each(
@@ -352,6 +348,9 @@ class OpenRunner(Protocol):
 
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down to the attempt of this dispatch."""
+
+    def apply(self, function: Callable[[Any], Any], key: Key) -> Any:
+        """Return what a function makes of a value, where that is. Raises what it raises, `MissingResult`."""
 
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function in a process of each other host of bodies; return what came of it by host."""

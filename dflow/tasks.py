@@ -207,11 +207,9 @@ class Task(Defined[P, R_co, TaskOptions]):
         apart: bool,
     ) -> list[TaskFuture[Any]]:
         """Ask for the task runs of a map."""
-        items, sent = [], []
+        items, sent, known_as = [], [], self._known_as
         for item in prepared:
-            task_run_id, number = scope.identify(
-                self.name, item.inputs, function=self.function, apart=apart
-            )
+            task_run_id, number = scope.identify(self.name, item.inputs, known_as, apart=apart)
             name, call = named(self._naming, item.call, number)
             items.append(MapItem(task_run_id, name, item.upstreams))
             sent.append(call)
@@ -241,7 +239,7 @@ class Task(Defined[P, R_co, TaskOptions]):
     ) -> tuple[TaskCreated, Any]:
         bound = self._arguments(args, kwargs)
         prepared = calls.prepare(scope, self.function, *bound, wait_for)
-        task_run_id, number = scope.identify(self.name, prepared.inputs, function=self.function)
+        task_run_id, number = scope.identify(self.name, prepared.inputs, self._known_as)
         name, call = named(self._naming, prepared.call, number)
         event = TaskCreated(
             at=scope.now(),

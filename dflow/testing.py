@@ -222,6 +222,10 @@ class ScriptedRunner:
             raise MissingResult(f"{key} has no value.")
         return self._values[key]
 
+    def apply(self, function: Callable[[Any], Any], key: Key) -> Any:
+        """Return what a function makes of a value."""
+        return function(self.fetch(key))
+
     def each_host(self, _function: Callable[..., Any], *_args: Any) -> Mapping[str, Any]:
         """Return nothing: bodies run in this process."""
         return {}

@@ -131,6 +131,10 @@ class OpenThreads:
     def tell(self, key: Key, message: Down) -> None:
         """Do nothing: the link of an attempt in this process belongs to the engine, and hears it there."""
 
+    def apply(self, function: Callable[[Any], Any], key: Key) -> Any:
+        """Return what a function makes of a value. Raises `MissingResult`."""
+        return function(self._values.fetch(key))
+
     def each_host(self, _function: Callable[..., Any], *_args: Any) -> Mapping[str, Any]:
         """Return nothing: bodies run in this process."""
         return {}

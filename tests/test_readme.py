@@ -106,7 +106,7 @@ def test_the_cached_are_not_computed_twice(tmp_path: Path) -> None:
     (tmp_path / "search.py").write_text(PROGRAMS[4], encoding="utf-8")
     first = python(tmp_path, "search.py").stdout.splitlines()
     assert [line for line in first if line.startswith("[")][1] == "['Cached', 'Completed']"
-    assert sum("embedding" in line for line in first) == 3
+    assert "".join(first).count("embedding") == 3  # threads may print them on one line
     assert python(tmp_path, "search.py").stdout.splitlines() == 2 * ["['Cached', 'Cached']"]
 
 

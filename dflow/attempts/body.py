@@ -18,7 +18,7 @@ from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
-from dflow.attempts.persisting import Returned, put
+from dflow.attempts.persisting import Returned, check, put
 from dflow.attempts.stepping import finished, uncarried
 from dflow.attempts.tagging import tags
 from dflow.core.events import (
@@ -138,6 +138,7 @@ async def _execute(
     if call.named is not None:
         context = _renamed(context, names.made(*call.named, by_name(call.function, args, kwargs)))
     info: Any = context.info
+    check(info.keeping)
     if info.keeping is not None and info.keeping.name is not None:
         parameters = by_name(call.function, args, kwargs)
         context.notes["result name"] = result_names.made(info.keeping.name, info, parameters)

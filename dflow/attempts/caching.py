@@ -12,6 +12,7 @@ from dataclasses import replace
 from dflow.attempts import clock
 from dflow.attempts.context import RunContext
 from dflow.attempts.logs import RunLogger
+from dflow.attempts.parameters import by_name
 from dflow.attempts.persisting import Place
 from dflow.core.records import Held
 from dflow.core.values import CacheAs, Keeping
@@ -19,6 +20,7 @@ from dflow.errors import ResultStoreError
 from dflow.messages import AttemptInfo
 from dflow.results import cache
 from dflow.results.cache import CacheRecord
+from dflow.results.fingerprints import NoFingerprint, content
 
 
 def keeping_of(info: AttemptInfo) -> Keeping | None:
@@ -52,6 +54,14 @@ async def cached(place: Place, context: RunContext, *, native: bool) -> Place:
     if place.held is Held.RUNNER:
         RunLogger(context).warning("Its value is not in the cache: it could not be kept.")
         return place
+    changed = _changed(context, info.cached)
+    if changed is not None:
+        RunLogger(context).warning(
+            "Its value is not in the cache: argument '%s' was changed after the call, or by the body. Give "
+            "the call a copy of it.",
+            changed,
+        )
+        return place
     if place.stored is not None and place.stored.automatic:
         place = replace(place, stored=replace(place.stored, automatic=False))
     if native:
@@ -59,6 +69,20 @@ async def cached(place: Place, context: RunContext, *, native: bool) -> Place:
     else:
         _record(place, info, info.cached, context)
     return place
+
+
+def _changed(context: RunContext, cached_as: CacheAs) -> str | None:
+    """Return the name of an argument that is not what it was when the key was made; None if all are."""
+    if not cached_as.given:
+        return None
+    arguments = by_name(*context.notes["call"])
+    for name, digest in cached_as.given:
+        try:
+            if content(arguments[name]) != digest:
+                return name
+        except NoFingerprint:
+            return name
+    return None
 
 
 def _record(place: Place, info: AttemptInfo, cached_as: CacheAs, context: RunContext) -> None:

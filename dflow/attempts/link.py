@@ -20,7 +20,16 @@ from typing import Any
 from dflow.attempts import clock
 from dflow.core.events import AttemptSucceeded, Outcome
 from dflow.errors import CancelledError, JournalUnavailable
-from dflow.messages import ChildrenCreated, Down, Key, LogEntry, Printed, StartConfirmed, Up
+from dflow.messages import (
+    ChildrenCreated,
+    Down,
+    Key,
+    LogEntry,
+    Printed,
+    StartConfirmed,
+    Storing,
+    Up,
+)
 
 FLUSH = 0.02
 """Seconds that a message waits at most for others to travel with it."""
@@ -242,7 +251,7 @@ class WorkerLink:
                 return
         if isinstance(message, Printed) and not self._prints.admits(message.text):
             return
-        urgent = isinstance(message, Outcome | ChildrenCreated)
+        urgent = isinstance(message, Outcome | ChildrenCreated | Storing)
         self._sender.send(self._address, message, urgent=urgent)
 
     def confirm_start(self) -> None:

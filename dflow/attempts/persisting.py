@@ -13,10 +13,10 @@ from dflow.attempts.logs import RunLogger
 from dflow.core.records import Held, Stored
 from dflow.core.values import Keeping
 from dflow.errors import ResultStoreError, SerializationError
-from dflow.messages import OverQuota
+from dflow.messages import AttemptInfo, OverQuota, Storing
 from dflow.results import files, sharing
 from dflow.results.pickling import dumps_small
-from dflow.results.serializers import DEFAULT
+from dflow.results.serializers import DEFAULT, Serialized
 
 MANY: Final = 1000
 """How many warnings are remembered before they are forgotten again."""
@@ -51,6 +51,15 @@ class Returned:
     must_travel: bool = False
 
 
+def check(keeping: Keeping | None) -> None:
+    """See, before a body runs whose value is to be kept, whether it could be. Raises as `files.check` does.
+
+    What would be kept by itself does not hold up its body: that it is not kept is said afterwards.
+    """
+    if keeping is not None and keeping.persist:
+        files.check(keeping.storage, keeping.serializer)
+
+
 async def put(
     returned: Returned, small: int, keeping: Keeping | None, context: RunContext, *, native: bool
 ) -> Place:
@@ -60,14 +69,35 @@ async def put(
     `ResultStoreError`), and else only said. A `native` caller, on a loop, does not hold it up by writing.
     """
     pickled = _small(returned, small) if returned.name is None else None
+    if pickled is not None and keeping is not None and _goes_by_another(keeping):
+        pickled = _small_by_another(returned, small, keeping)
     if pickled is not None:
         return Place(Held.JOURNAL, pickled)
     if keeping is None or not _is_kept(returned, keeping):
         return Place()
+    _tell(context)
     store = _put_as_asked if keeping.persist else _put_by_itself
     if native:
         return await asyncio.to_thread(store, returned, keeping, context)
     return store(returned, keeping, context)
+
+
+def _tell(context: RunContext) -> None:
+    """Tell the driver of a body with a deadline that it has ended; storing its value may take longer."""
+    info = context.info
+    if isinstance(info, AttemptInfo) and info.timeout is not None:
+        context.link.send(Storing(info.key))
+
+
+def _goes_by_another(keeping: Keeping) -> bool:
+    """Tell whether somebody asked for another serializer than pickle, compressed or not."""
+    return bool(keeping.persist) and keeping.serializer.rpartition("/")[2] != DEFAULT
+
+
+def _small_by_another(returned: Returned, limit: int, keeping: Keeping) -> bytes | None:
+    """Return what the journal keeps of a value that goes by its own serializer; None if that is too large."""
+    packed = _packed(returned, keeping)
+    return dumps_small(Serialized(packed.serializer, b"".join(packed.parts)), limit)
 
 
 def _is_kept(returned: Returned, keeping: Keeping) -> bool:

@@ -100,7 +100,8 @@ class Groups:
                 if state_name in _KIND:
                     numbers[_KIND[state_name]] += number
             total = sum(states.values())
-            numbers["reused"] = min(self._session.ledger.tally.reused[key], numbers["completed"])
+            done = numbers["completed"] + numbers["cached"]
+            numbers["reused"] = min(self._session.ledger.tally.reused[key], done)
             groups.append(self._with_pace(key, Group(self._label(key), total, **numbers), at))
         return groups
 

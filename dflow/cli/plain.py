@@ -42,12 +42,14 @@ class Lines:
     def __init__(self) -> None:
         self._groups: groups.Groups | None = None
         self._said: dict[str, tuple[float, groups.Group]] = {}
+        self._taken_up = False
 
     def begin(self, session: Session) -> None:
         """Take the session of a run that begins; only the first counts."""
         if self._groups is None:
             self._groups = groups.Groups(session)
-            if session.again is None:  # of a run that is taken up the log tells more
+            self._taken_up = session.again is not None
+            if not self._taken_up:  # of a run that is taken up the log tells more
                 flow = f"flow '{text.name(session.root.flow_name)}'"
                 self._print(session.clock, "STARTED", session.root.flow_run_name, flow)
 
@@ -67,13 +69,10 @@ class Lines:
 
     def _worth_a_line(self, group: groups.Group, now: float, last: bool) -> bool:
         if group.label not in self._said:
-            return True
+            as_it_was = self._taken_up and group.over and not group.reused
+            return last or not as_it_was
         at, before = self._said[group.label]
-        if (group.ended, group.total, group.running) == (
-            before.ended,
-            before.total,
-            before.running,
-        ):
+        if _counts(group) == _counts(before):
             return False
         return last or now - at >= PERIOD or (group.over and not before.ended)
 
@@ -81,6 +80,10 @@ class Lines:
         at = text.clock(clock.now())
         sys.stderr.write(f"{at} {what:<7} {text.name(who)} | {message}\n")
         sys.stderr.flush()
+
+
+def _counts(group: groups.Group) -> tuple[int, ...]:
+    return group.ended, group.total, group.running, group.reused
 
 
 def words(group: groups.Group) -> str:

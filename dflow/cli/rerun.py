@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import Annotated, Any, get_type_hints
 
-from cyclopts import CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 
 from dflow import runs
 from dflow.cli import exits, streams
 from dflow.cli.options import Flag
 from dflow.cli.run import Raw, parsed
+from dflow.engine import taking_up
 from dflow.flows import Flow
 
 From = Annotated[str | None, Parameter("--from")]
@@ -39,7 +42,8 @@ def rerun(
     if parameters:
         flow = runs.flow_of(listed)
         try:
-            given = _changed(flow, f"dflow rerun {run}", parameters)
+            recorded = taking_up.look_up(flow, listed.entry.id).arguments[1]
+            given = _changed(flow, recorded, f"dflow rerun {run}", parameters)
         except CycloptsError as error:
             streams.complain(str(error), f"Its parameters are: {inspect.signature(flow.fn)}")
             return exits.WRONG_USAGE
@@ -50,31 +54,75 @@ def rerun(
     )
 
 
-def _changed(flow: Flow[Any, Any], name: str, tokens: Sequence[str]) -> dict[str, Any]:
+def _changed(
+    flow: Flow[Any, Any], recorded: Mapping[str, Any], name: str, tokens: Sequence[str]
+) -> dict[str, Any]:
     """Return the parameters that are given, by name. Raises a CycloptsError for what does not fit."""
-    bound = parsed(flow, _optional, name, tokens)
+    bound = parsed(flow, partial(_optional, recorded=recorded), name, tokens)
     return {} if bound is None else dict(bound.arguments)
 
 
-def _optional(function: Callable[..., Any]) -> Callable[..., Any]:
+def _optional(function: Callable[..., Any], recorded: Mapping[str, Any]) -> Callable[..., Any]:
     """Return what has the parameters of a function, none of which must be given. It is never called."""
+    made = [
+        _may_be_left(each, _hint(function, each, recorded))
+        for each in inspect.signature(function).parameters.values()
+    ]
+    return _standing_for(function, made)
 
+
+def _standing_for(
+    function: Callable[..., Any], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., Any]:
     @functools.wraps(function)
-    def optional(*args: Any, **kwargs: Any) -> None:
+    def stand_in(*args: Any, **kwargs: Any) -> None:
         """Stand for the function on the command line."""
 
-    signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
-    made = [_may_be_left(each, hints) for each in signature.parameters.values()]
-    optional.__annotations__ = {each.name: each.annotation for each in made}
-    optional.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]  # `inspect` reads it
-    return optional
+    stand_in.__annotations__ = {each.name: each.annotation for each in parameters}
+    stand_in.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # `inspect` reads it
+    return stand_in
 
 
-def _may_be_left(parameter: inspect.Parameter, hints: dict[str, Any]) -> inspect.Parameter:
-    """Return a parameter that may be left out; a default must fit its annotation, too."""
-    default: Any = None if parameter.default is parameter.empty else parameter.default
-    inferred: Any = Any if default is None else type(default)  # as for `dflow run`
-    hint = hints.get(parameter.name, inferred)
+def _may_be_left(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
+    """Return a parameter that may be left out; a default must fit its annotation, too.
+
+    One of a kind that the command line does not know stays as it was recorded.
+    """
     if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
         return parameter.replace(annotation=hint)
-    return parameter.replace(annotation=hint | None, default=None)
+    made = parameter.replace(annotation=hint | None, default=None)
+    try:
+        App(default_command=_standing_for(_nothing, [made]), version_flags=()).parse_args(
+            [], exit_on_error=False, print_error=False
+        )
+    except Exception:
+        return made.replace(annotation=Annotated[Any, Parameter(converter=_refuse)])
+    return made
+
+
+def _nothing() -> None:
+    """Have a name."""
+
+
+def _refuse(_kind: Any, _tokens: Sequence[Token]) -> Any:
+    raise ValueError(
+        "its type cannot be given on the command line; call rerun() of the flow from Python"
+    )
+
+
+def _hint(
+    function: Callable[..., Any], parameter: inspect.Parameter, recorded: Mapping[str, Any]
+) -> Any:
+    """Return the type of a parameter; without one that can be read, that of its recorded value."""
+    if parameter.annotation is not inspect.Parameter.empty:
+        told = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        try:
+            return get_type_hints(told, names, include_extras=True)[parameter.name]
+        except (NameError, AttributeError):  # of names that only type checkers import
+            pass
+    return _LIKE.get(type(recorded.get(parameter.name)), Any)
+
+
+_LIKE: dict[type, Any] = {bool: bool, int: int | float, float: float, str: str}
+"""What a value on the command line is read as in place of a recorded one, where nothing else says it."""

@@ -268,7 +268,8 @@ class Reused(TaskEvent):
 class Outdated(TaskEvent):
     """The value of a completed task run is not to be given any more: it runs again once it is asked for.
 
-    Because a rerun wants it, its code has changed, or because something that it was made from runs again.
+    Because a rerun wants it, its code has changed, something that it was made from runs again, or it is
+    damaged.
     """
 
 

@@ -77,12 +77,13 @@ ANYBODY = Maker()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheAs:
-    """The value of an attempt goes into the cache under `key`, in the store `storage`.
+    """The value of an attempt goes into the cache under `key`, in the store `storage`, for so many `seconds`.
 
-    It is good for so many `seconds`, or for ever.
+    It does not if the arguments `given` have other contents by then: in one process others may change them.
     """
 
     key: str
     storage: str
     seconds: float | None = field(default=None, compare=False)
+    given: tuple[tuple[str, bytes], ...] = field(default=(), compare=False)
     maker: Maker = field(default=ANYBODY, compare=False)

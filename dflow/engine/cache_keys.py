@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dflow.attempts.calls import STAND_INS, Call, Quoted, swap
+from dflow.attempts.calls import ATOMS, STAND_INS, Call, Quoted, swap
 from dflow.attempts.context import current
 from dflow.attempts.failures import Failure
 from dflow.attempts.parameters import by_name
@@ -60,6 +60,7 @@ class Keys:
             self._names = _Names.of(call.function)
         inputs: dict[str, Hashed] = {}
         refs: list[str] = []
+        given: list[tuple[str, bytes]] = []
         for name, value in sorted(self._names.inputs(call).items()):
             if not self.policy.uses(name):
                 continue
@@ -70,10 +71,12 @@ class Keys:
                     self._known[name] = known
             inputs[name] = known[0]
             refs += known[1]
+            if type(value) not in ATOMS and not known[1]:
+                given.append((name, known[0].digest))
         context = KeyContext(self.task, run, dict(inputs))
         key = self.policy.compute_key(context, inputs, self._parameters())
         key = for_task(self.policy, call.function, key)
-        return None if key is None else PartialKey(key, tuple(refs))
+        return None if key is None else PartialKey(key, tuple(refs), tuple(given))
 
     def _parameters(self) -> dict[str, Any]:
         """Return the parameters of the flow run around, if they play a part; each is hashed only once."""

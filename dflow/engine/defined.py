@@ -27,6 +27,7 @@ from dflow.attempts.context import current
 from dflow.attempts.kinds import Kind, kind_of
 from dflow.attempts.stepping import async_generated, finished, generated, run_to_end
 from dflow.engine import calls, definitions, homes
+from dflow.engine.identity import known_as
 from dflow.engine.options import FlowOptions, TaskOptions, changed
 from dflow.results.pickling import MAIN_NAMES, main_attribute
 from dflow.states import State
@@ -82,6 +83,11 @@ class Defined(ABC, Generic[P, R_co, Options]):
         self._signature = inspect.signature(function)
         self._binder = calls.Binder(function, self._signature)
         self._bound: tuple[Any, ...] = ()
+
+    @property
+    def _known_as(self) -> bytes:
+        """What tells this from others of its name, in the identity of its runs."""
+        return known_as(self.function, named=self._options.name is not None)
 
     @property
     def isasync(self) -> bool:

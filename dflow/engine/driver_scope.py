@@ -70,10 +70,10 @@ class DriverScope:
         return self.session.clock.now()
 
     def identify(
-        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+        self, task_name: str, inputs: Any, known_as: bytes = b"", *, apart: bool = False
     ) -> tuple[str, str]:
         """Return the id and the name of the next call of a task with these inputs."""
-        return self._children.identify(task_name, inputs, function=function, apart=apart)
+        return self._children.identify(task_name, inputs, known_as, apart=apart)
 
     def owns(self, other: Scope) -> bool:
         """Tell whether a future of `other` may be an upstream here: one of the same session."""

@@ -127,7 +127,7 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
         scope = current_scope()
         keeper = current_keeper()
         found = calls.referred(scope, arguments)
-        run_id, number = scope.identify(self.name, ("flow", *found.sent), function=self.function)
+        run_id, number = scope.identify(self.name, ("flow", *found.sent), self._known_as)
         family = keeper.family(scope.flow_run_id)
         info = replace(
             family,

@@ -18,7 +18,7 @@ from dflow.attempts.deadlines import DeadlinePassed
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.performing import HandedOut, Manner, perform
-from dflow.attempts.persisting import Place
+from dflow.attempts.persisting import Place, check
 from dflow.attempts.stepping import finished, uncarried
 from dflow.core import events as ev
 from dflow.core.records import FlowStage, Held
@@ -236,6 +236,7 @@ class _Execution:
         )
         with entered(context), heard(context):
             try:
+                check(flow.keeping)
                 args, kwargs = await self.body.prepare(self.body.arguments)
                 call = context.notes["call"] = (self.body.function, args, kwargs)
                 self.keeper.begun(flow.flow_run_id, call)

@@ -75,28 +75,27 @@ def _known_in_parts(inputs: Any) -> Known:
     )
 
 
-_functions: WeakKeyDictionary[FunctionType, bytes] = WeakKeyDictionary()
+_closed_over: WeakKeyDictionary[FunctionType, bytes] = WeakKeyDictionary()
 
 
-def function_known(function: Any) -> bytes:
+def known_as(function: Any, *, named: bool = False) -> bytes:
     """Return what tells a function from others of its name: where it is defined, and the data it closes over.
 
-    That data is looked at once, before the first call: what the function does to it plays no part. Its code
-    plays none either.
+    Where that is plays no part if its user has `named` it. The data is looked at once, before the first call:
+    what the function does to it plays no part, nor does its code.
     """
     if isinstance(function, partial):
         arguments = known_by((function.args, function.keywords))
-        return _digest(function_known(function.func), arguments.content)
+        return _digest(known_as(function.func, named=named), arguments.content)
     if not isinstance(function, FunctionType):
         return _digest(type(function).__qualname__.encode(), known_by(function).content)
-    known = _functions.get(function)
-    if known is None:
-        _functions[function] = origin(function).encode(
-            "utf-8", "surrogatepass"
-        )  # it may hold itself
-        inside = [_cell_known(cell) for cell in function.__closure__ or ()]
-        known = _functions[function] = _digest(_functions[function], *inside)
-    return known
+    where = b"" if named else origin(function).encode("utf-8", "surrogatepass")
+    inside = _closed_over.get(function)
+    if inside is None:
+        _closed_over[function] = b""  # it may hold itself
+        inside = _digest(*(_cell_known(cell) for cell in function.__closure__ or ()))
+        _closed_over[function] = inside
+    return _digest(where, inside)
 
 
 def _cell_known(cell: Any) -> bytes:
@@ -107,7 +106,7 @@ def _cell_known(cell: Any) -> bytes:
         return b""
     value = getattr(value, "function", value)  # that of a task or a flow
     if isinstance(value, FunctionType | partial):
-        return function_known(value)
+        return known_as(value)
     try:
         return fingerprint(value)
     except NoFingerprint:
@@ -126,15 +125,15 @@ class Children:
         self._lock = threading.Lock()
 
     def identify(
-        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+        self, task_name: str, inputs: Any, known_as: bytes = b"", *, apart: bool = False
     ) -> tuple[str, str]:
-        """Return the id and the name of the next call of `task_name`, which is a `function`, with `inputs`.
+        """Return the id and the name of the next call of a task with `inputs`.
 
+        It goes by `task_name` and, beside that, by what it is `known_as`.
         The id is 32 hexadecimal digits; the name is the task's with the number of its call, from 0. What is
         asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """
         known = known_by(inputs)
-        called = b"" if function is None else function_known(function)
         with self._lock:
             content = known.content
             if not known.whole:
@@ -142,7 +141,7 @@ class Children:
             if not known.lasting:
                 content += b"execution" + self._execution.encode()
             name = task_name.encode("utf-8", "surrogatepass")
-            what = _digest(self._parent_id.encode(), name, called, content)
+            what = _digest(self._parent_id.encode(), name, known_as, content)
             repeat = self._calls[what]
             self._calls[what] += 1
             made = _digest(what, b"%d" % repeat)

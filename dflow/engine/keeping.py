@@ -25,7 +25,7 @@ from dflow.engine.links import LocalLink
 from dflow.engine.recovery import left_unclaimed
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
-from dflow.errors import InternalError, MissingResult
+from dflow.errors import InternalError, JournalDamaged, MissingResult
 from dflow.messages import Callbacks
 from dflow.ports import TaskRunner
 from dflow.results import files
@@ -223,7 +223,12 @@ class LocalKeeper:
                 )
             )
         if known.stage is FlowStage.COMPLETED and known.held is Held.JOURNAL:
-            return Opened(known, self._session.kept_bytes(known.id))
+            try:
+                return Opened(known, self._session.kept_bytes(known.id))
+            except JournalDamaged as error:
+                self._session.warn(
+                    f"The value of '{known.name}' is lost, so it runs again: {error}"
+                )
         if known.stage is FlowStage.COMPLETED and known.held is Held.STORED and known.stored:
             if files.fault(known.stored) is None:
                 return Opened(known, stored=known.stored)

@@ -22,7 +22,7 @@ from dflow.engine.annotations import Annotation
 from dflow.engine.calls import Prepared, called, referred, referred_call, waits
 from dflow.engine.future_lists import Expansion, TaskFutureList
 from dflow.engine.futures import TaskFuture
-from dflow.engine.identity import known_by
+from dflow.engine.identity import known_as, known_by
 from dflow.engine.map_arguments import Argument, Items, Later, Same, argument_of
 from dflow.engine.scope import Scope
 from dflow.engine.waiting import bell
@@ -170,7 +170,7 @@ def start(
     if not awaited:
         return TaskFutureList(here.made())
     sources = [_known_by(scope, source) for source in awaited]
-    key, _ = scope.identify(f"{name}.map", sources, function=function)
+    key, _ = scope.identify(f"{name}.map", sources, known_as(function, named=True))
     expansion: Expansion[R] = Expansion(key)
     _Expanding(replace(here, key=key).kept(), expansion, awaited).begin()
     return TaskFutureList.of(expansion)

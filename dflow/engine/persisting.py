@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from dflow.attempts.context import FlowInfo
 from dflow.core.records import FlowRun, Held, TaskRun
@@ -112,14 +113,14 @@ class Persisting:
             self._warn(f"Results are not kept by themselves, for a resume: {problem}")
 
     def _problem(self, runner: OpenRunner, storage: str) -> str | None:
-        """Return why workers do not share a store; where the driver cannot write, nobody can tell."""
+        """Return why workers do not share a store; where the driver cannot write, whether they can."""
         if storage not in self._tokens:
             try:
                 self._tokens[storage] = sharing.leave(storage, self._root_id)
             except ResultStoreError:
-                return None
+                return _problem_in(runner.each_host(sharing.unusable, storage))
         found = runner.each_host(sharing.problem, storage, self._tokens[storage])
-        return next((problem for problem in found.values() if isinstance(problem, str)), None)
+        return _problem_in(found)
 
     def close(self) -> None:
         """Leave nothing in the stores but what is kept."""
@@ -147,3 +148,7 @@ class Persisting:
         persist = False if unseen and keeping.persist is None else keeping.persist
         token = self._tokens.get(keeping.storage, "")
         return replace(keeping, quota=self.left, token=token, persist=persist)
+
+
+def _problem_in(found: Mapping[str, Any]) -> str | None:
+    return next((problem for problem in found.values() if isinstance(problem, str)), None)

@@ -27,7 +27,7 @@ from dflow.core.records import Policy
 from dflow.core.replay import Table
 from dflow.engine import listing, remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.recovery import forget_gone, recover
+from dflow.engine.recovery import forget_damaged, forget_gone, recover
 from dflow.engine.renewal import Again
 from dflow.engine.roots import root_info
 from dflow.engine.session import Session
@@ -37,7 +37,7 @@ from dflow.errors import JournalUnavailable, NoRunError
 from dflow.journal import SqliteJournal
 from dflow.journal.holding import in_words
 from dflow.messages import LogEntry
-from dflow.ports import Clock, Ids, Journal, Missing, RunEntry, TaskRunner
+from dflow.ports import Catalog, Clock, Ids, Journal, Missing, RunEntry, TaskRunner
 from dflow.settings import Settings
 
 AMBIENT = "session"
@@ -223,10 +223,13 @@ def session(root: RootRun) -> Iterator[Session]:
     watch = Watch(opened, catalog, run_id, epoch, here.clock)
     with _lock:
         _roots[run_id] = opened
+    refused = root.again is not None
     try:
-        _begin(opened, root, journal.missing())
         if root.again is not None:
             root.check(opened)
+            refused = False
+        _begin(opened, root, journal.missing())
+        if root.again is not None:
             catalog.update(run_id, epoch, "Running", "", now)
         for watcher in _watchers:
             watcher(opened)
@@ -242,13 +245,19 @@ def session(root: RootRun) -> Iterator[Session]:
                 hurry()
                 raise
             finally:
-                release = partial(catalog.release, run_id, epoch)
-                run = opened.tracker.shown.get(run_id)
-                if run is None or opened.tracker.failure is not None:
-                    listing.tell(release)
-                else:
-                    state = (run.state_name, run.message, run.changed_at)
-                    listing.tell(partial(catalog.update, run_id, epoch, *state), release)
+                _tell_end(opened, catalog, epoch, refused=refused)
+
+
+def _tell_end(opened: Session, catalog: Catalog, epoch: int, *, refused: bool) -> None:
+    """Let the catalog know how a run ended, and that nobody drives it; of a refused one only that."""
+    run_id = opened.root.flow_run_id
+    release = partial(catalog.release, run_id, epoch)
+    run = opened.tracker.shown.get(run_id)
+    if refused or run is None or opened.tracker.failure is not None:
+        listing.tell(release)
+    else:
+        state = (run.state_name, run.message, run.changed_at)
+        listing.tell(partial(catalog.update, run_id, epoch, *state), release)
 
 
 def _table_of(journal: Any) -> Table:
@@ -286,6 +295,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
         )
         return
     opened.in_tracker(lambda ledger: recover(ledger, now))
+    forget_damaged(opened)
     forget_gone(opened)
 
 

@@ -38,6 +38,25 @@ def left_unclaimed(table: Table) -> list[str]:
     return [run.name for run in left_behind(table.task_runs, table.flow_runs)]
 
 
+def forget_damaged(session: Session) -> None:
+    """Note which values in the journal cannot be read any more: their task runs will run again."""
+    runs, now = session.ledger.table.task_runs, session.clock.now()
+    damaged = [run_id for run_id in session.journal.damaged_values() if run_id in runs]
+    if not damaged:
+        return
+
+    def forget(ledger: Ledger) -> None:
+        for run_id in damaged:
+            ledger.apply(ev.Outdated(at=now, task_run_id=run_id))
+
+    session.in_tracker(forget)
+    names = ", ".join(sorted(map(session.name_of, damaged))[:SHOWN])
+    session.warn(
+        f"{len(damaged)} values in the journal are damaged, and are computed again where they are asked for: "
+        f"{names}{', …' if len(damaged) > SHOWN else ''}"
+    )
+
+
 def forget_gone(session: Session) -> None:
     """Note which values are not in their result stores any more: their task runs will run again.
 

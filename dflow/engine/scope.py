@@ -64,10 +64,11 @@ class Scope(Protocol):
         """Return seconds since 1970 in UTC."""
 
     def identify(
-        self, task_name: str, inputs: Any, *, function: Any = None, apart: bool = False
+        self, task_name: str, inputs: Any, known_as: bytes = b"", *, apart: bool = False
     ) -> tuple[str, str]:
-        """Return the id and the name of the next call of a task, which is a `function`, with these inputs.
+        """Return the id and the name of the next call of a task with these inputs.
 
+        It goes by `task_name` and, beside that, by what it is `known_as`.
         What is asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
-from dflow.core.records import Stage, TaskRun
+from dflow.core.records import FlowStage, Stage, TaskRun
 from dflow.engine import origins, process, recorded, run_logs
 from dflow.engine.recorded import AnyFlow, Arguments, ChosenRunner
 from dflow.engine.renewal import Again, named
@@ -19,7 +19,6 @@ from dflow.engine.session import Session
 from dflow.errors import DefinitionError, DflowError, NotResumable
 from dflow.ports import Catalog, RunEntry
 from dflow.settings import origins as origins_of_settings
-from dflow.states import StateType
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +86,17 @@ def handle(catalog: Catalog, run_id: str, name: str) -> str:
 
 
 def check(session: Session) -> None:
-    """Raise `NotResumable` if there is nothing to resume, `RunNotFound` for a task that is not there."""
-    run, again = session.tracker.shown[session.root.flow_run_id], session.again
+    """Raise `NotResumable` if there is nothing to resume, `RunNotFound` for a task that is not there.
+
+    Nothing of the run has been touched yet.
+    """
+    table, again = session.ledger.table, session.again
+    run = table.flow_runs.get(session.root.flow_run_id)
     if again is None:
         return
     if again.from_task is not None:
-        named(session.ledger.table.task_runs.values(), again.from_task)
-    elif not again.rerun and run.state_type is StateType.COMPLETED:
+        named(table.task_runs.values(), again.from_task)
+    elif not again.rerun and run is not None and run.stage is FlowStage.COMPLETED:
         raise NotResumable(
             f"Run '{run.name}' has completed: there is nothing to resume. "
             f"To run it again: dflow rerun {run.name}"

@@ -30,7 +30,7 @@ from dflow.errors import (
     InternalError,
     JournalUnavailable,
 )
-from dflow.messages import HandleDropped, LogEntry
+from dflow.messages import HandleDropped, Key, LogEntry, Storing
 from dflow.ports import Batch, Clock, RunJournal
 
 GROUP = 500
@@ -76,7 +76,7 @@ class Alarm:
     then: Callable[[], None]
 
 
-Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed | Alarm
+Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed | Alarm | Storing
 
 
 def ids_of(event: ev.TaskCreated | ev.MapCreated) -> list[str]:
@@ -130,6 +130,7 @@ class Tracker:
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._waiting_lock = threading.Lock()
         self._logs: list[LogEntry] = []
+        self._storing: set[Key] = set()
         self._asked_for: list[str] = []
         self._reached: list[Committed] = []
         self._closing = False
@@ -276,6 +277,8 @@ class Tracker:
                 post.accept()
                 self._ledger.ask(post.event, post.claim, post.handles)
                 self._asked_for += ids_of(post.event)
+            case Storing():
+                self._storing.add(post.key)
             case LogEntry():
                 self._logs.append(post)
             case HandleDropped():
@@ -343,7 +346,13 @@ class Tracker:
 
     def _ring(self) -> None:
         for ripe in self._alarms.ripe():
-            if isinstance(ripe, ev.Event):
+            if isinstance(ripe, ev.AttemptTimedOut) and _key(ripe) in self._storing:
+                self._storing.discard(_key(ripe))
+            elif isinstance(ripe, ev.Event):
                 self._apply(ripe)
             else:
                 ripe()
+
+
+def _key(event: ev.Report) -> Key:
+    return event.task_run_id, event.dispatch

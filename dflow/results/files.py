@@ -6,6 +6,7 @@ unpickled but by `read`.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,22 @@ class Packed:
 def folder_of(root_id: str) -> str:
     """Return the folder in a store of what is kept of a root flow run."""
     return f"{RUNS}/{root_id}"
+
+
+_checked: set[tuple[int, str, str]] = set()
+"""The stores that this process has seen to be ready, and the serializers it has found."""
+
+
+def check(storage: str, serializer: str) -> None:
+    """See, before there is a value, whether it could be kept here; once in each process if it could.
+
+    Raises `SerializationError` for an unknown serializer, `ResultStoreError` as `Store.ready` does.
+    """
+    key = os.getpid(), storage, serializer
+    if key not in _checked:
+        find(serializer)
+        store(storage).ready()
+        _checked.add(key)
 
 
 def pack(value: Any, serializer: str) -> Packed:

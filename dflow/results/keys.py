@@ -65,6 +65,14 @@ def hash_text(value: Any) -> str:
     return content(value).hex()
 
 
+def content_text(value: Any) -> str | None:
+    """Return the hash of a value as a text, or None if it has none."""
+    try:
+        return hash_text(value)
+    except NoFingerprint:
+        return None
+
+
 def task_in_key(function: Any) -> str:
     """Return what tells a task from others in keys. Raises `NoFingerprint` for one that nothing tells.
 

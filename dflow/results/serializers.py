@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from dflow.errors import DefinitionError, SerializationError
@@ -177,6 +177,24 @@ class _Compressed:
 def in_parts(made: Part | Sequence[Part]) -> Sequence[Part]:
     """Return what a serializer has made as a sequence of parts."""
     return [made] if isinstance(made, bytes | bytearray | memoryview) else made
+
+
+# In pickles ------------------------------------------------------------------------------------------
+
+
+class Serialized:
+    """What a serializer has made of a value: its pickle is loaded as the value that the serializer gives."""
+
+    def __init__(self, serializer: str, data: bytes) -> None:
+        self._made = serializer, data
+
+    def __reduce__(self) -> tuple[Callable[[str, bytes], Any], tuple[str, bytes]]:
+        return loaded, self._made
+
+
+def loaded(serializer: str, data: bytes) -> Any:
+    """Return a value from what a serializer has made of it. Old journals name this function: it stays."""
+    return find(serializer).loads(bytearray(data))
 
 
 _OURS: Final[dict[str, Serializer]] = {DEFAULT: _Pickle(), "json": _Json()}

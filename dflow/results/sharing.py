@@ -23,6 +23,19 @@ def leave(storage: str, root_id: str) -> str:
     return path
 
 
+def unusable(storage: str) -> str | None:
+    """Return why this process cannot keep anything in a store, or None."""
+    try:
+        store(storage).ready()
+    except ResultStoreError as error:
+        return _cannot_be_used(error)
+    return None
+
+
+def _cannot_be_used(error: ResultStoreError) -> str:
+    return f"On '{socket.gethostname()}' the result store cannot be used: {error}"
+
+
 def remove(storage: str, token: str) -> None:
     """Take a token out of a store. Raises `ResultStoreError`."""
     store(storage).delete(token)
@@ -53,7 +66,7 @@ def _looked(storage: str, token: str) -> str | None:
     except MissingResult:
         pass
     except ResultStoreError as error:
-        return f"On '{socket.gethostname()}' the result store cannot be used: {error}"
+        return _cannot_be_used(error)
     return (
         f"What the driver writes to the result store '{shown(storage)}' is not seen on "
         f"'{socket.gethostname()}' (process {os.getpid()}): they do not share it. {ADVICE}"

@@ -8,7 +8,6 @@ which. Whatever a file system raises comes out as `ResultStoreError`; what is no
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dflow.errors import MissingResult, ResultStoreError
+from dflow.results.advice import advice, said
 
 Part = bytes | bytearray | memoryview
 """Bytes, of whatever kind."""
@@ -32,8 +32,6 @@ TRIES: Final = 10
 """How often a folder is made that others take away."""
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\*?\[\]]|::|://")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Store(ABC):
@@ -41,6 +39,14 @@ class Store(ABC):
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    def ready(self) -> None:
+        """See whether anything can be kept here at all, as far as that can be told without asking others.
+
+        Raises `ResultStoreError` for an unknown protocol, and for a folder that cannot be made.
+        """
+        with self._saying("nothing can be kept"):
+            self._ready()
 
     def write(self, path: str, parts: Sequence[Part], *, sync: bool = False) -> None:
         """Write a file that consists of these parts, in place of any of that name.
@@ -113,9 +119,11 @@ class Store(ABC):
             raise
         except Exception as error:
             raise ResultStoreError(
-                f"{what}, in the result store '{shown(self.url)}': {_said(error)} {_advice(error)}"
+                f"{what}, in the result store '{shown(self.url)}': {said(error)} {advice(error)}"
             ) from error
 
+    @abstractmethod
+    def _ready(self) -> None: ...
     @abstractmethod
     def _write(self, path: str, parts: Sequence[Part], sync: bool) -> None: ...
     @abstractmethod
@@ -128,27 +136,6 @@ class Store(ABC):
     def _delete(self, path: str) -> None: ...
     @abstractmethod
     def _delete_folder(self, folder: str) -> None: ...
-
-
-def _said(error: Exception) -> str:
-    """Return what an error says, as a sentence."""
-    text = " ".join(str(error).split()) or repr(error)
-    return text if text.endswith(".") else f"{text}."
-
-
-def _advice(error: Exception) -> str:
-    """Return what to do about an error of a file system."""
-    if isinstance(error, ImportError):
-        return (
-            "Its package is not installed here: install what the message names, on workers too, or set "
-            "result_storage= or DFLOW_RESULT_STORAGE to another place."
-        )
-    number = error.errno if isinstance(error, OSError) else None
-    if number in _FULL:
-        return "Make room there, or set result_storage= or DFLOW_RESULT_STORAGE to another place."
-    if number in _REFUSED or isinstance(error, PermissionError):
-        return "Ask for the permission, or set result_storage= or DFLOW_RESULT_STORAGE to another place."
-    return "Check that the place is there and can be reached, from workers too."
 
 
 # Names and URLs ------------------------------------------------------------------------------------
@@ -241,6 +228,9 @@ class LocalStore(Store):
 
     def _place(self, path: str) -> str:
         return os.path.join(self._root, *path.split("/"))
+
+    def _ready(self) -> None:
+        os.makedirs(self._root, exist_ok=True)
 
     def _write(self, path: str, parts: Sequence[Part], sync: bool) -> None:
         place = self._place(path)
@@ -346,6 +336,9 @@ class RemoteStore(Store):
         core = importlib.import_module("fsspec.core")  # loaded where it is needed, and not before
         system, root = core.url_to_fs(self.url)
         return system, root.rstrip("/")
+
+    def _ready(self) -> None:
+        self._system  # noqa: B018  (made at its first use)
 
     def _place(self, path: str) -> tuple[Any, str]:
         system, root = self._system

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -108,6 +108,11 @@ def _restore(outcome: bytes, data: bytes, buffers: Sequence[Any]) -> Carried:
 def outcome_of(carried: Carried) -> bytes:
     """Return the pickled outcome that came with a value: the task that asks for one that was not heard of."""
     return carried.outcome
+
+
+def applied(function: Callable[[Any], Any], carried: Carried) -> Any:
+    """Return what a function makes of a value: the task that applies it where the value is."""
+    return function(carried.value)
 
 
 class BodyFailed(Exception):

@@ -23,7 +23,7 @@ from dflow.attempts.link import open_batch
 from dflow.errors import ClusterError
 from dflow.messages import Down, Key
 from task_runners.dask import internals, placements, station
-from task_runners.dask.carried import outcome_of
+from task_runners.dask.carried import applied, outcome_of
 from task_runners.dask.clusters import Cluster
 from task_runners.dask.graph import DaskKey, Draft
 from task_runners.dask.reader import Reader
@@ -119,6 +119,12 @@ class Connection:
         """Send a message to an attempt on a worker; messages arrive in the order of these calls."""
         self._letters.append((worker, key, message, places))
         self._in_loop(self._deliver)
+
+    def apply(self, function: Callable[[Any], Any], future: Future) -> Any:
+        """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
+        return self._client.submit(
+            applied, function, future, pure=False, priority=placements.FIRST
+        ).result()
 
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function on one worker of each host; return what came of it, by host."""

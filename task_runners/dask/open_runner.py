@@ -166,6 +166,14 @@ class OpenDask:
             places = {} if child is None else {child.key: child.dask_key}
             connection.deliver(entry.worker, key, message, places)
 
+    def apply(self, function: Callable[[Any], Any], key: Key) -> Any:
+        """Return what a function makes of a value, on a worker that has it. Raises `MissingResult`."""
+        with self._lock:
+            entry, connection = self._book.find(key), self._connection
+        if self.shares_memory or entry is None or entry.copy is not None or connection is None:
+            return function(self.fetch(key))
+        return connection.apply(function, entry.future)
+
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function on one worker of each host; nowhere if the workers are threads of this process."""
         with self._lock:

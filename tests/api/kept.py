@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -107,6 +108,22 @@ class Backwards:
 
 
 register_serializer("backwards", Backwards())
+
+
+class Slow:
+    """A serializer that takes its time."""
+
+    def dumps(self, value: Any) -> bytes:
+        """Return a pickle, after longer than any deadline of the tests."""
+        threading.Event().wait(1.3)
+        return pickle.dumps(value)
+
+    def loads(self, data: bytearray) -> Any:
+        """Return the value."""
+        return pickle.loads(data)
+
+
+register_serializer("slow", Slow())
 
 
 @task(result_serializer="backwards")

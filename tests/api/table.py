@@ -320,6 +320,10 @@ TABLE |= {
             "test_caching.py::test_a_chain_hits_without_a_worker",
         ),
         (
+            "A value that is kept nowhere is hashed where it is, and known again in the next run.",
+            "test_caching.py::test_a_value_that_is_kept_nowhere_is_hashed_where_it_is",
+        ),
+        (
             "What is not cached gets the values of hits, small and large.",
             "test_caching.py::test_what_follows_a_hit_gets_its_value",
         ),
@@ -1019,32 +1023,6 @@ TABLE |= {
 }
 
 TABLE |= {
-    "Resume and rerun": (
-        (
-            "A FAILED run is mended and resumed: what has completed stays, but for what had taken the failure.",
-            "test_resume_and_rerun.py::test_what_failed_is_mended_and_resumed",
-        ),
-        (
-            "`rerun(run, from_task=...)` runs again what follows from a task; without it everything does.",
-            "test_resume_and_rerun.py::test_a_rerun_from_a_task",
-        ),
-        (
-            "What a task calls runs again with it, and to run again what was called, its caller does.",
-            "test_resume_and_rerun.py::test_a_rerun_of_what_calls_others",
-        ),
-        (
-            "A rerun with other parameters is a run of its own, linked to the old one.",
-            "test_resume_and_rerun.py::test_a_rerun_with_other_parameters",
-        ),
-        (
-            "Changed code counts for what has completed only with `rerun_changed`; without it there is a warning.",
-            "test_resume_and_rerun.py::test_changed_code_counts_if_asked",
-        ),
-        (
-            "Checkpoints are found by the resume of a run, and not by what runs again from scratch.",
-            "test_resume_and_rerun.py::test_checkpoints_are_for_resumes_and_not_for_reruns",
-        ),
-    ),
     "Results": (
         (
             "Results that are asked for are kept: of submits, maps and calls, in flows and in tasks.",
@@ -1105,6 +1083,10 @@ TABLE |= {
         (
             "Where a result was asked for, a failed write is a failed attempt, which may be retried.",
             "test_results.py::test_a_failed_write_is_a_failed_attempt",
+        ),
+        (
+            "Storing a value does not count for the deadline of its body.",
+            "test_results.py::test_storing_a_value_does_not_count_for_the_deadline",
         ),
         (
             "Elsewhere it is a warning.",
@@ -1205,6 +1187,32 @@ TABLE |= {
         (
             "Nothing is left in a store but results.",
             "test_kept_values.py::test_nothing_is_left_in_a_store_but_results",
+        ),
+    ),
+    "Resume and rerun": (
+        (
+            "A FAILED run is mended and resumed: what has completed stays, but for what had taken the failure.",
+            "test_resume_and_rerun.py::test_what_failed_is_mended_and_resumed",
+        ),
+        (
+            "`rerun(run, from_task=...)` runs again what follows from a task; without it everything does.",
+            "test_resume_and_rerun.py::test_a_rerun_from_a_task",
+        ),
+        (
+            "What a task calls runs again with it, and to run again what was called, its caller does.",
+            "test_resume_and_rerun.py::test_a_rerun_of_what_calls_others",
+        ),
+        (
+            "A rerun with other parameters is a run of its own, linked to the old one.",
+            "test_resume_and_rerun.py::test_a_rerun_with_other_parameters",
+        ),
+        (
+            "Changed code counts for what has completed only with `rerun_changed`; without it there is a warning.",
+            "test_resume_and_rerun.py::test_changed_code_counts_if_asked",
+        ),
+        (
+            "Checkpoints are found by the resume of a run, and not by what runs again from scratch.",
+            "test_resume_and_rerun.py::test_checkpoints_are_for_resumes_and_not_for_reruns",
         ),
     ),
 }

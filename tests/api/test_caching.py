@@ -117,6 +117,34 @@ def length(value: Any, *more: Any) -> int:
     return sum(len(str(each)) for each in (value, *more))
 
 
+@task
+def made(size: int) -> bytes:
+    """Return something that nobody keeps."""
+    return bytes(size)
+
+
+def test_a_value_that_is_kept_nowhere_is_hashed_where_it_is(
+    runner: TaskRunner, tmp_path: Path
+) -> None:
+    """What a cached task takes of an ordinary one is known again in the next run; a map hashes it once."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        value = made.submit(300_000)
+        return names(taken.map(unmapped(str(tmp_path)), [1, 2, 3], value=unmapped(value)))
+
+    assert main() == ["Completed"] * 3
+    assert main() == ["Cached"] * 3
+    assert len(list(tmp_path.glob("?-*"))) == 3
+
+
+@task(cache_policy=INPUTS)
+def taken(folder: str, x: int, value: bytes) -> int:
+    """Leave a file for each time that it runs."""
+    (Path(folder) / f"{x}-{os.urandom(4).hex()}").touch()
+    return len(value)
+
+
 def test_what_follows_a_hit_gets_its_value(runner: TaskRunner, tmp_path: Path) -> None:
     """Small or large, as an argument of what is not cached, inside of a container, or only waited for."""
 

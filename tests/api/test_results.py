@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dflow import current_run, flow, task
+from dflow import current_run, flow, runs, task, wait
 from dflow.core.records import Held
 from dflow.errors import DefinitionError, ResultStoreError, SerializationError
 from dflow.ports import TaskRunner
@@ -320,9 +320,10 @@ def test_what_cannot_be_meant_is_refused_at_the_definition(options: Any, said: s
 
 
 def blocked(tmp_path: Path) -> Path:
-    """Return a folder in which no result can be written: a file is in its place."""
+    """Return a folder in which no result can be written: a file is in the place of theirs."""
     place = tmp_path / "blocked"
-    place.write_text("a file")
+    place.mkdir()
+    (place / "runs").write_text("a file")
     return place
 
 
@@ -353,7 +354,7 @@ def test_a_failed_write_is_a_failed_attempt(runner: TaskRunner, tmp_path: Path) 
 def making_room(folder: str, room_for_attempt: int) -> np.ndarray[Any, Any]:
     """Take away what is in the way of a folder, in one of the attempts."""
     if current_run().attempt == room_for_attempt:
-        Path(folder).unlink()
+        (Path(folder) / "runs").unlink()
     return np.ones(SIZE // 8)
 
 
@@ -436,15 +437,131 @@ def test_what_cannot_be_written_and_need_not_be_is_no_failure(runner: TaskRunner
     assert [line for line in seen().lines if "kept" in line] == []
 
 
-def test_a_serializer_that_nobody_registered_fails_the_attempt(runner: TaskRunner) -> None:
-    """The error says where to register it."""
+@task(result_serializer="json")
+def as_json(value: Any) -> Any:
+    """Return what it gets, by way of JSON."""
+    return value
+
+
+@task(result_serializer="backwards")
+def backwards(text: str) -> str:
+    """Return what it gets, by a serializer that says when it has been used."""
+    return text
+
+
+@pytest.mark.parametrize("value", [(1, 2), {1, 2}, {1: "a"}, np.float64(0.5)])
+def test_a_serializer_decides_for_small_values_too(runner: TaskRunner, value: Any) -> None:
+    """What it cannot write is an error whatever the size, of a submit and of a call, and of a flow."""
+
+    @flow(result_serializer="json")
+    def keeps() -> Any:
+        return value
+
+    @flow(task_runner=runner)
+    def main(wrong: Any) -> Any:
+        return as_json.submit(wrong).result()
+
+    @flow(task_runner=runner)
+    def calls(wrong: Any) -> Any:
+        return as_json(wrong)
+
+    for wrong in (value, [value, "x" * 20_000]):
+        for one in (main, calls):
+            with pytest.raises(SerializationError, match="JSON does not give back"):
+                one(wrong)
+    with pytest.raises(SerializationError, match="JSON does not give back"):
+        keeps()
+
+
+def in_journal(name: str) -> bytes:
+    """Return what the journal keeps of the value of a task run of the latest run."""
+    (run,) = [run for run in seen().tasks if run.name == name]
+    with runs.opened(runs.find("latest")) as reader:
+        return reader.value(run.id) or b""
+
+
+def test_small_values_are_read_by_their_serializer(runner: TaskRunner, tmp_path: Path) -> None:
+    """The journal keeps what the serializer made; what is read later is as of a large one."""
+    gate = tmp_path / "gate"
 
     @flow(task_runner=runner)
     def main() -> Any:
-        return large.with_options(result_serializer="nobodys").submit(1).result()
+        texts = [backwards.submit("abc").result(), as_json.submit({"a": [1, None]}).result()]
+        return texts if gate.exists() else gate.read_text()
 
-    with pytest.raises(SerializationError, match="'nobodys' is not registered in this process"):
-        main()
+    assert main(return_state=True).is_failed()
+    gate.touch()
+    for name, made in (("backwards-0", b"cba"), ("as_json-0", b'{"a": [1, null]}')):
+        assert held(name) == (Held.JOURNAL, None)
+        assert made in in_journal(name)
+    assert main.resume("latest") == ["abc", {"a": [1, None]}]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (
+            {"result_serializer": "nobodys"},
+            SerializationError,
+            "'nobodys' is not registered in this",
+        ),
+        (
+            {"result_serializer": "compresed/pickle"},
+            SerializationError,
+            "'compresed/pickle' is not",
+        ),
+        ({"result_storage": "nope://x"}, ResultStoreError, "Protocol not known: nope"),
+        ({"result_storage": "/proc/nope/x"}, ResultStoreError, "nothing can be kept"),
+    ],
+)
+def test_where_nothing_can_be_kept_is_found_before_the_body(
+    options: dict[str, Any], error: type[Exception], said: str, runner: TaskRunner, tmp_path: Path
+) -> None:
+    """Of tasks that are submitted, called, and asked for by tasks, and of flows: no hour of work is lost."""
+    oracle = tmp_path / "oracle"
+    oracle.touch()
+    wrong: Any = large.with_options(**options)
+
+    @task
+    def asks() -> Any:
+        return wrong.submit(2, str(oracle)).result()
+
+    @flow(**options)
+    def keeps() -> int:
+        oracle.write_text("ran")
+        return 1
+
+    @flow(task_runner=runner)
+    def main(how: int) -> Any:
+        calls: list[Any] = [
+            wrong.submit(1, str(oracle)).result,
+            lambda: wrong(1, str(oracle)),
+            asks,
+            asks.submit().result,
+        ]
+        return [*calls, keeps][how]()
+
+    for how in range(5):
+        with pytest.raises(error, match=said):
+            main(how)
+    with pytest.raises(error, match=said):
+        keeps()
+    assert oracle.read_text() == ""
+
+
+@pytest.mark.usefixtures("by_themselves")
+def test_where_nothing_can_be_kept_by_itself_is_said_once(
+    runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whichever process notices it: the task runs complete."""
+    monkeypatch.setenv("DFLOW_RESULT_STORAGE", "nope://x")
+
+    @flow(task_runner=runner)
+    def main() -> float:
+        return total(total.submit(large.map(list(range(6)))).result())
+
+    assert main() > 0
+    assert len([line for line in seen().lines if "not kept" in line]) == 1
 
 
 def test_a_name_that_leads_out_of_the_store_fails_before_the_body(
@@ -465,3 +582,26 @@ def test_a_name_that_leads_out_of_the_store_fails_before_the_body(
         main()
     assert oracle.read_text(encoding="utf-8") == ""
     assert list(tmp_path.rglob("*.pkl")) == []
+
+
+def test_storing_a_value_does_not_count_for_the_deadline(
+    runner: TaskRunner,
+) -> None:
+    """A body that has ended in its time has not timed out, however long its result takes to be written."""
+
+    @flow(task_runner=runner)
+    def main() -> tuple[str, float]:
+        quick = slow_to_store.with_options(timeout_seconds=None, result_serializer=None)
+        wait([quick.submit() for _ in range(4)])  # workers have loaded this file then
+        future = slow_to_store.submit()
+        future.wait()
+        return future.state.name, float(future.result().sum())
+
+    assert main() == ("Completed", SIZE // 8)
+    assert {len(run.attempts) for run in seen().tasks} == {1}
+
+
+@task(result_serializer="slow", timeout_seconds=0.4)
+def slow_to_store() -> np.ndarray[Any, Any]:
+    """Return at once what takes long to be written."""
+    return np.ones(SIZE // 8)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from dflow import flow, task
@@ -27,7 +29,9 @@ def scale(rows: list[int], by: float) -> list[float]:
 
 @task
 def check(rows: list[float], gate: str) -> float:
-    """Add up numbers, if the gate is there."""
+    """Add up numbers, if the gate is there; one called 'kill' kills the driver."""
+    if Path(gate).name == "kill":
+        os._exit(9)
     if not Path(gate).exists():
         raise FileNotFoundError(gate)
     return sum(rows)
@@ -62,13 +66,28 @@ def inside(gate: str) -> float:
     return hidden(gate)
 
 
+class Mode(Enum):
+    """A way to count."""
+
+    FAST = 1
+
+
+@flow(task_runner="threads")
+def mixed(
+    rows: list[int], weights: dict[int, float], trainer: Trainer, mode: Mode, n=3, by: int = 2
+):
+    """Take what a command line knows little of."""
+    return load(n), rows, weights, trainer.by, mode.name, by
+
+
 if __name__ == "__main__":
-    calls: dict[str, Callable[[str], float]] = {
+    calls: dict[str, Callable[[str], object]] = {
         "pipeline": pipeline,
         "options": pipeline.with_options(
             name="special", task_runner=ThreadPoolTaskRunner(max_workers=3)
         ),
         "method": Trainer(10.0).train,
         "hidden": inside,
+        "mixed": lambda _: mixed([1], {2: 0.5}, Trainer(3.0), Mode.FAST),
     }
     calls[sys.argv[1]](sys.argv[2])

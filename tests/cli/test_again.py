@@ -106,7 +106,11 @@ def test_rerun_of_everything_and_of_what_failed(command: Command, gate: Path) ->
     gate.touch()
     command("run", f"{AGAIN}:pipeline", gate)
     assert command("rerun", "latest").code == 0
-    assert command("rerun", "latest", "--failed").code == 0
+    ran = command("rerun", "latest", "--failed")
+    assert ran.code == 0
+    for name in ("load", "scale", "check"):
+        assert f"{name} | 1 of 1 done, 1 reused" in ran.err
+        assert f"{name} | 1 of 1 done\n" not in ran.err
     shown = json.loads(command("show", "latest", "--json").out)
     assert [run["generation"] for run in shown["task_runs"]] == [2, 2, 2]
     assert [run["reused"] for run in shown["task_runs"]] == [3, 3, 3]
@@ -127,6 +131,31 @@ def test_an_unknown_task(command: Command, gate: Path) -> None:
     assert runs.find("latest").state_name == "Completed"
 
 
+@pytest.mark.parametrize("ended", ["completed", "failed", "killed"])
+def test_what_is_refused_leaves_no_trace(ended: str, command: Command, gate: Path) -> None:
+    """An unknown task is refused before anything begins: the record and the list are as they were."""
+    if ended == "completed":
+        gate.touch()
+    if ended == "killed":
+        gate = gate.with_name("kill")
+    assert (
+        program(AGAIN, "pipeline", gate).returncode
+        == {"completed": 0, "failed": 1, "killed": 9}[ended]
+    )
+
+    def told() -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in command("export", "latest").out.splitlines()]
+        return [{key: line[key] for key in line if key != "sizes"} for line in lines]
+
+    before = told()
+    ran = command("rerun", "latest", "--from", "scael")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no task 'scael'" in ran.err
+    assert "Failed" not in ran.err
+    assert "resume" not in ran.err
+    assert told() == before
+
+
 def test_rerun_with_other_parameters(command: Command, gate: Path) -> None:
     """It is a run of its own, with the recorded parameters but for those given; each shows the other."""
     gate.touch()
@@ -143,6 +172,23 @@ def test_rerun_with_other_parameters(command: Command, gate: Path) -> None:
     assert command("rerun", new, "--new").code == 0
     assert len(runs.list_runs()) == 3
     assert json.loads(command("show", old, "--json").out)["reruns"][0]["name"] == new
+
+
+def test_parameters_that_are_not_given_are_the_recorded_ones(command: Command) -> None:
+    """Of whatever types they are; one without a type is read as what was recorded of it."""
+    assert program(AGAIN, "mixed", "").returncode == 0
+    ran = command("rerun", "latest", "--n", "4")
+    assert (ran.code, ran.out) == (0, "([0, 1, 2, 3], [1], {2: 0.5}, 3.0, 'FAST', 2)\n"), ran.err
+    ran = command("rerun", "latest", "--by", "5", "--rows", "7", "--rows", "8")
+    assert (ran.code, ran.out) == (0, "([0, 1, 2, 3], [7, 8], {2: 0.5}, 3.0, 'FAST', 5)\n"), ran.err
+    for wrong, complaint in (
+        (["--n", "many"], 'Invalid value for --n: unable to convert "many"'),
+        (["--weights", "1"], "Invalid value for --weights: its type cannot be given"),
+    ):
+        ran = command("rerun", "latest", *wrong)
+        assert ran.code == 2
+        assert complaint in ran.err
+    assert len(runs.list_runs()) == 3
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rich.console import Console
 from dflow.cli.groups import Groups
 from dflow.cli.plain import PERIOD, Lines
 from dflow.cli.screen import MARGIN, Screen
+from dflow.engine.renewal import RESUMED
 from dflow.engine.session import Session
 from dflow.engine.tally import Tally
 
@@ -176,3 +177,26 @@ def test_the_table_fits_into_the_terminal() -> None:
     screen.end()
     screen.closing = False
     assert len(drawn(screen, height=50)) == 31
+
+
+def test_lines_of_a_run_that_is_taken_up_say_what_is_reused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was done before is no news until it is asked for; the last line has the final number."""
+    stage, lines = Stage(), Lines()
+    session = stage.session()
+    session.again = RESUMED
+    stage.set("load", Completed=3)
+    stage.set("fit", Cached=2)
+    lines.begin(session)
+    lines.say()
+    assert capsys.readouterr().err == ""
+    stage.tally.reused["root", "load"] = 1
+    lines.say()
+    assert "load | 3 of 3 done, 1 reused" in capsys.readouterr().err
+    stage.tally.reused["root", "load"] = 3
+    stage.tally.reused["root", "fit"] = 2
+    lines.say(last=True)
+    said = capsys.readouterr().err
+    assert "load | 3 of 3 done, 3 reused" in said
+    assert "fit | 2 of 2 done, 2 cached, 2 reused" in said

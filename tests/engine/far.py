@@ -103,6 +103,10 @@ class FarRunner:
         """Send a message down."""
         self._mailboxes[key].put(message)
 
+    def apply(self, function: Callable[[Any], Any], key: Key) -> Any:
+        """Return what a function makes of a value."""
+        return function(self.fetch(key))
+
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function where bodies run, which is here."""
         return {"far": function(*args)}

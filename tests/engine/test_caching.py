@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -478,24 +479,34 @@ def test_a_chain_of_cached_tasks_hits_in_a_second_run() -> None:
     assert len(BODIES) == 3
 
 
-def test_a_value_counts_by_where_it_comes_from() -> None:
-    """Of an upstream that is not cached its bytes count where they are kept, else its very execution."""
+def in_cache(world: World) -> int:
+    """Return how many values the cache has."""
+    where = store(world.process.settings.result_storage)
+    return sum(len(where.sizes(cache.folder_of(digit))) for digit in "0123456789abcdef")
+
+
+def test_a_value_counts_by_where_it_comes_from(world: World) -> None:
+    """Where it is kept by its bytes, else by its content; what has none is not cached, which is said once."""
     numbers = iter([1, 1, 2])
     kept = task(lambda: next(numbers), name="kept")
-    lost = task(lambda: bytes(20_000), name="lost")
+    large = task(lambda: bytes(20_000), name="large")
+    lock = task(lambda: threading.Lock(), name="lock")  # noqa: PLW0108  (a task takes a function of Python)
     take = task(lambda value: BODIES.append(1), cache_policy=INPUTS)
 
     @flow
     def main() -> Any:
-        state = take.submit(kept.submit(), return_state=True)
-        value = lost.submit()
-        return names(
-            [state, take.submit(value, return_state=True), take.submit(value, return_state=True)]
-        )
+        value = lock.submit()
+        values = [kept.submit(), large.submit(), value, value, lock.submit()]
+        return names([take.submit(each, return_state=True) for each in values])
 
-    assert main() == ["Completed", "Completed", "Cached"]
-    assert main() == ["Cached", "Completed", "Cached"]
-    assert main() == ["Completed", "Completed", "Cached"]
+    assert main() == ["Completed"] * 5
+    assert in_cache(world) == 2
+    assert main() == ["Cached", "Cached", *["Completed"] * 3]
+    assert main() == ["Completed", "Cached", *["Completed"] * 3]
+    assert in_cache(world) == 3
+    (said,) = [line for line in world.lines() if "cannot be hashed" in line]
+    assert "'lock-0'" in said or "'lock-1'" in said
+    assert "Give task 'lock' persist_result=True or a cache_policy=" in said
 
 
 def test_where_a_value_stands_in_an_argument_counts() -> None:
@@ -584,6 +595,7 @@ def keep(work: Work, value: Any) -> None:
         value=dumps(value),
         task_run=work.info.task_run_name,
         flow_run=work.info.flow_run_name,
+        maker=cached.maker,
     )
     cache.write(cached.storage, record)
 
@@ -808,6 +820,34 @@ def test_a_task_never_waits_for_itself(runner: str) -> None:
             return outer(1), outer.submit(1).result()
 
         assert main() == (4, 4)
+
+
+def test_an_argument_that_is_changed_after_the_call_poisons_nothing() -> None:
+    """Its body sees what is there by then; what it makes of that is not taken for the value of the call."""
+    take = task(
+        lambda options, data: (options["lr"], int(data[0])), cache_policy=INPUTS, name="take"
+    )
+
+    @flow
+    def main(*, changed: bool) -> Any:
+        options, data, futures = {"lr": 0}, np.zeros(5), []
+        go = plain.submit(0)
+        for number in range(3):
+            options["lr"], data[0] = number, number
+            futures.append(take.submit(options, data, wait_for=[go]))
+            if not changed:
+                options, data = dict(options), data.copy()
+        return [future.result() for future in futures], names([future.state for future in futures])
+
+    with world_with(runner="threads") as world:
+        main(changed=True)
+        said = [line for line in world.lines() if "was changed after the call" in line]
+        assert len(said) == 2
+        right = [(0, 0), (1, 1), (2, 2)]
+        values, states_ = main(changed=False)
+        assert values == right
+        assert states_.count("Cached") <= 1  # the last call was not changed any more
+        assert main(changed=False) == (right, ["Cached"] * 3)
 
 
 # When things go wrong --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from dflow import flow, task
 from dflow.attempts.context import current
 from dflow.engine.context import current_scope
-from dflow.engine.identity import Children
+from dflow.engine.identity import Children, known_as
 from dflow.engine.scope import Scope
 from tests.engine.world import World
 
@@ -138,7 +139,9 @@ def test_how_arguments_are_written_plays_no_part(world: World) -> None:
         add.submit(1, y=2)
 
     main()
-    expected = ids(Children(world.flow_runs()[0].id), [("add", ((), {"x": 1, "y": 2}))] * 3)
+    children = Children(world.flow_runs()[0].id)
+    inputs = ((), {"x": 1, "y": 2})
+    expected = [children.identify("add", inputs, add._known_as)[0] for _ in range(3)]
     assert [run.id for run in world.reader().task_runs()] == expected
 
 
@@ -228,3 +231,34 @@ def test_an_iterator_is_never_taken_for_another() -> None:
         ids(Children("p", execution), [("a", ((numbers(),), {}))]) for execution in ("1", "1", "2")
     )
     assert first == again != later
+
+
+def test_tasks_made_by_a_factory_are_told_apart() -> None:
+    """By the data that their functions close over, in whatever order they are called."""
+
+    def made(number: int) -> Any:
+        @task
+        def inner(x: int) -> Any:
+            return number, x
+
+        return inner
+
+    def named(numbers: list[int]) -> dict[int, str]:
+        children = Children("p")
+        return {n: children.identify("inner", 0, made(n)._known_as)[0] for n in numbers}
+
+    first, again = named([1, 2, 3]), named([3, 1, 2])
+    assert first == again
+    assert len(set(first.values())) == 3
+
+
+def test_functions_of_one_name_in_two_places_are_told_apart() -> None:
+    """The module and the place in it count, as do the arguments of a partial."""
+
+    def one(number: int = 0) -> None: ...
+
+    def other() -> None: ...
+
+    functions = [one, other, partial(one, 1), partial(one, 2), Children("p").identify]
+    found = {Children("p").identify("a", 0, known_as(each))[0] for each in functions}
+    assert len(found) == len(functions)

@@ -84,10 +84,10 @@ class Trial:
         self.expect(programs.resume(self.place, self.runner), 0)
         self.judge()
 
-    def judge(self) -> None:
+    def judge(self, value: object = CASES[FLOW].value) -> None:
         """Hold the end of the run against what must be."""
         self.examine()
-        self._note(judge(self.now(), CASES[FLOW].value, Counter()))
+        self._note(judge(self.now(), value, Counter()))
 
     def end(self) -> None:
         """Leave no driver behind."""
@@ -160,6 +160,21 @@ def killed(trial: Trial) -> None:
     trial.finish()
 
 
+def full_at_the_end(trial: Trial) -> None:
+    """All its work is done when the disk is full: it ends when there is room."""
+    gate = trial.place.folder / "gate"
+    driver = programs.run(trial.place, trial.runner, "polling", str(gate))
+    trial.drivers.append(driver)
+    driver.until(lambda: any(n["what"] == "waits" for n in oracle.lines(trial.place.oracle)))
+    trial.room.take(driver)
+    gate.touch()
+    trial.said_after.append(driver.until_said(HELD_UP, SAID_WITHIN))
+    trial.examine()
+    trial.room.give(driver)
+    trial.expect(driver, 0)
+    trial.judge(1)
+
+
 def full_at_first(trial: Trial) -> None:
     """There is hardly any room when it begins: it is refused, or held up; with room it goes on, or again."""
     trial.room.take(leaving=1 + trial.luck.randrange(280) * 1024)
@@ -192,6 +207,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     stopped,
     terminated,
     killed,
+    full_at_the_end,
     full_at_first,
 )
 SHORT: tuple[Scenario, ...] = (freed, stopped)

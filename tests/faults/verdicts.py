@@ -66,14 +66,31 @@ class Snapshot:
 
     @property
     def kept(self) -> set[str]:
-        """The task runs and subflows that have completed, with a value that is kept."""
+        """The task runs and subflows that have completed, with a value that is kept.
+
+        Not those that had taken a failure: what has failed gets another chance, and they with it.
+        """
         runs: list[TaskRun | FlowRun] = [*self.table.task_runs.values()]
         runs += self.table.flow_runs.values()
         return {
             run.id
             for run in runs
-            if run.stage in (Stage.COMPLETED, FlowStage.COMPLETED) and run.held.kept
+            if run.stage in (Stage.COMPLETED, FlowStage.COMPLETED)
+            and run.held.kept
+            and run.id not in self.took_failures
         }
+
+    @property
+    def took_failures(self) -> set[str]:
+        """The task runs that stand, at whatever distance, on one that has not completed."""
+        found: set[str] = set()
+        for run in self.table.task_runs.values():  # in the order in which they were created
+            for upstream in run.upstreams:
+                source = self.table.task_runs.get(upstream.task_run_id)
+                failed = source is not None and source.stage is not Stage.COMPLETED
+                if failed or upstream.task_run_id in found:
+                    found.add(run.id)
+        return found
 
 
 def snapshot(home: Path, noted: Lines, copy: Path) -> Snapshot | None:
@@ -162,12 +179,13 @@ def _not_recorded(now: Snapshot) -> Iterator[str]:
     changes, _ = unroll(now.events)
     states = {(change.after.id, change.after.state_name) for change in changes}
     completed = {change.after.id for change in changes if change.after.stage is Stage.COMPLETED}
+    changeable = now.took_failures
     for line in now.noted:
         if line["what"] == "shown":
             made = now.values.get(line["run"])
             if line["run"] not in completed:  # its value may have come from the cache
                 yield f"the value of '{line['run']}' was shown and is not recorded"
-            elif made is not None and line["by"] != _by(made):
+            elif made and line["run"] not in changeable and line["by"] != _by(made):
                 yield f"'{line['run']}' has another value than the one that was shown"
         elif line["what"] == "seen" and (line["run"], line["state"]) not in states:
             yield f"the state {line['state']} of '{line['run']}' was shown and is not recorded"

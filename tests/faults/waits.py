@@ -135,6 +135,17 @@ def busy(oracle: str, gate: str) -> int:
     return 1 if sum(value.number for value in futures.result()) == sum(range(400)) else 0
 
 
+@flow
+def polling(oracle: str, gate: str) -> int:
+    """Have all work done, and end when the gate opens."""
+    number = quick(oracle, 1).number
+    note(oracle, "waits")
+    until = time.monotonic() + LONG
+    while _closed(gate) and time.monotonic() < until:
+        time.sleep(0.01)
+    return number
+
+
 FLOWS = (submitted, called, swallowing, itself, retrying, retried, asynchronous, busy)
 
 if __name__ == "__main__":

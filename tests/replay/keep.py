@@ -22,6 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -29,23 +30,30 @@ ROOT = HERE.parents[1]
 KEPT = HERE / "kept"
 
 RUN = """
-import os, socket, sys, time, types
-from pathlib import Path
-source, flow = Path(sys.argv[1]), sys.argv[2]
+import os, socket, sys, time
+flow = sys.argv[1]
 sys.argv = ["dflow", "run", "flows.py"]
 socket.gethostname = lambda: "lab"
 now = time.time
 time.time = lambda: now() - 86400.0
 os.chdir("/")
-module = sys.modules["flows"] = types.ModuleType("flows")
-module.__file__ = "/home/ada/flows.py"
-exec(compile(source.read_text(), module.__file__, "exec"), module.__dict__)
+from tests.replay.keep import loaded
+module = loaded()
 from dflow import shutdown
 from dflow.engine import process
 process.process().journal.leases.acquire("gpu", "ada", 3600.0, at=1e9, limit=2)
 getattr(module, flow)()
 shutdown()
 """
+
+
+def loaded() -> ModuleType:
+    """Return the flows as the module ``flows`` of somebody: by that name kept records know them."""
+    module = sys.modules["flows"] = ModuleType("flows")
+    module.__file__ = "/home/ada/flows.py"
+    source = (HERE / "flows.py").read_text(encoding="utf-8")
+    exec(compile(source, module.__file__, "exec"), module.__dict__)
+    return module
 
 
 def keep(name: str) -> Path:
@@ -73,7 +81,7 @@ def _run(home: Path, flow: str, expected: int) -> None:
         "LOGNAME": "ada",
         "DFLOW_REPLAY_KILL": "yes",
     }
-    command = [sys.executable, "-c", RUN, str(HERE / "flows.py"), flow]
+    command = [sys.executable, "-c", RUN, flow]
     ran = subprocess.run(command, env=environment, check=False)
     if ran.returncode != expected:
         raise SystemExit(f"The flow '{flow}' ended with {ran.returncode}.")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dflow.errors import MissingResult, ResultStoreError
 from dflow.results import stores
+from dflow.results.advice import advice
 from dflow.results.stores import checked, shown, store, url_of
 
 # Every kind ----------------------------------------------------------------------------------------
@@ -118,6 +119,27 @@ def test_no_name_leads_out_of_a_store(url, name) -> None:
         here.write(name, [b"x"])
 
 
+def test_where_files_do_not_appear_whole_they_are_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is no object store gets each file under another name first."""
+    monkeypatch.setattr(stores, "_WRITE_WHOLE", frozenset())
+    here = store("memory://moved")
+    here.write("a/file", [b"one"])
+    here.write("a/file", [b"t", b"wo"])
+    assert (bytes(here.read("a/file")), here.sizes("a")) == (b"two", {"file": 3})
+    system, _ = here._system  # type: ignore[attr-defined]  # of those by fsspec
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(system, "mv", fails)
+    with pytest.raises(ResultStoreError, match="Make room there"):
+        here.write("a/file", [b"three"])
+    assert (bytes(here.read("a/file")), system.ls("/moved/a", detail=False)) == (
+        b"two",
+        ["/moved/a/file"],
+    )
+
+
 # Names and URLs ------------------------------------------------------------------------------------
 
 
@@ -204,7 +226,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_a_missing_permission_says_what_to_do(number) -> None:
     """The advice fits the error."""
-    assert "Ask for the permission" in stores._advice(OSError(number, os.strerror(number)))
+    assert "Ask for the permission" in advice(OSError(number, os.strerror(number)))
 
 
 def test_a_file_in_the_place_of_the_folder_says_so(tmp_path: Path) -> None:

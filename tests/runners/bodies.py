@@ -190,3 +190,8 @@ def babble(lines: int) -> None:
     logger = get_run_logger()
     for number in range(lines):
         logger.warning("line %d", number)
+
+
+def divide_by_nothing(value: bytes) -> float:
+    """Raise."""
+    return len(value) / 0

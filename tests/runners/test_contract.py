@@ -102,6 +102,17 @@ def test_large_values_stay(opened: Any, host: FakeHost) -> None:
     assert opened.fetch(first.info.key) == bytes(200_000)
 
 
+def test_functions_go_to_values(opened: Any, host: FakeHost) -> None:
+    """What a function makes of a value comes back, and not the value; without a value it is an error."""
+    large = work(opened, bytes, 200_000)
+    run(opened, host, large)
+    assert opened.apply(len, large.info.key) == 200_000
+    with pytest.raises(ZeroDivisionError):
+        opened.apply(bodies.divide_by_nothing, large.info.key)
+    with pytest.raises(MissingResult):
+        opened.apply(len, ("nothing", 1))
+
+
 def test_values_from_outside(opened: Any, host: FakeHost) -> None:
     """Values that are pickled, or in the driver's memory, reach the body."""
     plain = work(opened, bodies.add, 1)

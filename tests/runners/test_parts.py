@@ -534,3 +534,15 @@ def test_main_guards(
     else:
         with pytest.raises(MissingMainGuard, match=r"script\.py"):
             exec(code, vars(main))
+
+
+def test_a_runner_that_was_never_opened_ends_without_dask() -> None:
+    """A program that is stopped while it loads Dask does not load it once more to end."""
+    program = (
+        "import sys; from task_runners import DaskTaskRunner; DaskTaskRunner().shutdown(); "
+        "print('distributed' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "False\n"

@@ -89,11 +89,19 @@ class SqliteRunReader:
 
     def _events(self, after: int, last: int) -> Iterator[tuple[int, Event | None]]:
         while after < last:
-            for row in self._page("events", after, last):
-                with self._refusing():
-                    event = event_of(row)
-                yield row[0], event
-                after = row[0]
+            page = self._page("events", after, last)
+            yield from self._sound(page, lambda row: (row[0], event_of(row)))
+            after += len(page)
+
+    def _sound(self, rows: list[Row], read: Callable[[Row], T]) -> Iterator[T]:
+        """Yield what rows hold, up to the first that is damaged, and raise JournalDamaged there."""
+        found: list[T] = []
+        try:
+            found.extend(read(row) for row in rows)
+        except Unsound as error:
+            yield from found
+            raise damaged(self._connection.path, str(error)) from error
+        yield from found
 
     def _page(self, query: str, after: int, last: int) -> list[Row]:
         """Return the next rows of a table that is only added to, none of which may be missing."""
@@ -154,6 +162,14 @@ class SqliteRunReader:
 
         return self.look(look)
 
+    def damaged_values(self) -> list[str]:
+        """Return the runs whose values are not what was written."""
+
+        def look(db: sqlite3.Connection) -> list[str]:
+            return [run_id for run_id, *row in db.execute(SQL["values"]) if not _sound(run_id, row)]
+
+        return self.look(look)
+
     def logs(self, task_run_id: str | None = None, after: int = 0) -> Iterator[LogEntry]:
         """Yield log lines after a number, of all runs or of one task run."""
         lines = self._logs(after, self.look(found_level).logs)
@@ -161,11 +177,9 @@ class SqliteRunReader:
 
     def _logs(self, after: int, last: int) -> Iterator[LogEntry]:
         while after < last:
-            for row in self._page("logs", after, last):
-                with self._refusing():
-                    entry = log_of(row)
-                yield entry
-                after = entry.number
+            page = self._page("logs", after, last)
+            yield from self._sound(page, log_of)
+            after += len(page)
 
     def examine(self) -> Sequence[str]:
         """Look through all pages of the file; return what is wrong with them."""
@@ -187,6 +201,14 @@ class SqliteRunReader:
             with self._refusing():
                 record = record_of(cls, row, number)
             yield record
+
+
+def _sound(run_id: str, row: Row) -> bool:
+    try:
+        value_of(run_id, row)
+    except Unsound:
+        return False
+    return True
 
 
 def head(db: sqlite3.Connection) -> Head:

@@ -76,6 +76,9 @@ ON CONFLICT (run_id) DO UPDATE SET value = excluded.value, mark = excluded.mark;
 -- name: drop_value
 DELETE FROM results WHERE run_id = ?;
 
+-- name: values
+SELECT run_id, value, mark FROM results ORDER BY run_id;
+
 -- name: value
 SELECT value, mark FROM results WHERE run_id = ?;
 
