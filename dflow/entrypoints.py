@@ -61,9 +61,10 @@ def _at_hand(place: origins.Entrypoint) -> Flow[Any, Any] | None:
 def _loaded(place: origins.Entrypoint, run: str) -> Flow[Any, Any]:
     """Return a flow from its module or file. Raises `EntrypointError` that says how to go on without it."""
     call = f'{origins.called_by(place)}.resume("{run}")'
-    if place.get("nameless"):
+    nameless = origins.nameless(place)
+    if nameless is not None:
         raise EntrypointError(
-            f"The flow of run '{run}' cannot be found by its name: {place['nameless']}. "
+            f"The flow of run '{run}' cannot be found by its name: {nameless}. "
             f"Go on in a program that has it, with: {call}"
         )
     module_name, file = place["module"], Path(place["file"])

@@ -20,5 +20,7 @@ def test_each_line_is_printed() -> None:
     assert done.returncode == 0, done.stderr
     for line in ("map + results", "loop of submits", "one submit()", "import dflow"):
         assert any(row.startswith(line) and row.endswith("×") for row in done.stdout.splitlines())
-    for line in ("direct call in a flow", "cache hit", "hashing", "empty flow run", "journal"):
+    for line in (
+        "direct call in a flow", "cache hit", "hashing", "empty flow run", "journal", "resume of 200",
+    ):  # fmt: skip
         assert any(row.startswith(line) for row in done.stdout.splitlines())

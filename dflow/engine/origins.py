@@ -6,6 +6,7 @@ import builtins
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -35,13 +36,20 @@ def entrypoint(flow: Defined[..., Any, Any]) -> Entrypoint:
         made["run_as"] = spec.name
     name = name_in(module, flow)
     made["qualname"] = name or made["qualname"]
-    if in_main and not made["file"].endswith(".py"):
-        made["nameless"] = "it was defined in a notebook or at a prompt"
+    if (reason := nameless(made)) is not None:
+        made["nameless"] = reason
     elif name is None and "<locals>" in made["qualname"]:
         made["nameless"] = "it was defined inside of a function"
     elif name is None:
         made["nameless"] = f"its module '{made['module']}' has no name for it"
     return made
+
+
+def nameless(place: Entrypoint) -> str | None:
+    """Return why no name leads to a flow, or None if one does, as far as is recorded."""
+    if place["module"] == "__main__" and not place["file"].endswith(".py"):
+        return "it was defined in a notebook or at a prompt"
+    return place.get("nameless")
 
 
 def name_in(module: ModuleType | None, flow: Defined[..., Any, Any]) -> str | None:
@@ -96,11 +104,15 @@ def called_by(place: Entrypoint) -> str:
 
 def search_path() -> list[str]:
     """Return the folders from which modules of the user's are imported here."""
-    ours = tuple(
-        os.path.join(os.path.realpath(prefix), "") for prefix in {sys.prefix, sys.base_prefix}
-    )
-    folders = (os.path.abspath(entry) for entry in sys.path)
-    return [folder for folder in folders if not os.path.realpath(folder).startswith(ours)]
+    return list(_users(tuple(os.path.abspath(entry) for entry in sys.path)))
+
+
+@lru_cache(maxsize=16)
+def _users(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those folders that are not Python's own, nor of installed packages."""
+    installed = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
+    ours = tuple(os.path.join(prefix, "") for prefix in installed)
+    return tuple(each for each in folders if not os.path.realpath(each).startswith(ours))
 
 
 def lengthen_search_path(folders: Iterable[str]) -> None:

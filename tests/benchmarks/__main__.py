@@ -16,13 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from dask.distributed import Client, LocalCluster
 
 import dflow
+import dflow.runs
 from dflow import settings
 from dflow.cache_policies import INPUTS
 from dflow.core.events import TaskCreated
@@ -89,6 +91,37 @@ def one_at_a_time(count: int) -> float:
 def cached(count: int) -> float:
     """Return the seconds that a map of cached values takes."""
     return seconds(lambda: remembered.map(range(count)).wait())
+
+
+class Stopped(KeyboardInterrupt):
+    """A flow was interrupted."""
+
+
+ASK: dict[str, Callable[[int], Any]] = {
+    "a map": lambda count: increment.map(range(count)).result(),
+    "submits": lambda count: [f.result() for f in [increment.submit(i) for i in range(count)]],
+    "direct calls": lambda count: [increment(i) for i in range(count)],
+}
+
+
+@dflow.flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+def stopping(how: str, count: int) -> None:
+    """Ask for task runs in one of these ways, and be interrupted."""
+    ASK[how](count)
+    raise Stopped
+
+
+def resumed(how: str, count: int) -> float:
+    """Return the seconds that a run takes to resume which had finished all of its task runs."""
+    with suppress(Stopped):
+        stopping(how, count)
+    run = dflow.runs.find("latest").entry.id
+
+    def resume() -> None:
+        with suppress(Stopped):
+            stopping.resume(run)
+
+    return seconds(resume)
 
 
 def hashed() -> float:
@@ -203,6 +236,10 @@ def main() -> None:
         cached(10 * count)
         hits = statistics.median(cached(10 * count) for _ in range(rounds)) / (10 * count)
         print(f"{'cache hit in a map':34}{hits * 1e3:>9.3f} ms")
+        for how in ASK:
+            took = statistics.median(resumed(how, 10 * count) for _ in range(rounds))
+            title = f"resume of {10 * count:,} by {how}"
+            print(f"{title:34}{took:>9.3f} s")
         run = statistics.median(seconds(empty) for _ in range(max(rounds, 5)))
         print(f"{'empty flow run':34}{run * 1e3:>9.3f} ms")
     a, b = _alternate(
