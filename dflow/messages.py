@@ -20,21 +20,15 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptInfo:
-    """What an attempt knows of itself.
+class SharedInfo:
+    """What all attempts of one submission know of themselves alike.
 
     `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
-    the tags that hold for whatever it calls, `checkpoints` the folder of the checkpoints that are for it,
-    `keeping` what becomes of its value, `flow_keeping` what becomes of values in its flow run where their
-    tasks do not say it, `cached` where others look for it.
+    the tags that hold for whatever it calls, `keeping` what becomes of its value, `flow_keeping` what becomes
+    of values in its flow run where their tasks do not say it.
     """
 
-    task_run_id: str
-    dispatch: int
-    generation: int
-    attempt: int
     task_name: str
-    task_run_name: str
     flow_run_id: str
     flow_run_name: str
     flow_name: str
@@ -44,12 +38,27 @@ class AttemptInfo:
     log_level: int = 20
     extra_loggers: tuple[str, ...] = ()
     small: int = 16_384
-    confirm_start: bool = False
     timeout: float | None = None
     around: tuple[str, ...] = ()
-    checkpoints: str = ""
     keeping: Keeping | None = None
     flow_keeping: Keeping | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptInfo:
+    """What an attempt knows of itself; much of it is `shared` with others of the same submission.
+
+    `checkpoints` is the folder of the checkpoints that are for it, `cached` where others look for its value.
+    """
+
+    task_run_id: str
+    dispatch: int
+    generation: int
+    attempt: int
+    task_run_name: str
+    shared: SharedInfo
+    confirm_start: bool = False
+    checkpoints: str = ""
     cached: CacheAs | None = None
 
     @property
@@ -62,6 +71,76 @@ class AttemptInfo:
         """How many bytes of items that a generator hands out are kept; None: however many there are."""
         asked = self.cached is not None or (self.keeping is not None and self.keeping.persist)
         return None if asked else self.small
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task."""
+        return self.shared.task_name
+
+    @property
+    def flow_run_id(self) -> str:
+        """The flow run it belongs to."""
+        return self.shared.flow_run_id
+
+    @property
+    def flow_run_name(self) -> str:
+        """The name of that."""
+        return self.shared.flow_run_name
+
+    @property
+    def flow_name(self) -> str:
+        """The name of the flow."""
+        return self.shared.flow_name
+
+    @property
+    def root_id(self) -> str:
+        """The root flow run."""
+        return self.shared.root_id
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags of the task run."""
+        return self.shared.tags
+
+    @property
+    def log_prints(self) -> bool:
+        """Whether prints become log lines."""
+        return self.shared.log_prints
+
+    @property
+    def log_level(self) -> int:
+        """The level from which on its log lines are recorded."""
+        return self.shared.log_level
+
+    @property
+    def extra_loggers(self) -> tuple[str, ...]:
+        """The loggers that are recorded beside its own."""
+        return self.shared.extra_loggers
+
+    @property
+    def small(self) -> int:
+        """The size in bytes up to which its value rides along."""
+        return self.shared.small
+
+    @property
+    def timeout(self) -> float | None:
+        """The seconds it may take."""
+        return self.shared.timeout
+
+    @property
+    def around(self) -> tuple[str, ...]:
+        """The tags that hold for whatever it calls."""
+        return self.shared.around
+
+    @property
+    def keeping(self) -> Keeping | None:
+        """What becomes of its value."""
+        return self.shared.keeping
+
+    @property
+    def flow_keeping(self) -> Keeping | None:
+        """What becomes of values in its flow run where their tasks do not say it."""
+        return self.shared.flow_keeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +195,14 @@ class Placement:
     """Where and when a task run may go, for runners that have such things; others ignore it.
 
     `resources` are (name, amount) that its worker must have free, `workers` the addresses or names of those
-    that may run it (none: all), and of what waits a higher `priority` goes first.
+    that may run it (none: all), and of what waits a higher `priority` goes first. With `batch` it may always
+    travel with others as one task of the cluster, or never; left open (None), if it is found to be small.
     """
 
     resources: tuple[tuple[str, float], ...] = ()
     priority: int = 0
     workers: tuple[str, ...] = ()
+    batch: bool | None = None
 
 
 ANYWHERE = Placement()

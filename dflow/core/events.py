@@ -112,11 +112,17 @@ class AttemptStarted(Report):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Report):
-    """The body of a task run ended. `at` is when; an attempt that was not reported started opens with it."""
+    """The body of a task run ended. `at` is when; an attempt that was not reported started opens with it.
+
+    `cpu` is the seconds of processor time that its thread took, `memory` the highest number of bytes that its
+    process had resident while it ran; both are None where that is not known.
+    """
 
     started_at: float
     seconds: float
     worker: str = ""
+    cpu: float | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +130,14 @@ class AttemptSucceeded(Outcome):
     """The body returned. A small value rides along as `value`, pickled; a large one stays where it is.
 
     One that was put into a result store is `stored` there. `message` is that of a state that the body made by
-    hand.
+    hand. `size` is how many bytes the value takes, if that is known.
     """
 
     held: Held = Held.RUNNER
     value: bytes | None = None
     message: str = ""
     stored: Stored | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

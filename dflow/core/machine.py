@@ -146,20 +146,21 @@ def closed(
     Clocks differ and jump: an attempt never ends before it started.
     """
     attempts, worker = run.attempts, ""
-    seconds: float | None = None
+    measured: Changes = {}
     if isinstance(event, ev.Outcome):
-        attempts = opened(run, event.dispatch, event.started_at, event.worker)
-        seconds, worker = event.seconds, event.worker
+        attempts, worker = opened(run, event.dispatch, event.started_at, event.worker), event.worker
+        measured = {"seconds": event.seconds, "cpu": event.cpu, "memory": event.memory}
+        measured["size"] = event.size if isinstance(event, ev.AttemptSucceeded) else None
     if not attempts or attempts[-1].ending is not Ending.OPEN:
         return attempts
     last = replace(
         attempts[-1],
         ending=ending,
         ended_at=max(event.at, attempts[-1].started_at),
-        seconds=seconds,
         error=error,
         cause=cause,
         worker=worker or attempts[-1].worker,
+        **measured,
     )
     return (*attempts[:-1], last)
 

@@ -176,7 +176,11 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One execution of a task run's body, named by (task run, generation, number)."""
+    """One execution of a task run's body, named by (task run, generation, number).
+
+    `cpu` is the seconds of processor time that it took, `memory` the highest number of bytes that its process
+    had resident while it ran, `size` the bytes of its value: None where that is not known.
+    """
 
     generation: int
     number: int
@@ -188,6 +192,9 @@ class Attempt:
     seconds: float | None = None
     error: ErrorInfo | None = None
     cause: Cause | None = None
+    cpu: float | None = None
+    memory: int | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Everything here runs in the tracker's thread, after the commands are durable, bu
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from dflow.messages import (
     Input,
     Kept,
     Key,
+    SharedInfo,
     Work,
 )
 from dflow.ports import OpenRunner
@@ -59,6 +61,7 @@ class Dispatcher:
         self.asked: dict[str, Asking] = {}
         self.confirming: set[Key] = set()
         self._carrier: ThreadPoolExecutor | None = None
+        self._last: tuple[tuple[Any, ...], int, SharedInfo | None] = (), 0, None
 
     def close(self) -> None:
         """End the thread that carries values from one runner to another, if there is one."""
@@ -171,16 +174,30 @@ class Dispatcher:
         self, run: TaskRun, asked: Asking, go: Go, *, confirm_start: bool = False
     ) -> AttemptInfo:
         """Return what an attempt of a task run knows of itself."""
-        keeping, around = self._session.persisting.keepings(
-            asked.runner, asked.flow, asked.options.results
-        )
         return AttemptInfo(
             task_run_id=run.id,
             dispatch=go.dispatch,
             generation=go.generation,
             attempt=go.attempt,
-            task_name=run.task_name,
             task_run_name=run.name,
+            shared=self._shared(run, asked),
+            confirm_start=confirm_start,
+            checkpoints=self._session.checkpoints + (f"/anew-{run.anew}" if run.anew else ""),
+            cached=go.cached,
+        )
+
+    def _shared(self, run: TaskRun, asked: Asking) -> SharedInfo:
+        """Return what all attempts of one submission have in common: one object while nothing changes."""
+        left = self._session.persisting.left
+        known = (run.task_name, asked.options, asked.flow, asked.runner, run.tags, run.policy)
+        last, last_left, shared = self._last
+        if shared is not None and last_left == left and all(map(operator.is_, last, known)):
+            return shared
+        keeping, around = self._session.persisting.keepings(
+            asked.runner, asked.flow, asked.options.results
+        )
+        shared = SharedInfo(
+            task_name=run.task_name,
             flow_run_id=run.flow_run_id,
             flow_run_name=asked.flow.flow_run_name,
             flow_name=asked.flow.flow_name,
@@ -190,14 +207,13 @@ class Dispatcher:
             log_level=asked.flow.log_level,
             extra_loggers=asked.flow.extra_loggers,
             small=self._session.settings.small_result,
-            confirm_start=confirm_start,
             timeout=run.policy.timeout,
             around=asked.options.around,
-            checkpoints=self._session.checkpoints + (f"/anew-{run.anew}" if run.anew else ""),
             keeping=keeping,
             flow_keeping=around,
-            cached=go.cached,
         )
+        self._last = known, left, shared
+        return shared
 
     def _is_near(self, upstream_id: str, asked: Asking) -> bool:
         """Tell whether an upstream's value need not be fetched from another runner."""

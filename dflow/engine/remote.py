@@ -183,13 +183,14 @@ def _attempt_around(context: RunContext) -> AttemptInfo:
     if isinstance(flow, AttemptInfo):
         return flow
     attempt: AttemptInfo = context.notes["attempt"]
-    return replace(
-        attempt,
+    shared = replace(
+        attempt.shared,
         flow_run_id=flow.flow_run_id,
         flow_run_name=flow.flow_run_name,
         flow_name=flow.flow_name,
         flow_keeping=flow.keeping,
     )
+    return replace(attempt, shared=shared)
 
 
 class RemoteScope:
@@ -288,20 +289,24 @@ class RemoteScope:
     ) -> Any:
         around = self._info.flow_keeping
         keeping = around and replace(options.results.over(around), quota=go.quota)
+        shared = replace(
+            self._info.shared,
+            task_name=event.task_name,
+            tags=event.tags,
+            around=options.around,
+            timeout=event.policy.timeout,
+            log_prints=options.log_prints,
+            keeping=keeping,
+        )
         info = replace(
             self._info,
             task_run_id=event.task_run_id,
             dispatch=go.dispatch,
             attempt=go.attempt,
             generation=go.generation,
-            task_name=event.task_name,
             task_run_name=event.name,
-            tags=event.tags,
-            around=options.around,
-            timeout=event.policy.timeout,
-            log_prints=options.log_prints,
+            shared=shared,
             confirm_start=False,
-            keeping=keeping,
             cached=go.cached,
         )
         context = replace(self._context, info=info, notes={}, at_end=[])

@@ -6,7 +6,7 @@ about its keys. The book joins them; what it decides to report is in `news`. It 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,9 @@ from dflow.core.records import Cause
 from dflow.errors import SerializationError
 from dflow.messages import ANYWHERE, Key, Placement, Up
 
+DaskKey = tuple[str, int]
+"""The name of a task of Dask: a prefix, and a number that is never used twice."""
+
 RECOVERY = 1.0
 """Seconds after which an outcome that Dask knows of and nobody told is asked for."""
 INQUEST = 0.5
@@ -36,16 +39,15 @@ INQUEST = 0.5
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One dispatch. `future` is Dask's; it is touched by nobody here but to ask whether it has erred."""
+    """One dispatch: under which Dask key it went, what it depends on there, and what became of it."""
 
     key: Key
     ticket: int
     depth: int
     upstreams: tuple[Entry, ...] = ()
-    dask_key: tuple[str, int] = ("", 0)
+    dask_key: DaskKey = ("", 0)
     name: str = ""
     placement: Placement = ANYWHERE
-    future: Any = None
     started: bool = False
     worker: str = ""
     outcome: Outcome | None = None
@@ -62,11 +64,6 @@ class Entry:
         return not self.gone and (self.good or not self.ended)
 
     @property
-    def dead(self) -> bool:
-        """Whether what depends on it can never run."""
-        return not self.usable or (self.future is not None and self.future.status == "error")
-
-    @property
     def copy(self) -> bytes | None:
         """The pickled value, where it came with the outcome and is not with Dask any more."""
         return (
@@ -76,8 +73,12 @@ class Entry:
 
 @dataclass(slots=True)
 class Book:
-    """The dispatches of one flow run. Not safe for threads: its owner has the lock."""
+    """The dispatches of one flow run. Not safe for threads: its owner has the lock.
 
+    `has_erred` tells whether a Dask key has erred, before the news of it are here.
+    """
+
+    has_erred: Callable[[DaskKey], bool] = lambda key: False
     news: list[Up] = field(default_factory=list)
     released: list[Entry] = field(default_factory=list)
     deaths: dict[str, str] = field(default_factory=dict)
@@ -86,6 +87,10 @@ class Book:
     _by_ticket: dict[int, Entry] = field(default_factory=dict)
     _due: dict[int, Entry] = field(default_factory=dict)
     _behind: dict[int, list[tuple[Entry, str]]] = field(default_factory=dict)
+
+    def dead(self, entry: Entry) -> bool:
+        """Tell whether what depends on a dispatch can never run."""
+        return not entry.usable or self.has_erred(entry.dask_key)
 
     # What the driver does ---------------------------------------------------------------------------
 
@@ -224,7 +229,7 @@ class Book:
         if entry is None or entry.ended:
             return
         for upstream in entry.upstreams:
-            if upstream.good and upstream.dead:
+            if upstream.good and self.dead(upstream):
                 self.lost(upstream)
         self.void_behind(entry, message)
 
@@ -276,7 +281,7 @@ class Book:
     def is_dead_end(self, ticket: int) -> bool:
         """Tell whether something that a dispatch depends on has failed or is gone."""
         entry = self._by_ticket.get(ticket)
-        return entry is not None and any(upstream.dead for upstream in entry.upstreams)
+        return entry is not None and any(map(self.dead, entry.upstreams))
 
     def scheduler_lost(self, message: str) -> None:
         """Everything that was with Dask is gone."""

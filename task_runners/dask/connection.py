@@ -23,9 +23,10 @@ from dflow.attempts.link import open_batch
 from dflow.errors import ClusterError
 from dflow.messages import Down, Key
 from task_runners.dask import internals, placements, station
+from task_runners.dask.book import DaskKey
 from task_runners.dask.carried import applied, outcome_of
 from task_runners.dask.clusters import Cluster
-from task_runners.dask.graph import DaskKey, Draft
+from task_runners.dask.graph import Draft
 from task_runners.dask.reader import Reader
 from task_runners.dask.sequence import Sequences
 
@@ -51,6 +52,7 @@ class Connection:
         self._post = post
         self._reader = reader
         self._sequences = Sequences()
+        self._futures: dict[DaskKey, Future] = {}
         self._letters: list[tuple[str, Key, Down, dict[Key, DaskKey]]] = []
         self._delivering = False
         self._client: Client = cluster.connect()
@@ -77,18 +79,27 @@ class Connection:
 
     # Out --------------------------------------------------------------------------------------------
 
-    def submit(self, draft: Draft) -> Mapping[DaskKey, Future]:
-        """Hand a graph to Dask, and begin to watch its dispatches; return all its futures."""
+    def submit(self, draft: Draft) -> None:
+        """Hand a graph to Dask, hold all its keys, and begin to watch its dispatches."""
         keys = list(draft.graph)
         if any(entry.placement.resources or entry.placement.workers for entry in draft.entries):
             self._watch_places()
         with annotate(**placements.on_graph(draft.entries, self._places)):
             found = self._client.get(draft.graph, keys, sync=False)
-        futures = dict(zip(keys, found, strict=True))
-        for entry in draft.entries:
-            entry.future = futures[entry.dask_key]
-        self._in_loop(self._watch, [entry.future for entry in draft.entries])
-        return futures
+        self._futures.update(zip(keys, found, strict=True))
+        self._in_loop(self._watch, [self._futures[entry.dask_key] for entry in draft.entries])
+
+    def status(self, key: DaskKey) -> str:
+        """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
+        future = self._futures.get(key)
+        return "cancelled" if future is None else str(future.status)
+
+    def release(self, keys: Sequence[DaskKey]) -> None:
+        """Let go of keys."""
+        for key in keys:
+            future = self._futures.pop(key, None)
+            if future is not None:
+                future.release()
 
     def _watch_places(self) -> None:
         """See to it that the scheduler finds workers that are named, and tells what nobody can take."""
@@ -103,27 +114,28 @@ class Connection:
         self._client.subscribe_topic(self._places, self._on_nowhere)
         self._topics[self._places] = self._on_nowhere
 
-    def gather(self, future: Future) -> Any:
-        """Return what a key holds. Raises whatever Dask raises."""
-        return self._client.gather(future)
+    def gather(self, key: DaskKey) -> Any:
+        """Return what a key holds. Raises whatever Dask raises, KeyError for a key that is not held."""
+        return self._client.gather(self._futures[key])
 
     def withdraw(self, tickets: Sequence[int]) -> None:
         """Let workers refuse dispatches that have not begun."""
         self._in_loop(self._forbid, tickets)
 
-    def recover(self, ticket: int, future: Future) -> None:
+    def recover(self, ticket: int, key: DaskKey) -> None:
         """Ask for the outcome that came with a value."""
-        self._in_loop(self._ask_outcome, ticket, future)
+        self._in_loop(self._ask_outcome, ticket, self._futures.get(key))
 
     def deliver(self, worker: str, key: Key, message: Down, places: dict[Key, DaskKey]) -> None:
         """Send a message to an attempt on a worker; messages arrive in the order of these calls."""
         self._letters.append((worker, key, message, places))
         self._in_loop(self._deliver)
 
-    def apply(self, function: Callable[[Any], Any], future: Future) -> Any:
+    def apply(self, function: Callable[[Any], Any], key: DaskKey) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
+        held = self._futures[key]
         return self._client.submit(
-            applied, function, future, pure=False, priority=placements.FIRST
+            applied, function, held, pure=False, priority=placements.FIRST
         ).result()
 
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
@@ -143,13 +155,12 @@ class Connection:
             return {host: answers[worker] for host, worker in hosts.items() if worker in answers}
         return {}
 
-    def close(self, futures: Sequence[Future]) -> None:
+    def close(self) -> None:
         """Let go of everything: nothing of this flow run stays with the cluster."""
         with contextlib.suppress(Exception):
             if self.alive:
                 self._client.sync(self._leave, callback_timeout=GOODBYE)
-        for future in futures:
-            future.release()
+        self.release(list(self._futures))
         with contextlib.suppress(Exception):
             self._client.close(timeout=GOODBYE)
 
@@ -196,7 +207,7 @@ class Connection:
         left = [ticket for ticket in tickets if ticket not in begun]
         self._post(lambda: self._reader.taken_back(left))
 
-    async def _ask_outcome(self, ticket: int, future: Future) -> None:
+    async def _ask_outcome(self, ticket: int, future: Future | None) -> None:
         data: bytes | None = None
         with contextlib.suppress(Exception):
             asked = self._client.submit(outcome_of, future, pure=False, priority=placements.FIRST)

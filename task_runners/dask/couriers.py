@@ -18,7 +18,7 @@ from task_runners.dask import execution
 from task_runners.dask.book import Entry
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.connection import Connection
-from task_runners.dask.graph import DaskKey, Draft, Encoder, Parts
+from task_runners.dask.graph import Draft, Encoder, Parts
 from task_runners.dask.internals import own_variables
 from task_runners.dask.places import Place
 from task_runners.dask.shelf import Shelf
@@ -34,7 +34,7 @@ class Courier(Protocol):
     def draft(self, draft: Draft, work: Work, entry: Entry) -> None:
         """Add a dispatch to a graph."""
 
-    def submitted(self, futures: Mapping[DaskKey, Any], draft: Draft) -> None:
+    def submitted(self, draft: Draft) -> None:
         """Note that a graph is with Dask."""
 
     def withdraw(self, tickets: Sequence[int]) -> None:
@@ -71,8 +71,8 @@ class Travelling:
         self._encoder = Encoder(
             run, script_there, lambda value: dumps(value, script_by_reference=script_there)
         )
-        self._parts = Parts(run)
-        self._shelf = Shelf(run)
+        self._parts = Parts(run, connection)
+        self._shelf = Shelf(run, connection)
 
     def pack(self, call: Any) -> Any:
         """Return a call as bytes."""
@@ -91,10 +91,10 @@ class Travelling:
         values = [TaskRef(up.dask_key) for up in refs.values()]
         draft.add(entry, execution.execute, payload, *beside, *values, *on_shelf.values())
 
-    def submitted(self, futures: Mapping[DaskKey, Any], draft: Draft) -> None:
+    def submitted(self, draft: Draft) -> None:
         """Hold the large parts of the graph, and the values from stores, on the cluster."""
-        self._parts.hold(futures, draft)
-        self._shelf.hold(futures, draft)
+        self._parts.hold(draft)
+        self._shelf.hold(draft)
 
     def withdraw(self, tickets: Sequence[int]) -> None:
         """Ask the workers."""
@@ -175,7 +175,7 @@ class InMemory:
             raise BodyFailed.of(key, outcome)
         return Carried(outcome, value)
 
-    def submitted(self, futures: Mapping[DaskKey, Any], draft: Draft) -> None:
+    def submitted(self, draft: Draft) -> None:
         """Do nothing: there are no parts."""
 
     def withdraw(self, tickets: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from dask.task_spec import Task, TaskRef
 from dask.tokenize import normalize_token
@@ -18,7 +18,7 @@ from dflow.attempts.functions import ByValue
 from dflow.attempts.packing import PackedCall
 from dflow.core.records import Stored
 from dflow.messages import Along, Blob, Kept, Work
-from task_runners.dask.book import Entry
+from task_runners.dask.book import DaskKey, Entry
 from task_runners.dask.execution import beside
 from task_runners.dask.payload import LARGE, Payload, digest, encode
 
@@ -34,7 +34,6 @@ tickets = itertools.count(1)
 
 Part = tuple[str, bytes]
 """The hash of some bytes, and the bytes."""
-DaskKey = tuple[str, int]
 
 
 class Graph(dict[DaskKey, Any]):
@@ -137,30 +136,45 @@ class Draft:
         self.entries.append(entry)
 
 
+class Keys(Protocol):
+    """Dask keys that are held on a cluster."""
+
+    def status(self, key: DaskKey) -> str:
+        """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
+
+    def release(self, keys: Sequence[DaskKey]) -> None:
+        """Let go of keys."""
+
+
+THERE = ("pending", "finished")
+"""The status of a key whose value is, or will be, on the cluster."""
+
+
 class Parts:
     """Large parts that are nodes of their own, held on the cluster for dispatches to come."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, keys: Keys) -> None:
         self._run = run
-        self._futures: OrderedDict[str, Any] = OrderedDict()
+        self._keys = keys
+        self._held: OrderedDict[str, DaskKey] = OrderedDict()
 
     def refer(self, part: Part, draft: Draft) -> TaskRef:
         """Return a reference to a part; one that is not on the cluster is added to the draft."""
         name, data = part
-        held = self._futures.get(name)
-        if name not in draft.parts and held is not None and held.status in ("pending", "finished"):
-            self._futures.move_to_end(name)
-            return TaskRef(held.key)
+        held = self._held.get(name)
+        if name not in draft.parts and held is not None and self._keys.status(held) in THERE:
+            self._held.move_to_end(name)
+            return TaskRef(held)
         if name not in draft.parts:
             key = draft.parts[name] = (f"dflow-shared-0{self._run}{name}", next(tickets))
             draft.graph[key] = Task(key, beside, data)
         return TaskRef(draft.parts[name])
 
-    def hold(self, futures: Mapping[DaskKey, Any], draft: Draft) -> None:
-        """Keep the futures of the draft's parts; let go of those that were not needed for longest."""
+    def hold(self, draft: Draft) -> None:
+        """Keep the draft's parts; let go of those that were not needed for longest."""
         for name, key in draft.parts.items():
-            self._futures[name] = futures[key]
-            self._futures.move_to_end(name)
-        while len(self._futures) > CACHED:
-            _, oldest = self._futures.popitem(last=False)
-            oldest.release()
+            self._held[name] = key
+            self._held.move_to_end(name)
+        while len(self._held) > CACHED:
+            _, oldest = self._held.popitem(last=False)
+            self._keys.release([oldest])

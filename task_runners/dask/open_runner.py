@@ -18,7 +18,7 @@ from dflow.messages import AtRunner, Down, Key, Settled, Up, Work
 from dflow.ports import Host
 from dflow.results.pickling import loads
 from task_runners.dask import clusters
-from task_runners.dask.book import Book, Entry
+from task_runners.dask.book import Book, DaskKey, Entry
 from task_runners.dask.carried import Carried
 from task_runners.dask.connection import Connection
 from task_runners.dask.couriers import Courier, InMemory, Travelling
@@ -43,7 +43,7 @@ class OpenDask:
         self._runner = runner
         self._host = host
         self._lock = threading.RLock()
-        self._book = Book(inquests=runner.own is not None)
+        self._book = Book(self._has_erred, inquests=runner.own is not None)
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._reader = Reader(self._book, self._lose)
         self._broken: list[Connection] = []
@@ -90,8 +90,8 @@ class OpenDask:
         for work in works:
             self._draft(draft, work, connection)
         if draft.entries:
-            futures = connection.submit(draft)
-            self._courier.submitted(futures, draft)
+            connection.submit(draft)
+            self._courier.submitted(draft)
 
     def _draft(self, draft: Draft, work: Work, connection: Connection) -> None:
         """Enter a work into the book and the draft, unless what it needs is gone."""
@@ -109,7 +109,7 @@ class OpenDask:
             placement=work.placement,
         )
         self._book.enter(entry)
-        lost = [up for up in ups if up.dead and up.copy is None]
+        lost = [up for up in ups if self._book.dead(up) and up.copy is None]
         if len(ups) < len(sources) or lost:
             for up in lost:
                 self._book.lost(up)
@@ -146,7 +146,7 @@ class OpenDask:
         if entry.copy is not None:
             return loads(entry.copy)
         try:
-            carried: Carried = connection.gather(entry.future)
+            carried: Carried = connection.gather(entry.dask_key)
         except Exception as error:
             self._calls.put(lambda: self._book.lost(entry))
             raise MissingResult(
@@ -172,7 +172,7 @@ class OpenDask:
             entry, connection = self._book.find(key), self._connection
         if self.shares_memory or entry is None or entry.copy is not None or connection is None:
             return function(self.fetch(key))
-        return connection.apply(function, entry.future)
+        return connection.apply(function, entry.dask_key)
 
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function on one worker of each host; nowhere if the workers are threads of this process."""
@@ -193,7 +193,7 @@ class OpenDask:
         for entry in entries:
             self._courier.forget(entry)
         if connection is not None:
-            connection.close([entry.future for entry in entries if entry.future is not None])
+            connection.close()
 
     # The thread -----------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class OpenDask:
                 news, self._book.news = self._book.news, []
             self._report(news)
             while self._broken:
-                self._broken.pop().close(())
+                self._broken.pop().close()
 
     def _next(self) -> Callable[[], None] | None:
         try:
@@ -219,7 +219,7 @@ class OpenDask:
             call()
             for entry in self._book.overdue(clock.monotonic()):
                 if self._connection is not None:
-                    self._connection.recover(entry.ticket, entry.future)
+                    self._connection.recover(entry.ticket, entry.dask_key)
             if self._connection is not None and not self._connection.alive:
                 self._lose("The connection to the Dask scheduler was lost.")
         except Exception:
@@ -232,12 +232,15 @@ class OpenDask:
         except Exception:
             _log.exception("News of a cluster could not be reported.")
 
+    def _has_erred(self, key: DaskKey) -> bool:
+        return self._connection is not None and self._connection.status(key) == "error"
+
     def _let_go(self) -> None:
         released, self._book.released = self._book.released, []
         for entry in released:
             self._courier.forget(entry)
-            if entry.future is not None:
-                entry.future.release()
+        if self._connection is not None:
+            self._connection.release([entry.dask_key for entry in released])
 
     def _lose(self, message: str) -> None:
         """Give up on a connection, and on everything that was with it."""

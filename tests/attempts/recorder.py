@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from dflow.core.events import AttemptStarted
-from dflow.messages import AttemptInfo, Down, Key, LogEntry, Printed, Up
+from dflow.messages import AttemptInfo, Down, Key, LogEntry, Printed, SharedInfo, Up
 
 TASK_RUN = "t1"
 
@@ -24,7 +25,14 @@ def info(**changes: Any) -> AttemptInfo:
         "flow_name": "train",
         "root_id": "f1",
     }
-    return AttemptInfo(**known | changes)
+    return attempt_info(**known | changes)
+
+
+def attempt_info(**known: Any) -> AttemptInfo:
+    """Return what an attempt knows of itself, of which some is shared with others."""
+    names = {each.name for each in fields(SharedInfo)}
+    shared = SharedInfo(**{name: known.pop(name) for name in names & known.keys()})
+    return AttemptInfo(**known, shared=shared)
 
 
 class Recorder:

@@ -11,6 +11,7 @@ from typing import Any
 from dflow.attempts.calls import Call
 from dflow.core.events import AttemptStarted, DispatchVoided, Outcome, WorkerLost
 from dflow.messages import AtRunner, AttemptInfo, Down, Key, LogEntry, Ref, Up, Work
+from tests.attempts.recorder import attempt_info
 
 DEADLINE = 30.0
 """Seconds after which what was waited for is not going to happen."""
@@ -132,7 +133,7 @@ def work(
     args = tuple(Ref(arg.info.task_run_id) if isinstance(arg, Work) else arg for arg in args)
     name = getattr(function, "__name__", "task")
     number = next(_numbers)
-    info = AttemptInfo(
+    info = attempt_info(
         task_run_id=f"run{number:05}",
         dispatch=1,
         generation=1,

@@ -96,18 +96,9 @@ def test_descriptions_can_be_recorded() -> None:
 # The book --------------------------------------------------------------------------------------------
 
 
-class Future:
-    """As much of Dask's future as the book looks at."""
-
-    def __init__(self) -> None:
-        self.status = "pending"
-
-
 def entry(number: int, *upstreams: Entry) -> Entry:
     """Return a dispatch."""
-    made = Entry((f"run{number}", 1), number, 0, upstreams, (f"task-{number}", number))
-    made.future = Future()
-    return made
+    return Entry((f"run{number}", 1), number, 0, upstreams, (f"task-{number}", number))
 
 
 def book(*entries: Entry) -> Book:
@@ -237,7 +228,7 @@ def test_a_lost_value_takes_what_needs_it() -> None:
     made = book(one, two)
     made.in_memory(1)
     made.heard(one.key, success(one))
-    one.future.status = "error"
+    made.has_erred = lambda key: key == one.dask_key
     assert made.is_dead_end(2)
     made.upstream_failed(2, "")
     assert kinds(made)[1:] == [ResultLost, DispatchVoided]
