@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.core.events import Event, MapCreated, TaskCreated
+from dflow.core.making import swift
 from dflow.core.records import ErrorInfo, Stored
 from dflow.core.values import ANYBODY, UNSAID, CacheAs, Keeping, Maker, ResultOptions
 
@@ -44,6 +45,7 @@ class SharedInfo:
     flow_keeping: Keeping | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptInfo:
     """What an attempt knows of itself; much of it is `shared` with others of the same submission.
@@ -208,6 +210,7 @@ class Placement:
 ANYWHERE = Placement()
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Work:
     """One dispatch: a call, packed by the runner that gets it, and where the values it needs are."""
@@ -378,6 +381,7 @@ Up = (
 # Down ----------------------------------------------------------------------------------------------
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Go:
     """Run the body of a child that was called directly; `quota` is that of its `Keeping`."""
