@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from task_runners.dask.planner import AHEAD, LONG, MOST, PATIENCE, Node, Planner
+from task_runners.dask.nodes import MOST, Node
+from task_runners.dask.planner import AHEAD, LONG, PATIENCE, Planner
 
 SHORT = 0.001
 SLOW = 1.0
