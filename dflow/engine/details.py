@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dflow.engine import origins, recorded
+from dflow.engine.identity import RULE
 from dflow.engine.recorded import AnyFlow, Arguments
 from dflow.settings import Settings
 
@@ -36,6 +37,7 @@ def describe(
         **recorded.runner(flow._options.task_runner, settings.task_runner),
         **({} if rerun_of is None else {"rerun_of": rerun_of}),
         "trigger": {"command": sys.argv, "folder": os.getcwd()},
+        "identity": RULE,
         "versions": _versions(),
         "git": _git_commit(Path.cwd()),
     }

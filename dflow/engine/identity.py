@@ -25,6 +25,8 @@ from dflow.results.source import origin
 
 SIZE = 16
 """Bytes of an identity."""
+RULE = 1
+"""The rule by which task runs are named; each run records its own. A change here is a new number."""
 
 
 class Known:

@@ -145,6 +145,7 @@ def replaced(other: Process) -> Iterator[Process]:
     finally:
         with _lock:
             _close_ambient()
+            listing.forget()
             _process = before
 
 

@@ -139,7 +139,8 @@ def announce(run: TaskRun | FlowRun) -> None:
     name, message = one_line(run.name, NAME), one_line(run.message, MESSAGE)
     if retry:
         wait = max(0.0, (run.due or run.changed_at) - run.changed_at)
-        message = f"{tried} failed: {message}; next in {wait:.1f} s"
+        why = f"{tried} failed: {message}" if run.attempts_now else "it still awaits a retry"
+        message = f"{why}; next in {wait:.1f} s"
         show(logging.WARNING, f"RETRY   {name} | {message}")
     elif run.state_name != "UpstreamFailed" or not any(u.need is Need.ALLOW for u in run.upstreams):
         show(logging.ERROR, f"{run.state_name.upper():<7} {name} | {message}")

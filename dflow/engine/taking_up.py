@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from dflow.core.records import FlowStage, Stage, TaskRun
 from dflow.engine import origins, process, recorded, run_logs
+from dflow.engine.identity import RULE
 from dflow.engine.recorded import AnyFlow, Arguments, ChosenRunner
 from dflow.engine.renewal import Again, named
 from dflow.engine.session import Session
@@ -38,6 +39,13 @@ def look_up(flow: AnyFlow, run: str) -> Recorded:
         raise NotResumable(
             f"Run '{entry.name}' is of flow '{entry.flow_name}', not of '{flow.name}'. "
             f'If that flow has another name now, give it the old one: @flow(name="{entry.flow_name}").'
+        )
+    if entry.details.get("identity", 0) != RULE:
+        name = run_logs.one_line(entry.name, run_logs.NAME)
+        run_logs.show(
+            logging.WARNING,
+            f"WARNING {name} | It was recorded by a dflow that named task runs by another rule: what has "
+            "finished is not found, and is done again.",
         )
     set_now = origins_of_settings()["task_runner"] != "default"
     return Recorded(

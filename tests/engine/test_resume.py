@@ -282,7 +282,9 @@ def test_unclaimed_work_of_a_flow_that_fails_is_cancelled_too(world: World) -> N
     assert [run.state_name for run in world.flow_runs()] == ["Failed", "Cancelled"]
 
 
-def test_a_retry_that_was_due_keeps_its_time(world: World, runner: ScriptedRunner) -> None:
+def test_a_retry_that_was_due_keeps_its_time(
+    world: World, runner: ScriptedRunner, caplog: pytest.LogCaptureFixture
+) -> None:
     """A driver that dies while a retry waits costs no retry and no time."""
     first_time, asked_again = [True], threading.Event()
 
@@ -310,6 +312,7 @@ def test_a_retry_that_was_due_keeps_its_time(world: World, runner: ScriptedRunne
     world.clock.advance(1)
     runner.succeed(runner.expect(2)[1], 5, at=world.clock.now())
     assert running.result() == 5
+    assert "step-0 | it still awaits a retry; next in " in caplog.text
 
 
 def test_an_interrupt_in_a_task_leaves_nothing_open(world: World) -> None:

@@ -177,6 +177,16 @@ def test_what_had_completed_does_not_run_again(
     assert (attempts[2][0].ending, attempts[2][-1].ending) == (Ending.RAISED, Ending.SUCCEEDED)
 
 
+@pytest.mark.parametrize("kept", HOMES, ids=lambda kept: kept.name)
+def test_work_that_cannot_be_found_is_said_to_be_done_again(
+    kept: Path, dflow_home: Path, flows: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Runs whose task runs were named by an earlier rule are resumed with a warning, others without."""
+    keep.restored(kept, dflow_home)
+    resumed(flows, dflow_home)
+    assert ("named task runs by another rule" in caplog.text) is (kept.name < FINDS_WORK)
+
+
 def test_kept_leases_and_catalog_are_used(home: Path, flows: ModuleType) -> None:
     """Shares that were held then count now, and the catalog takes new runs."""
     journal = process.process().journal
