@@ -180,7 +180,9 @@ def test_a_rerun_is_brought_to_its_end_by_whoever_comes_later(
     for task_run_id, run in last.runs.items():
         if task_run_id in again:
             assert run.generation > before[task_run_id].generation
-        elif task_run_id in _kept(before) - _misled(between):  # a lost one may have failed meanwhile
+        elif task_run_id in _kept(before) - _misled(
+            between
+        ):  # a lost one may have failed meanwhile
             assert run.attempts == before[task_run_id].attempts
         done_again = between[task_run_id].generation > before[task_run_id].generation
         if task_run_id in _kept(between) and (done_again or task_run_id not in again):
