@@ -171,8 +171,8 @@ def show_mixed(run_name: str, pairs: Sequence[tuple[TaskRun, TaskRun]]) -> None:
     show(
         logging.WARNING,
         f"WARNING {run} | {len(pairs):,} recorded results were given, though what they were made from was "
-        f"not kept and has been made again: {shown}{', …' if len(pairs) > 5 else ''}. If that may give another "
-        "value, keep it (persist_result=True) or give it a seed. To make all of it again: "
+        f"not kept and has been made again: {shown}{', …' if len(pairs) > 5 else ''}. If that may give "
+        "another value, keep it (persist_result=True) or give it a seed. To make all of it again: "
         f"dflow rerun {shlex.quote(run)} --from {shlex.quote(task)}",
     )
 
