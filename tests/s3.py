@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from urllib.request import Request, urlopen
 
 import pytest
+
+from dflow.results import stores
 
 BUCKET = "kept"
 
@@ -31,12 +34,22 @@ def running() -> Iterator[Mapping[str, str]]:
     try:
         address = _address(server)
         with urlopen(Request(f"{address}/{BUCKET}", method="PUT"), timeout=60):
+            _forget_earlier_servers()
             yield _environment(address)
     finally:
+        _forget_earlier_servers()
         server.kill()
         server.wait()
         if server.stdout is not None:
             server.stdout.close()
+
+
+def _forget_earlier_servers() -> None:
+    """Let nobody in this process go on to speak to a server that was there before, under the same URLs."""
+    package = importlib.import_module("s3fs")
+    package.S3FileSystem.clear_instance_cache()
+    for known in [known for known in stores._stores if known[1].startswith("s3://")]:
+        del stores._stores[known]
 
 
 def _address(server: subprocess.Popen[str]) -> str:

@@ -1105,8 +1105,12 @@ TABLE |= {
             "test_results.py::test_what_cannot_be_written_and_need_not_be_is_no_failure",
         ),
         (
-            "A serializer that nobody has registered says where to do so.",
-            "test_results.py::test_a_serializer_that_nobody_registered_fails_the_attempt",
+            "A serializer or a store that is not there is found before the body runs.",
+            "test_results.py::test_where_nothing_can_be_kept_is_found_before_the_body",
+        ),
+        (
+            "A serializer that was asked for decides for small results too.",
+            "test_results.py::test_a_serializer_decides_for_small_values_too",
         ),
         (
             "A name that leads out of the store fails before the body runs.",

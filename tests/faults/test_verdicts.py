@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dflow.core.replay import Table
-from dflow.engine import process
 from tests.faults import oracle
-from tests.faults.drivers import drive
+from tests.faults.drivers import text_of
 from tests.faults.flows import CASES
-from tests.faults.lanes import Fate, Forks, Place
+from tests.faults.lanes import ROOT, Fate, Forks, Place
 from tests.faults.rounds import Round, Tally, fates
 from tests.faults.verdicts import Broken, Snapshot, examine, judge, snapshot
 
@@ -23,17 +24,14 @@ VALUE = CASES[FLOW].value
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Snapshot]:
+def good(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """Return what a run leaves that nothing has disturbed."""
     place = Place(tmp_path_factory.mktemp("faults") / "good")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("DFLOW_HOME", "DFLOW_TASK_RUNNER", "DFLOW_LOG_LEVEL"):
-            patch.setenv(name, "")
-        drive(place.order(FLOW, "inline"))
+    order = text_of(place.order(FLOW, "inline"))
+    subprocess.run([sys.executable, "-m", "tests.faults.drivers", order], cwd=ROOT, check=True)
     found = snapshot(place.home, oracle.lines(place.oracle), place.folder / "copy")
     assert found is not None
-    yield found
-    process.shutdown()
+    return found
 
 
 def work(good: Snapshot) -> Counter[str]:
