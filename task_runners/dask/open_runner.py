@@ -7,6 +7,7 @@ decides. The driver's threads enter new dispatches themselves; a lock keeps the 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
@@ -17,7 +18,7 @@ from dflow.errors import MissingResult
 from dflow.messages import AtRunner, Down, Key, Settled, Up, Work
 from dflow.ports import Host
 from dflow.results.pickling import loads
-from task_runners.dask import clusters
+from task_runners.dask import clusters, names
 from task_runners.dask.book import Book, DaskKey, Entry
 from task_runners.dask.carried import Carried
 from task_runners.dask.connection import Connection
@@ -29,6 +30,9 @@ from task_runners.values import missing
 
 LOOK = 0.5
 """Seconds between two looks at whether the scheduler is there."""
+
+LEASE = 600.0
+"""Seconds for which a cluster that is not ours keeps the work of a driver that has gone."""
 
 _log = logging.getLogger("dflow.runners")
 
@@ -42,6 +46,7 @@ class OpenDask:
     def __init__(self, runner: DaskTaskRunner, host: Host) -> None:
         self._runner = runner
         self._host = host
+        self._owner = names.owner_of(host.root_id, runner.address or os.urandom(4).hex())
         self._lock = threading.RLock()
         self._book = Book(self._has_erred, inquests=runner.own is not None)
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -58,7 +63,8 @@ class OpenDask:
 
     def _connect(self) -> tuple[Connection | None, Courier]:
         cluster = clusters.shared.get(self._runner)
-        connection = Connection(cluster, self._calls.put, self._reader)
+        lease = 0.0 if self._runner.own is not None else LEASE
+        connection = Connection(cluster, self._calls.put, self._reader, self._owner, lease)
         if not self.shares_memory:
             return connection, Travelling(connection)
         book, reader = self._book, self._reader

@@ -18,7 +18,7 @@ from dflow.attempts import clock
 from dflow.attempts.link import Mailbox, Sender, WorkerLink
 from dflow.attempts.packing import Packer
 from dflow.messages import Down, Key
-from task_runners.dask import names
+from task_runners.dask import names, wire
 from task_runners.dask.carried import Carried
 from task_runners.dask.internals import pull
 from task_runners.values import missing
@@ -47,7 +47,11 @@ class Station:
 
     def _carry(self, number: int, data: bytes) -> None:
         batch = {"station": self._name, "number": number, "data": data}
-        self._worker.log_event(names.letters_topic(self._run), batch)
+        topic = names.letters_topic(self._run)
+        if names.is_fed(self._run):
+            wire.post(self._worker, self._run, topic, batch)
+        else:
+            self._worker.log_event(topic, batch)
 
     # For attempts -------------------------------------------------------------------------------------
 
