@@ -23,10 +23,10 @@ from dflow.attempts.link import open_batch
 from dflow.errors import ClusterError
 from dflow.messages import Down, Key
 from task_runners.dask import internals, placements, station
-from task_runners.dask.book import DaskKey
 from task_runners.dask.carried import applied, outcome_of
 from task_runners.dask.clusters import Cluster
 from task_runners.dask.graph import Draft
+from task_runners.dask.parcels import DaskKey
 from task_runners.dask.reader import Reader
 from task_runners.dask.sequence import Sequences
 
@@ -82,12 +82,12 @@ class Connection:
     def submit(self, draft: Draft) -> None:
         """Hand a graph to Dask, hold all its keys, and begin to watch its dispatches."""
         keys = list(draft.graph)
-        if any(entry.placement.resources or entry.placement.workers for entry in draft.entries):
+        if any(each.placement.resources or each.placement.workers for each in draft.parcels):
             self._watch_places()
-        with annotate(**placements.on_graph(draft.entries, self._places)):
+        with annotate(**placements.on_graph(draft.parcels, self._places)):
             found = self._client.get(draft.graph, keys, sync=False)
         self._futures.update(zip(keys, found, strict=True))
-        self._in_loop(self._watch, [self._futures[entry.dask_key] for entry in draft.entries])
+        self._in_loop(self._watch, [self._futures[each.dask_key] for each in draft.parcels])
 
     def status(self, key: DaskKey) -> str:
         """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
@@ -131,12 +131,16 @@ class Connection:
         self._letters.append((worker, key, message, places))
         self._in_loop(self._deliver)
 
-    def apply(self, function: Callable[[Any], Any], key: DaskKey) -> Any:
+    def apply(self, function: Callable[[Any], Any], key: DaskKey, task_run_id: str) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
         held = self._futures[key]
         return self._client.submit(
-            applied, function, held, pure=False, priority=placements.FIRST
+            applied, function, held, task_run_id, pure=False, priority=placements.FIRST
         ).result()
+
+    def ask_threads(self, told: Callable[[int], None]) -> None:
+        """Find out how many threads the workers have."""
+        self._in_loop(self._ask_threads, told)
 
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function on one worker of each host; return what came of it, by host."""
@@ -198,6 +202,12 @@ class Connection:
                 self._post(lambda: told.cancelled(ticket, reason))
             case _:  # it was finished, and is being computed again already
                 self._in_loop(self._watch, [future])
+
+    async def _ask_threads(self, told: Callable[[int], None]) -> None:
+        with contextlib.suppress(Exception):
+            scheduler: Any = self._client.scheduler
+            known = await scheduler.identity(n_workers=0)
+            self._post(lambda: told(known["total_threads"]))
 
     async def _forbid(self, tickets: Sequence[int]) -> None:
         begun: set[int] = set()

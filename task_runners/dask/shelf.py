@@ -14,8 +14,8 @@ from dask.task_spec import Task, TaskRef
 from dflow.core.records import Stored
 from dflow.messages import Kept
 from task_runners.dask import execution
-from task_runners.dask.book import DaskKey
 from task_runners.dask.graph import THERE, Draft, Keys, tickets
+from task_runners.dask.parcels import DaskKey
 from task_runners.values import DIRECT, ROOM
 
 

@@ -8,22 +8,25 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from distributed import Worker
 
 from dflow.attempts import clock
-from dflow.attempts.link import Mailbox, Sender, WorkerLink
-from dflow.attempts.packing import Packer
+from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink
+from dflow.attempts.rows import Row
 from dflow.messages import Down, Key
-from task_runners.dask.carried import Carried
+from task_runners.dask.carried import Carried, Delivered, item_of
 from task_runners.dask.internals import pull
 from task_runners.values import missing
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever driver and workers of different age would no longer understand each other."""
+LAST_WORDS = 10.0
+"""Seconds that a body that failed waits until all that it said before has left."""
 PATIENCE = 30.0
 """Seconds in which a value must be found that is lost, but may be computed again."""
 
@@ -43,6 +46,7 @@ class Station:
         self._forbidden: set[int] = set()
         self._boxes: dict[Key, Mailbox] = {}
         self._places: dict[Key, DaskKey] = {}
+        self._closed = False
 
     def _carry(self, number: int, data: bytes) -> None:
         batch = {"station": self._name, "number": number, "data": data}
@@ -58,19 +62,35 @@ class Station:
             self._begun.add(ticket)
             return True
 
-    def link(self, address: Key, script_there: bool) -> WorkerLink:
+    def link(self, address: Key, pack: Callable[[Any], Any]) -> WorkerLink:
         """Return the link of an attempt."""
-        with self._lock:
-            box = self._boxes[address] = Mailbox()
-        packer = Packer(can_import, script_there)
-        return WorkerLink(address, self._sender, box, self._fetch, packer.pack)
+        return WorkerLink(
+            address, self._sender, partial(self._open_box, address), self._fetch, pack
+        )
 
-    def unlink(self, address: Key) -> None:
-        """Note that an attempt has ended."""
+    def _open_box(self, address: Key) -> Mailbox:
         with self._lock:
-            box = self._boxes.pop(address, None)
-        if box is not None:
+            box = self._boxes.setdefault(address, Mailbox())
+            closed = self._closed
+        if closed:
             box.close()
+        return box
+
+    def unlink(self, link: WorkerLink) -> None:
+        """Note that an attempt has ended."""
+        if link.has_box:
+            with self._lock:
+                box = self._boxes.pop(link.address, None)
+            if box is not None:
+                box.close()
+
+    def tell(self, ticket: int, worker: str, rows: list[Row], last: bool) -> None:
+        """Send what became of dispatches in a parcel."""
+        self._sender.send(("", ticket), Ended(ticket, worker, rows), urgent=True, last=last)
+
+    def flush(self) -> None:
+        """Wait until all that was said has left."""
+        self._sender.flush(LAST_WORDS)
 
     def _fetch(self, key: Key) -> Any:
         with self._lock:
@@ -79,8 +99,8 @@ class Station:
         while place is not None and (left := deadline - clock.monotonic()) > 0:
             found = pull(self._worker, place, left)
             if found:
-                carried: Carried = found[0]
-                return carried.value
+                delivered: Carried | Delivered = found[0]
+                return item_of(delivered, key[0]).value
             threading.Event().wait(0.1)
         raise missing(key)
 
@@ -105,6 +125,7 @@ class Station:
     def close(self) -> None:
         """End what waits here for the driver."""
         with self._lock:
+            self._closed = True
             boxes = list(self._boxes.values())
             self._boxes.clear()
         for box in boxes:
