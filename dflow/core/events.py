@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from dflow.core.making import swift
 from dflow.core.records import Cause, ErrorInfo, Held, Policy, Stored, Upstream
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened at a time."""
@@ -22,6 +24,7 @@ class Event:
     at: float
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEvent(Event):
     """Something that happened to one task run."""
@@ -29,6 +32,7 @@ class TaskEvent(Event):
     task_run_id: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(TaskEvent):
     """News of one dispatch, from the runner that has it. Stale when the dispatch is not the present one."""
@@ -39,6 +43,7 @@ class Report(TaskEvent):
 # The life of a task run ------------------------------------------------------------------------
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCreated(TaskEvent):
     """A task run came into being. `asked` is the generation of its flow run in which that was."""
@@ -55,6 +60,7 @@ class TaskCreated(TaskEvent):
     asked: int = 0
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class MapItem:
     """One item of a map: the identity of its task run, and its own upstreams."""
@@ -64,6 +70,7 @@ class MapItem:
     upstreams: tuple[Upstream, ...] = ()
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapCreated(Event):
     """Task runs came into being together, as the items of one map."""
@@ -80,6 +87,7 @@ class MapCreated(Event):
     asked: int = 0
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRunNamed(TaskEvent):
     """The name of a task run was made from values that it had to wait for."""
@@ -87,11 +95,13 @@ class TaskRunNamed(TaskEvent):
     name: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamsMet(TaskEvent):
     """Nothing stands in the way of a task run any more."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchVoided(Report):
     """A dispatch came back, for no fault of its body: its upstream failed, or it was withdrawn.
@@ -103,6 +113,7 @@ class DispatchVoided(Report):
     message: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted(Report):
     """The body of a task run started on a worker."""
@@ -110,6 +121,7 @@ class AttemptStarted(Report):
     worker: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Report):
     """The body of a task run ended. `at` is when; an attempt that was not reported started opens with it.
@@ -125,6 +137,7 @@ class Outcome(Report):
     memory: int | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSucceeded(Outcome):
     """The body returned. A small value rides along as `value`, pickled; a large one stays where it is.
@@ -140,6 +153,7 @@ class AttemptSucceeded(Outcome):
     size: int | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRaised(Outcome):
     """The body raised. `retriable` is the verdict of the user's condition, `luck` feeds the jitter."""
@@ -149,6 +163,7 @@ class AttemptRaised(Outcome):
     luck: float = 0.5
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptTimedOut(Outcome):
     """The body ran past its deadline."""
@@ -158,6 +173,7 @@ class AttemptTimedOut(Outcome):
     luck: float = 0.5
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateReturned(Outcome):
     """The body returned a state made by hand: `state_name` is Failed, Crashed or Cancelled. It is final."""
@@ -167,11 +183,13 @@ class StateReturned(Outcome):
     error: ErrorInfo | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStopped(Outcome):
     """The body ended because it was asked to stop."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost(Report):
     """The worker that had this dispatch is gone. Charged only to a body that had started."""
@@ -180,11 +198,13 @@ class WorkerLost(Report):
     message: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopExpired(Report):
     """A body that was asked to stop went on past its grace: it is left to itself."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDue(TaskEvent):
     """The time to wait after an attempt is over. `attempt` counts those of the present generation."""
@@ -193,6 +213,7 @@ class RetryDue(TaskEvent):
     attempt: int
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultLost(Report):
     """The value of a completed task run is gone from its runner, or what was `stored` from its store."""
@@ -200,11 +221,13 @@ class ResultLost(Report):
     stored: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecomputed(Report):
     """The cluster made a lost value again: another execution of the same attempt."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamFailed(TaskEvent):
     """Something that a task run depends on ended without a value. `chain` reads "c ← b ← a"."""
@@ -213,6 +236,7 @@ class UpstreamFailed(TaskEvent):
     chain: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamLost(TaskEvent):
     """The value of an upstream that had completed can no longer be had."""
@@ -221,6 +245,7 @@ class UpstreamLost(TaskEvent):
     message: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheHit(TaskEvent):
     """The value was already there: no worker is needed. `message` says whose it is."""
@@ -231,21 +256,25 @@ class CacheHit(TaskEvent):
     message: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested(TaskEvent):
     """Somebody asked for the task run to end."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseRequested(TaskEvent):
     """Somebody asked for the task run to wait."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpaused(TaskEvent):
     """A paused task run may go on."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reopened(TaskEvent):
     """The task run was asked for again, in a new generation.
@@ -260,6 +289,7 @@ class Reopened(TaskEvent):
     asked: int = 0
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reused(TaskEvent):
     """The value of a completed task run was asked for again, in a later generation of its flow run.
@@ -271,6 +301,7 @@ class Reused(TaskEvent):
     changed: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outdated(TaskEvent):
     """The value of a completed task run is not to be given any more: it runs again once it is asked for.
@@ -283,6 +314,7 @@ class Outdated(TaskEvent):
 # The life of a flow run ------------------------------------------------------------------------
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowEvent(Event):
     """Something that happened to one flow run."""
@@ -290,6 +322,7 @@ class FlowEvent(Event):
     flow_run_id: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunCreated(FlowEvent):
     """A flow run came into being."""
@@ -303,6 +336,7 @@ class FlowRunCreated(FlowEvent):
     upstreams: tuple[Upstream, ...] = ()
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunStarted(FlowEvent):
     """The body of a flow began, in a new generation: the first time, for a retry, or to resume."""
@@ -310,6 +344,7 @@ class FlowRunStarted(FlowEvent):
     generation: int
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunReturned(FlowEvent):
     """The body of a flow returned, and its final state was worked out.
@@ -326,6 +361,7 @@ class FlowRunReturned(FlowEvent):
     stored: Stored | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunRaised(FlowEvent):
     """The body of a flow raised. `state_name` is Failed, TimedOut, Crashed or Cancelled."""
@@ -336,6 +372,7 @@ class FlowRunRaised(FlowEvent):
     luck: float = 0.5
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunInterrupted(FlowEvent):
     """The driver was stopped, or found dead, before the flow had ended."""
@@ -343,16 +380,19 @@ class FlowRunInterrupted(FlowEvent):
     message: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunOutdated(FlowEvent):
     """The value of a completed subflow is not to be given any more: its body runs again once it is called."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowCancelRequested(FlowEvent):
     """Somebody asked for the flow run to end."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunStopped(FlowEvent):
     """The body of a flow ended because it was asked to."""

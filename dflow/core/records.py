@@ -6,13 +6,13 @@ since 1970 in UTC, durations are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from operator import attrgetter
 from typing import Any
 
+from dflow.core.making import changer, swift
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, State, StateType
 
 
@@ -120,6 +120,7 @@ class Held(StrEnum):
         return self is Held.JOURNAL or self is Held.STORED
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A value in a result store: where it is, and what tells that it is still the same.
@@ -137,6 +138,7 @@ class Stored:
     automatic: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """A task run that another one depends on."""
@@ -145,6 +147,7 @@ class Upstream:
     need: Need = Need.DATA
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How often a task run may be tried, and how long it waits in between.
@@ -161,6 +164,7 @@ class Policy:
     timeout: float | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """An exception in words, and, where it could be pickled, as a blob that rebuilds it.
@@ -174,6 +178,7 @@ class ErrorInfo:
     blob: bytes | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One execution of a task run's body, named by (task run, generation, number).
@@ -197,6 +202,7 @@ class Attempt:
     size: int | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class TaskRun:
     """A task run: its identity, where it is in its life, and what became of it.
@@ -265,6 +271,7 @@ class TaskRun:
         return tuple(a for a in self.attempts if a.generation == self.generation)
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class FlowRun:
     """A run of a flow: a root, or a subflow of `parent_id` (a flow run or a task run).
@@ -318,11 +325,9 @@ def is_final(run: TaskRun | FlowRun) -> bool:
     return run.state_type in FINAL_TYPES
 
 
-_values_of = attrgetter(*TaskRun.__slots__)
+_changed: Callable[[TaskRun, Mapping[str, Any]], TaskRun] = changer(TaskRun)
 
 
 def moved(run: TaskRun, changes: Mapping[str, Any]) -> TaskRun:
     """Return a task run with some fields changed: ``dataclasses.replace`` for where every step counts."""
-    fields = dict(zip(TaskRun.__slots__, _values_of(run), strict=True))
-    fields.update(changes)
-    return TaskRun(**fields)
+    return _changed(run, changes)

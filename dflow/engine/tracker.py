@@ -12,8 +12,9 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -193,6 +194,24 @@ class Tracker:
             if going and (run is None or not run.stage.final):
                 self._waiting.setdefault(run_id, []).append(then)
                 return
+        then()
+
+    def when_all_final(self, run_ids: Iterable[str], then: Callable[[], None]) -> None:
+        """Call `then` once each of these runs has been shown as final: now, or later in the tracker's thread.
+
+        They are looked at one after the other, each once: waiting for many costs no more than for one.
+        """
+        self._go_on(iter(run_ids), then)
+
+    def _go_on(self, left: Iterator[str], then: Callable[[], None]) -> None:
+        with self._waiting_lock:
+            if self.failure is None and not self.ended:
+                for run_id in left:
+                    run = self.shown.get(run_id)
+                    if run is None or not run.stage.final:
+                        waiting = self._waiting.setdefault(run_id, [])
+                        waiting.append(partial(self._go_on, left, then))
+                        return
         then()
 
     def fail(self, error: DflowError) -> None:
