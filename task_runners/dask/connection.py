@@ -53,7 +53,7 @@ class Connection:
         self._reader = reader
         self._sequences = Sequences()
         self._futures: dict[DaskKey, Future] = {}
-        self._letters: list[tuple[str, Key, Down, dict[Key, DaskKey]]] = []
+        self._letters: list[tuple[str, Key, Down, dict[Key, DaskKey | bytes]]] = []
         self._delivering = False
         self._client: Client = cluster.connect()
         self._local = cluster.own is not None and not cluster.own.processes
@@ -126,7 +126,9 @@ class Connection:
         """Ask for the outcome that came with a value."""
         self._in_loop(self._ask_outcome, ticket, self._futures.get(key))
 
-    def deliver(self, worker: str, key: Key, message: Down, places: dict[Key, DaskKey]) -> None:
+    def deliver(
+        self, worker: str, key: Key, message: Down, places: dict[Key, DaskKey | bytes]
+    ) -> None:
         """Send a message to an attempt on a worker; messages arrive in the order of these calls."""
         self._letters.append((worker, key, message, places))
         self._in_loop(self._deliver)
@@ -238,7 +240,7 @@ class Connection:
             self._delivering = False
 
     async def _deliver_to(
-        self, worker: str, letters: Sequence[tuple[str, Key, Down, dict[Key, DaskKey]]]
+        self, worker: str, letters: Sequence[tuple[str, Key, Down, dict[Key, DaskKey | bytes]]]
     ) -> None:
         places = {key: place for *_, some in letters for key, place in some.items()}
         messages = [(key, message) for _, key, message, _ in letters]

@@ -22,9 +22,9 @@ from task_runners.dask.connection import Connection
 from task_runners.dask.encoding import Encoder, kept_by
 from task_runners.dask.graph import Draft, Parts
 from task_runners.dask.internals import own_variables
-from task_runners.dask.parcels import Entry, Parcel
+from task_runners.dask.parcels import DaskKey, Entry, Parcel
 from task_runners.dask.places import Place
-from task_runners.dask.running import Running
+from task_runners.dask.running import Running, end_watch
 from task_runners.dask.shelf import Shelf
 from task_runners.values import Asked, Read, asked_here, missing
 
@@ -56,6 +56,9 @@ class Courier(Protocol):
     def forget(self, entry: Entry) -> None:
         """Drop what is kept for a dispatch that is over and done with."""
 
+    def close(self) -> None:
+        """End what runs beside the bodies."""
+
 
 class Travelling:
     """Bodies go to other processes."""
@@ -85,12 +88,12 @@ class Travelling:
             work = entry.work
             if work is None:
                 continue
-            on_shelf = {}
+            on_shelf: dict[str, DaskKey] = {}
             if work.inputs:
                 for name, kept in kept_by(entry, work).items():
-                    ref = self._shelf.refer(kept, draft)
-                    if ref is not None:
-                        on_shelf[name] = ref.key
+                    key = self._shelf.refer(kept, draft)
+                    if key is not None:
+                        on_shelf[name] = key
             encoding.add(entry, work, on_shelf)
         payload, parts, keys = encoding.done()
         beside = [self._parts.refer(part, draft) for part in parts]
@@ -118,6 +121,9 @@ class Travelling:
         """Do nothing: all is with Dask."""
 
     def forget(self, entry: Entry) -> None:
+        """Do nothing: all is with Dask."""
+
+    def close(self) -> None:
         """Do nothing: all is with Dask."""
 
 
@@ -251,6 +257,10 @@ class InMemory:
         with self._lock:
             self._waiting.discard(entry.ticket)
         self._values.pop(entry.key, None)
+
+    def close(self) -> None:
+        """End the thread that looks after parcels."""
+        end_watch()
 
 
 def _settle(work: Work, outcome: Outcome | None) -> None:

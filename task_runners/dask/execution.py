@@ -93,9 +93,11 @@ class _Work:
             if extra is not None and not self._values.keys() >= set(extra.inside.values()):
                 continue
             ended = self._attempt(item, place)
-            if ended is None or not isinstance(ended[0], AttemptSucceeded):
+            if ended is None:
                 continue
             outcome, value = ended
+            if not isinstance(outcome, AttemptSucceeded):
+                continue
             if outcome.value is None:
                 large[item[4]] = self._values[place] = Carried(None, value)
             else:

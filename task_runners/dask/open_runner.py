@@ -39,7 +39,7 @@ COUNT = 5.0
 PATIENCE = 0.02, 2.0
 """What a dispatch may take before what is behind it is given back: seconds at least, and how many times what
 its parcel was expected to take."""
-NEVER = 1e9
+UNBOUNDED = 1 << 60
 
 _log = logging.getLogger("dflow.runners")
 
@@ -56,7 +56,7 @@ class OpenDask:
         self._lock = threading.RLock()
         own = runner.own
         threads = 1 if own is None else settings.size(own)[0] * settings.size(own)[1]
-        planner = Planner(threads, NEVER) if self.shares_memory else Planner(threads)
+        planner = Planner(threads, UNBOUNDED) if self.shares_memory else Planner(threads)
         self._book = Book(
             self._has_erred, planner, inquests=own is not None, values_here=self.shares_memory
         )
@@ -153,10 +153,12 @@ class OpenDask:
             entry, connection = self._book.find(key), self._connection
             if self.shares_memory or entry is None or not entry.worker or connection is None:
                 return
-            places: dict[Key, DaskKey] = {}
+            places: dict[Key, DaskKey | bytes] = {}
             if isinstance(message, Settled) and message.key is not None:
                 child = self._book.find(message.key)
-                if child is not None and child.parcel is not None:
+                if child is not None and child.copy is not None:
+                    places[child.key] = child.copy
+                elif child is not None and child.parcel is not None:
                     places[child.key] = child.parcel.dask_key
             connection.deliver(entry.worker, key, message, places)
 
@@ -189,6 +191,7 @@ class OpenDask:
             self._courier.forget(entry)
         for parcel in parcels:
             self._courier.drop(parcel)
+        self._courier.close()
         if connection is not None:
             connection.close()
 
@@ -270,7 +273,7 @@ class OpenDask:
         with self._lock:
             due = (self._book.planner.next_look(), self._book.next_due())
         now = clock.monotonic()
-        return max(0.0, min(LOOK, *(time - now for time in due if time is not None)))
+        return max(0.0, min([LOOK, *(time - now for time in due if time is not None)]))
 
     def _make(self, call: Callable[[], None]) -> None:
         try:

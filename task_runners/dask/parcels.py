@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dflow.core.events import AttemptSucceeded, Outcome
 from dflow.core.records import Stored
 from dflow.messages import ANYWHERE, Placement, Work
-from task_runners.dask.planner import Node
+from task_runners.dask.nodes import Node
 
 DaskKey = tuple[str, int]
 """The name of a task of Dask: a prefix, and a number that is never used twice."""

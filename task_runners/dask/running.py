@@ -147,11 +147,13 @@ class _Watch:
         self._changed = threading.Condition()
         self._running: set[Running] = set()
         self._thread: threading.Thread | None = None
+        self._ending = False
 
     def begin(self, running: Running) -> None:
         """Look after a parcel."""
         with self._changed:
             self._running.add(running)
+            self._ending = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dflow-watch", daemon=True)
                 self._thread.start()
@@ -162,6 +164,14 @@ class _Watch:
         """Look after it no more."""
         with self._changed:
             self._running.discard(running)
+
+    def end(self) -> None:
+        """End the thread if nothing is at work, and wait until it has."""
+        with self._changed:
+            thread, self._ending = self._thread, not self._running
+            self._changed.notify()
+        if thread is not None and self._ending:
+            thread.join()
 
     def _run(self) -> None:
         pause = threading.Event()
@@ -181,10 +191,15 @@ class _Watch:
         """Wait for something to look after; nothing when the thread is to end."""
         with self._changed:
             while not self._running:
-                if not self._changed.wait(IDLE) and not self._running:
+                if self._ending or not (self._changed.wait(IDLE) or self._running):
                     self._thread = None
                     return []
             return list(self._running)
 
 
 _watch = _Watch()
+
+
+def end_watch() -> None:
+    """End the thread that looks after parcels in this process, if there are none."""
+    _watch.end()
