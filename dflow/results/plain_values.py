@@ -39,6 +39,8 @@ def _is_plain(value: Any, pieces: list[bytes], depth: int) -> bool:
         tag, data = b"f", value.hex().encode()
     elif kind is Ref:
         tag, data = b"W" if value.may_fail else b"R", value.task_run_id.encode()
+    elif kind is bytes:
+        tag, data = b"y", value
     elif value is None:
         tag, data = b"N", b""
     elif kind is bool:
@@ -56,7 +58,7 @@ def _are_plain(values: Any, tag: bytes, pieces: list[bytes], depth: int) -> bool
         return False
     count = b"%d" % len(values)
     pieces.append(b"%b:%d:%b" % (tag, len(count), count))
-    for item in values:
+    for item in values:  # noqa: SIM110  (a generator takes as long again)
         if not _is_plain(item, pieces, depth + 1):
             return False
     return True

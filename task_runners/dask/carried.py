@@ -134,11 +134,21 @@ def outcome_of(delivered: Carried | Delivered) -> bytes:
     return delivered.outcome
 
 
-def applied(
-    function: Callable[[Any], Any], delivered: Carried | Delivered, task_run_id: str
-) -> Any:
+class OfItem:
+    """Applies a function to the value of one task run, out of what a Dask task gave back."""
+
+    def __init__(self, function: Callable[[Any], Any], task_run_id: str) -> None:
+        self.function = function
+        self.task_run_id = task_run_id
+
+    def __call__(self, delivered: Carried | Delivered) -> Any:
+        """Apply it."""
+        return self.function(item_of(delivered, self.task_run_id).value)
+
+
+def applied(function: OfItem, delivered: Carried | Delivered) -> Any:
     """Return what a function makes of a value: the task that applies it where the value is."""
-    return function(item_of(delivered, task_run_id).value)
+    return function(delivered)
 
 
 class BodyFailed(Exception):

@@ -20,6 +20,7 @@ from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink
 from dflow.attempts.rows import Row
 from dflow.messages import Down, Key
 from dflow.results.pickling import loads
+from task_runners.dask import names
 from task_runners.dask.carried import Carried, Delivered, item_of
 from task_runners.dask.internals import pull
 from task_runners.values import missing
@@ -51,7 +52,7 @@ class Station:
 
     def _carry(self, number: int, data: bytes) -> None:
         batch = {"station": self._name, "number": number, "data": data}
-        self._worker.log_event(topic_of(self._run), batch)
+        self._worker.log_event(names.letters_topic(self._run), batch)
 
     # For attempts -------------------------------------------------------------------------------------
 
@@ -149,11 +150,6 @@ def station(run: str, worker: Worker) -> Station:
         if key not in _stations:
             _stations[key] = Station(run, worker)
         return _stations[key]
-
-
-def topic_of(run: str) -> str:
-    """Return the name under which the news of a flow run are logged."""
-    return f"dflow-{run}"
 
 
 def can_import(module: ModuleType) -> bool:

@@ -62,13 +62,13 @@ def test_placements_are_kept_and_cleared() -> None:
     """What a task says of places goes with its runs; ``with_options`` keeps it, changes it and clears it."""
     names = iter(["b", "a", "b"])
     made = task(resources={"GPU": 1, "CPU": 0.5}, priority=-1, workers=names)(body)
-    placement = made._call_options().placement
+    placement = made._treated()[0].placement
     assert placement == Placement(
         resources=(("CPU", 0.5), ("GPU", 1.0)), priority=-1, workers=("b", "a")
     )
-    assert made.with_options(retries=1)._call_options().placement == placement
+    assert made.with_options(retries=1)._treated()[0].placement == placement
     changed = made.with_options(workers="c", resources=None, priority=None)
-    assert changed._call_options().placement == Placement(workers=("c",))
+    assert changed._treated()[0].placement == Placement(workers=("c",))
 
 
 @pytest.mark.parametrize(("argument", "value"), OF_TASKS)
