@@ -31,9 +31,6 @@ from task_runners.values import missing
 LOOK = 0.5
 """Seconds between two looks at whether the scheduler is there."""
 
-LEASE = 600.0
-"""Seconds for which a cluster that is not ours keeps the work of a driver that has gone."""
-
 _log = logging.getLogger("dflow.runners")
 
 
@@ -63,7 +60,7 @@ class OpenDask:
 
     def _connect(self) -> tuple[Connection | None, Courier]:
         cluster = clusters.shared.get(self._runner)
-        lease = 0.0 if self._runner.own is not None else LEASE
+        lease = 0.0 if self._runner.own is not None else self._runner.lease_seconds
         connection = Connection(cluster, self._calls.put, self._reader, self._owner, lease)
         if not self.shares_memory:
             return connection, Travelling(connection)
