@@ -160,10 +160,8 @@ def test_a_value_is_lost(processes: Any, host: FakeHost, tmp_path: Path) -> None
     host.end(one)
     holder, _ = processes.fetch(one.info.key)
     os.kill(holder, signal.SIGKILL)
-    patiently(
-        lambda: processes._book.dead(processes._book.find(one.info.key)),
-        "the failure of the recompute",
-    )
+    book = processes._book
+    patiently(lambda: book.dead(book.find(one.info.key)), "the failure of the recompute")
     after = work(processes, bodies.size_of, one)
     processes.dispatch([after])
     void = host.end(after)
