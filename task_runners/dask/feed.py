@@ -119,7 +119,7 @@ class Feed(SchedulerPlugin):
         for key in owner.keys:
             self._by_key.pop(key, None)
         wire.disown(self._scheduler, name)
-        wire.forget_topics(self._scheduler, names.feed_topic(name), names.letters_topic(owner.run))
+        wire.forget_topics(self._scheduler, names.letters_topic(owner.run))
 
     def release(self, name: str, keys: Iterable[Any]) -> None:
         """Let keys of an owner go: what becomes of them is not told any more."""

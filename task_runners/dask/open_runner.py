@@ -42,9 +42,6 @@ PATIENCE = 0.02, 2.0
 its parcel was expected to take."""
 UNBOUNDED = 1 << 60
 
-LEASE = 600.0
-"""Seconds for which a cluster that is not ours keeps the work of a driver that has gone."""
-
 _log = logging.getLogger("dflow.runners")
 
 
@@ -81,7 +78,7 @@ class OpenDask:
 
     def _connect(self) -> tuple[Connection | None, Courier]:
         cluster = clusters.shared.get(self._runner)
-        lease = 0.0 if self._runner.own is not None else LEASE
+        lease = 0.0 if self._runner.own is not None else self._runner.lease_seconds
         connection = Connection(cluster, self._calls.put, self._reader, self._owner, lease)
         if not self.shares_memory:
             return connection, Travelling(connection)

@@ -71,7 +71,7 @@ class Owned:
         lacks = wire.missing_in(self._client)
         if lacks:
             raise Unavailable(f"distributed here lacks {', '.join(lacks)}")
-        line.listen(names.feed_topic(owner), self._on_batch)
+        wire.listen(self._client, names.feed_topic(owner), self._on_batch)
         self._stream = wire.stream(self._client)
         found = self._client.run_on_scheduler(feed.attach, *self._introduction())
         if found["missing"]:

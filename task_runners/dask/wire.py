@@ -53,6 +53,7 @@ _TAKEN: tuple[tuple[Any, str, frozenset[str], bool], ...] = (
     (Scheduler, "client_desires_keys", frozenset({"keys", "client"}), True),
     (Scheduler, "client_releases_keys", frozenset({"keys", "client", "stimulus_id"}), True),
     (Scheduler, "remove_client", frozenset({"client", "stimulus_id"}), True),
+    (Scheduler, "transitions", frozenset({"recommendations", "stimulus_id"}), True),
     (Scheduler, "client_send", frozenset({"client", "msg"}), True),
     (Scheduler, "add_plugin", frozenset({"plugin", "name"}), False),
     (Scheduler, "broadcast", frozenset({"msg", "on_error"}), False),
@@ -104,7 +105,7 @@ def missing_on(scheduler: Any) -> list[str]:
 
 def missing_in(client: Any) -> list[str]:
     """Return what a client lacks."""
-    names = ("scheduler_comm", "scheduler", "rpc", "id", "loop", "status")
+    names = ("scheduler_comm", "scheduler", "rpc", "id", "loop", "status", "_event_handlers")
     return [
         *missing(),
         *(f"Client.{name}" for name in names if getattr(client, name, None) is None),
@@ -165,6 +166,15 @@ def send(client: Client, to: Any, message: Mapping[str, Any]) -> bool:
     except OSError:
         return False
     return True
+
+
+def listen(client: Client, topic: str, handler: Callable[[Any], None]) -> None:
+    """Have a handler called for events of a topic that nobody but our feed sends.
+
+    A subscription would make a topic on the scheduler, and could be taken back after the topic was dropped.
+    """
+    handlers: dict[str, Callable[[Any], None]] = client._event_handlers
+    handlers[topic] = handler
 
 
 async def gather(client: Client, key: Any, unreachable: set[str]) -> list[Any]:
@@ -236,11 +246,21 @@ def forget_topics(scheduler: Any, *topics: str) -> None:
 
 
 def let_go(scheduler: Any, owner: str, keys: Sequence[Any]) -> None:
-    """Let keys of an owner go; nothing happens if the scheduler does not know it."""
+    """Let keys of an owner go; nothing happens if the scheduler does not know it.
+
+    Of a graph that was refused the scheduler keeps tasks that nobody wants: they are forgotten.
+    """
+    stimulus = f"{owner}-released"
     if owner in scheduler.clients:
-        scheduler.client_releases_keys(
-            keys=list(keys), client=owner, stimulus_id=f"{owner}-released"
-        )
+        scheduler.client_releases_keys(keys=list(keys), client=owner, stimulus_id=stimulus)
+    left = [scheduler.tasks[key] for key in keys if key in scheduler.tasks]
+    unwanted = {
+        task.key: "forgotten"
+        for task in left
+        if task.state == "released" and not (task.who_wants or task.dependents)
+    }
+    if unwanted:
+        scheduler.transitions(unwanted, stimulus)
 
 
 def wanted(scheduler: Any, owner: str) -> list[Any]:
