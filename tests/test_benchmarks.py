@@ -6,21 +6,69 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_each_line_is_printed() -> None:
-    """A short run prints every line with its figures, dflow beside raw Dask."""
+import dflow
+from tests.benchmarks import report
+from tests.benchmarks.audit import audit
+from tests.benchmarks.catalogue import LINES
+from tests.benchmarks.results import Outcome, Result
+
+
+@pytest.mark.timeout(240)
+def test_each_line_says_something() -> None:
+    """A short run measures every line, and every invariant holds over what it has written."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", "--count", "20", "--rounds", "1"],
+        [sys.executable, "-m", "tests.benchmarks", "--quick"],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=220,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    for line in ("map + results", "loop of submits", "one submit()", "import dflow"):
-        assert any(row.startswith(line) and row.endswith("×") for row in done.stdout.splitlines())
-    for line in (
-        "direct call in a flow", "cache hit", "hashing", "empty flow run", "journal", "resume of 200",
-    ):  # fmt: skip
-        assert any(row.startswith(line) for row in done.stdout.splitlines())
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = done.stdout.split("\n\n")
+    for line in LINES.values():
+        lines = next(text for text in told if text.startswith(line.work)).splitlines()
+        assert any(unit in lines[1] for unit in (" ms", " µs", " s", " kB", "/s")), lines
+        assert lines[1].endswith(("met", "missed")) == bool(line.target), lines
+        assert lines[-1].endswith(": 0 invariants broken"), lines
+    assert told[-1].strip().endswith("0 FAILED, 0 BROKEN")
+
+
+def test_what_is_broken_is_told(dflow_home: Path) -> None:
+    """The audit counts a task run that has not completed, and says so."""
+
+    @dflow.task
+    def fails() -> None:
+        raise ValueError("on purpose")
+
+    @dflow.flow
+    def failing() -> None:
+        fails()
+
+    with pytest.raises(ValueError, match="on purpose"):
+        failing()
+    found = audit(dflow_home)
+    assert (found["runs"], found["task_runs"], len(found["broken"])) == (1, 1, 2)
+    assert "'fails-0' is Failed" in found["broken"][0]
+
+
+def test_the_page(tmp_path: Path) -> None:
+    """A section of the page is replaced, and nothing else of it; the table tells verdicts."""
+    page = tmp_path / "page.md"
+    page.write_text("head\n<!-- benchmarks -->\nold\n<!-- end of benchmarks -->\ntail\n")
+    outcomes = [
+        Outcome("map", Result("1 ms", "30 ms", "30 ×", met=True), runs=3, task_runs=7),
+        Outcome("chain", error="no"),
+        Outcome("latency", Result("1 ms", met=True), broken=["a gap"]),
+    ]
+    report.replaced("benchmarks", report.section(outcomes, 3), page)
+    text = page.read_text()
+    assert text.startswith("head\n")
+    assert text.endswith("\ntail\n")
+    assert "old" not in text
+    assert "| ≥ 25 × raw | 1 ms | 30 ms | 30 × | met |" in text
+    assert "1 met, 0 missed, 1 FAILED, 1 BROKEN" in text
+    with pytest.raises(ValueError, match="no section 'peers'"):
+        report.replaced("peers", "", page)

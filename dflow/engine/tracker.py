@@ -20,6 +20,7 @@ from typing import Any
 
 from dflow.core import commands as do
 from dflow.core import events as ev
+from dflow.core.creation import ids_of as ids_of
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine.alarms import Alarms
 from dflow.engine.claims import Changes, Claim
@@ -78,13 +79,6 @@ class Alarm:
 
 
 Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed | Alarm | Storing
-
-
-def ids_of(event: ev.TaskCreated | ev.MapCreated) -> list[str]:
-    """Return the ids of the task runs that an event makes."""
-    if isinstance(event, ev.MapCreated):
-        return [item.task_run_id for item in event.items]
-    return [event.task_run_id]
 
 
 class Tracker:
