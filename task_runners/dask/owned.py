@@ -23,10 +23,10 @@ from dask.task_spec import Task, TaskRef
 from dflow.attempts.link import open_batch
 from dflow.errors import ClusterError
 from task_runners.dask import feed, names, placements, wire
-from task_runners.dask.book import DaskKey
 from task_runners.dask.carried import applied, outcome_of
 from task_runners.dask.graph import Draft, Graph, tickets
 from task_runners.dask.line import Line
+from task_runners.dask.parcels import DaskKey
 
 PATIENCE = 30.0
 """Seconds in which a value must be found that the scheduler says is there."""
