@@ -209,6 +209,11 @@ class Session:
 
     # The host of open runners -------------------------------------------------------------------------
 
+    @property
+    def root_id(self) -> str:
+        """The root flow run that is driven."""
+        return self.root.flow_run_id
+
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. After the end of the flow run nobody hears it."""
         if self.tracker.ended and self.tracker.failure is None:

@@ -11,6 +11,8 @@ of hearing what becomes of it, `owned` and `plain`; what both have in common is 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,10 +22,12 @@ from distributed import Client
 from dflow.errors import ClusterError
 from dflow.messages import Down, Key
 from task_runners.dask import internals, names, placements, station
-from task_runners.dask.book import DaskKey
+from task_runners.dask.carried import OfItem
 from task_runners.dask.clusters import Cluster
 from task_runners.dask.graph import Draft
 from task_runners.dask.line import Line, Post, Way
+from task_runners.dask.owned import Owned
+from task_runners.dask.parcels import DaskKey
 from task_runners.dask.plain import Plain
 from task_runners.dask.reader import Reader
 
@@ -35,21 +39,28 @@ GOODBYE = 5.0
 ANSWER = 10.0
 """Seconds in which workers answer what a driver wants to know before it goes on."""
 
+FORCE = "DFLOW_DASK_WAY"
+"""The environment variable that can ask for the plain way, where the owned one could be taken."""
+
+_log = logging.getLogger("dflow.runners")
+
 
 class Connection:
     """A client at work for one flow run."""
 
-    def __init__(self, cluster: Cluster, post: Post, reader: Reader) -> None:
+    def __init__(
+        self, cluster: Cluster, post: Post, reader: Reader, owner: str = "", lease: float = 0.0
+    ) -> None:
+        """Connect. An `owner` is the name that work is owned by, kept `lease` seconds without a driver."""
         self.cluster = cluster
         self._post = post
         self._reader = reader
-        self._letters: list[tuple[str, Key, Down, dict[Key, DaskKey]]] = []
+        self._letters: list[tuple[str, Key, Down, dict[Key, DaskKey | bytes]]] = []
         self._delivering = False
         self._client: Client = cluster.connect()
         local = cluster.own is not None and not cluster.own.processes
-        self.run = names.run_of_client()
-        self._line = Line(self._client, post, reader, self.run, cluster.own is None, local)
-        self._way: Way = Plain(self._line)
+        self._line, self._way = _way(cluster, self._client, post, reader, owner, lease)
+        self.run = self._line.run
         self._places = names.places_topic(self.run)
         self._watches_places = False
         if not local:
@@ -65,9 +76,9 @@ class Connection:
 
     def submit(self, draft: Draft) -> None:
         """Hand a graph to Dask, hold all its keys, and begin to watch its dispatches."""
-        if any(entry.placement.resources or entry.placement.workers for entry in draft.entries):
+        if any(each.placement.resources or each.placement.workers for each in draft.parcels):
             self._watch_places()
-        self._way.submit(draft, placements.on_graph(draft.entries, self._places))
+        self._way.submit(draft, placements.on_graph(draft.parcels, self._places))
 
     def status(self, key: DaskKey) -> str:
         """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
@@ -102,14 +113,20 @@ class Connection:
         """Ask for the outcome that came with a value."""
         self._way.recover(ticket, key)
 
-    def deliver(self, worker: str, key: Key, message: Down, places: dict[Key, DaskKey]) -> None:
+    def deliver(
+        self, worker: str, key: Key, message: Down, places: dict[Key, DaskKey | bytes]
+    ) -> None:
         """Send a message to an attempt on a worker; messages arrive in the order of these calls."""
         self._letters.append((worker, key, message, places))
         self._line.in_loop(self._deliver)
 
-    def apply(self, function: Callable[[Any], Any], key: DaskKey) -> Any:
+    def apply(self, function: Callable[[Any], Any], key: DaskKey, task_run_id: str) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
-        return self._way.apply(function, key)
+        return self._way.apply(OfItem(function, task_run_id), key)
+
+    def ask_threads(self, told: Callable[[int], None]) -> None:
+        """Find out how many threads the workers have."""
+        self._line.in_loop(self._ask_threads, told)
 
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function on one worker of each host; return what came of it, by host."""
@@ -140,12 +157,18 @@ class Connection:
     async def _leave(self) -> None:
         for topic in self._line.topics:
             self._client.unsubscribe_topic(topic)
-        await self._client.run(station.close, self.run, on_error="ignore")
-        await self._way.leave()
+        if await self._way.leave():
+            await self._client.run(station.close, self.run, on_error="ignore")
         if self._watches_places:
             await self._client.run_on_scheduler(internals.forget_topic, self._places)
 
     # In, in the client's thread -----------------------------------------------------------------------
+
+    async def _ask_threads(self, told: Callable[[int], None]) -> None:
+        with contextlib.suppress(Exception):
+            scheduler: Any = self._client.scheduler
+            known = await scheduler.identity(n_workers=0)
+            self._post(lambda: told(known["total_threads"]))
 
     async def _forbid(self, tickets: Sequence[int]) -> None:
         begun: set[int] = set()
@@ -169,7 +192,7 @@ class Connection:
             self._delivering = False
 
     async def _deliver_to(
-        self, worker: str, letters: Sequence[tuple[str, Key, Down, dict[Key, DaskKey]]]
+        self, worker: str, letters: Sequence[tuple[str, Key, Down, dict[Key, DaskKey | bytes]]]
     ) -> None:
         places = {key: place for *_, some in letters for key, place in some.items()}
         messages = [(key, message) for _, key, message, _ in letters]
@@ -191,6 +214,25 @@ class Connection:
     def _on_nowhere(self, event: tuple[float, dict[str, Any]]) -> None:
         _, news = event
         self._post(lambda: self._reader.nowhere(news["ticket"], news["cluster"]))
+
+
+def _way(
+    cluster: Cluster, client: Client, post: Post, reader: Reader, owner: str, lease: float
+) -> tuple[Line, Way]:
+    """Return the owned way, if it can be taken, else the plain one."""
+    foreign = cluster.own is None
+    local = cluster.own is not None and not cluster.own.processes
+    if owner and os.environ.get(FORCE) != "plain":
+        line = Line(client, post, reader, names.run_of(owner), foreign, local)
+        try:
+            return line, Owned(line, owner, lease)
+        except Exception as problem:
+            _log.info(
+                "Dask is used by its public interface alone; a driver that dies takes its work along: %s",
+                problem,
+            )
+    line = Line(client, post, reader, names.run_of_client(), foreign, local)
+    return line, Plain(line)
 
 
 def _how(exitcode: int) -> str:
