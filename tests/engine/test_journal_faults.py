@@ -153,7 +153,7 @@ def test_a_full_disk_behind_the_end_of_a_run_takes_nothing_from_it(
     disk = Disk()
     journal = MemoryJournal(is_alive=lambda holder: not disk.full)
     catalog = journal.catalog
-    catalog.update = disk.guarded(catalog.update)  # type: ignore[method-assign]  # for this one
+    catalog.end = disk.guarded(catalog.end)  # type: ignore[method-assign]  # for this one
 
     def full() -> int:
         disk.full = True
