@@ -22,11 +22,12 @@ from distributed import Client
 from dflow.errors import ClusterError
 from dflow.messages import Down, Key
 from task_runners.dask import internals, names, placements, station
-from task_runners.dask.book import DaskKey
+from task_runners.dask.carried import OfItem
 from task_runners.dask.clusters import Cluster
 from task_runners.dask.graph import Draft
 from task_runners.dask.line import Line, Post, Way
 from task_runners.dask.owned import Owned
+from task_runners.dask.parcels import DaskKey
 from task_runners.dask.plain import Plain
 from task_runners.dask.reader import Reader
 
@@ -54,7 +55,7 @@ class Connection:
         self.cluster = cluster
         self._post = post
         self._reader = reader
-        self._letters: list[tuple[str, Key, Down, dict[Key, DaskKey]]] = []
+        self._letters: list[tuple[str, Key, Down, dict[Key, DaskKey | bytes]]] = []
         self._delivering = False
         self._client: Client = cluster.connect()
         local = cluster.own is not None and not cluster.own.processes
@@ -75,9 +76,9 @@ class Connection:
 
     def submit(self, draft: Draft) -> None:
         """Hand a graph to Dask, hold all its keys, and begin to watch its dispatches."""
-        if any(entry.placement.resources or entry.placement.workers for entry in draft.entries):
+        if any(each.placement.resources or each.placement.workers for each in draft.parcels):
             self._watch_places()
-        self._way.submit(draft, placements.on_graph(draft.entries, self._places))
+        self._way.submit(draft, placements.on_graph(draft.parcels, self._places))
 
     def status(self, key: DaskKey) -> str:
         """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
@@ -112,14 +113,20 @@ class Connection:
         """Ask for the outcome that came with a value."""
         self._way.recover(ticket, key)
 
-    def deliver(self, worker: str, key: Key, message: Down, places: dict[Key, DaskKey]) -> None:
+    def deliver(
+        self, worker: str, key: Key, message: Down, places: dict[Key, DaskKey | bytes]
+    ) -> None:
         """Send a message to an attempt on a worker; messages arrive in the order of these calls."""
         self._letters.append((worker, key, message, places))
         self._line.in_loop(self._deliver)
 
-    def apply(self, function: Callable[[Any], Any], key: DaskKey) -> Any:
+    def apply(self, function: Callable[[Any], Any], key: DaskKey, task_run_id: str) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
-        return self._way.apply(function, key)
+        return self._way.apply(OfItem(function, task_run_id), key)
+
+    def ask_threads(self, told: Callable[[int], None]) -> None:
+        """Find out how many threads the workers have."""
+        self._line.in_loop(self._ask_threads, told)
 
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function on one worker of each host; return what came of it, by host."""
@@ -157,6 +164,12 @@ class Connection:
 
     # In, in the client's thread -----------------------------------------------------------------------
 
+    async def _ask_threads(self, told: Callable[[int], None]) -> None:
+        with contextlib.suppress(Exception):
+            scheduler: Any = self._client.scheduler
+            known = await scheduler.identity(n_workers=0)
+            self._post(lambda: told(known["total_threads"]))
+
     async def _forbid(self, tickets: Sequence[int]) -> None:
         begun: set[int] = set()
         with contextlib.suppress(Exception):
@@ -179,7 +192,7 @@ class Connection:
             self._delivering = False
 
     async def _deliver_to(
-        self, worker: str, letters: Sequence[tuple[str, Key, Down, dict[Key, DaskKey]]]
+        self, worker: str, letters: Sequence[tuple[str, Key, Down, dict[Key, DaskKey | bytes]]]
     ) -> None:
         places = {key: place for *_, some in letters for key, place in some.items()}
         messages = [(key, message) for _, key, message, _ in letters]

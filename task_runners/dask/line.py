@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from distributed import Client
 
-from task_runners.dask.book import DaskKey
+from task_runners.dask.carried import OfItem
 from task_runners.dask.graph import Draft
+from task_runners.dask.parcels import DaskKey
 from task_runners.dask.reader import Reader
 
 Post = Callable[[Callable[[], None]], None]
@@ -66,7 +67,7 @@ class Way(Protocol):
     def gather(self, key: DaskKey) -> Any:
         """Return what a key holds. Raises whatever Dask raises, KeyError for a key that is not held."""
 
-    def apply(self, function: Callable[[Any], Any], key: DaskKey) -> Any:
+    def apply(self, function: OfItem, key: DaskKey) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
 
     def recover(self, ticket: int, key: DaskKey) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dask.base import annotate
@@ -19,10 +19,10 @@ from distributed import Future, as_completed
 
 from dflow.attempts.link import open_batch
 from task_runners.dask import internals, names, placements
-from task_runners.dask.book import DaskKey
-from task_runners.dask.carried import applied, outcome_of
+from task_runners.dask.carried import OfItem, applied, outcome_of
 from task_runners.dask.graph import Draft
 from task_runners.dask.line import Line
+from task_runners.dask.parcels import DaskKey
 from task_runners.dask.sequence import Sequences
 
 _log = logging.getLogger("dflow.runners")
@@ -55,7 +55,7 @@ class Plain:
         with annotate(**annotations):
             found = self._client.get(draft.graph, keys, sync=False)
         self._futures.update(zip(keys, found, strict=True))
-        self._line.in_loop(self._watch, [self._futures[entry.dask_key] for entry in draft.entries])
+        self._line.in_loop(self._watch, [self._futures[each.dask_key] for each in draft.parcels])
 
     def status(self, key: DaskKey) -> str:
         """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
@@ -73,7 +73,7 @@ class Plain:
         """Return what a key holds. Raises whatever Dask raises, KeyError for a key that is not held."""
         return self._client.gather(self._futures[key])
 
-    def apply(self, function: Callable[[Any], Any], key: DaskKey) -> Any:
+    def apply(self, function: OfItem, key: DaskKey) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
         held = self._futures[key]
         return self._client.submit(

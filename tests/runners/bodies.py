@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from dflow.attempts.calls import Call
@@ -21,6 +22,13 @@ calls: list[Any] = []
 def add(*numbers: int) -> int:
     """Return a sum."""
     return sum(numbers)
+
+
+def linger(seconds: float) -> float:
+    """Take so many seconds, and return when it began."""
+    began = time.time()
+    threading.Event().wait(seconds)
+    return began
 
 
 def fail(text: str = "no") -> None:
