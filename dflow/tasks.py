@@ -315,11 +315,11 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     workers
         The name or the address of the worker that must run it, or several of which one must.
     batch
-        Whether its runs may travel with others. To send a task run to a worker costs milliseconds on Dask, and
-        so small ones go many at a time: those found to take less than some 50 milliseconds share one task of
-        the cluster, whatever they call. Each keeps its own state, times, log lines, error, result and
+        Whether its runs may travel with others. To send a task run to a worker costs milliseconds on Dask,
+        and so small ones go many at a time: those found to take less than some 50 milliseconds share one task
+        of the cluster, whatever they call. Each keeps its own state, times, log lines, error, result and
         retries, and one that turns out slow holds nobody up: what is behind it goes elsewhere. That happens
-        by itself; ``True`` lets its runs share from the first one on, however long they take, ``False`` never.
+        by itself; ``True`` lets its runs share though they take longer, ``False`` lets none share.
     max_worker_losses
         How many dying workers a run survives; not charged to `retries`.
 
