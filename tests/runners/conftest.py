@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
 from tests.runners.hosts import FakeHost
+from tests.runners.scripts import Script
 
 PROCESSES = DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1})
 ONE_PROCESS = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 1})
@@ -55,3 +57,11 @@ def processes(host: FakeHost) -> Iterator[Any]:
     runner = PROCESSES.open(host)
     yield runner
     runner.close()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Script]:
+    """A place for scripts."""
+    made = Script(tmp_path)
+    yield made
+    made.close()
