@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dflow.errors import ResultStoreError, SettingsError
 from dflow.results.stores import url_of
+
+PREFIX = "DFLOW_"
+"""With what the names of settings begin in the environment, in upper or lower case."""
 
 
 def _names(value: Any) -> Any:
@@ -29,7 +33,7 @@ def _names(value: Any) -> Any:
 class Settings(BaseSettings):
     """What can be set, with units in the descriptions."""
 
-    model_config = SettingsConfigDict(env_prefix="DFLOW_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     home: Path = Field(
         default=Path("~/.dflow"), description="the folder of the journal and of kept results"
@@ -79,6 +83,21 @@ class Settings(BaseSettings):
 
 def load() -> Settings:
     """Return the settings as the environment has them now. Raises `SettingsError`."""
+    return _read(_surroundings())
+
+
+def _surroundings() -> tuple[Any, ...]:
+    """Return all that the settings are made from; while that is the same, so are they."""
+    ours = tuple(item for item in os.environ.items() if item[0][:6].upper() == PREFIX)
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:  # it was removed, which matters only to relative paths
+        folder = None
+    return ours, os.environ.get("HOME"), folder
+
+
+@lru_cache(maxsize=8)
+def _read(_surroundings: tuple[Any, ...]) -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:

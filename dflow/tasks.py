@@ -11,7 +11,6 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Mapping,
-    Sequence,
 )
 from dataclasses import replace
 from datetime import timedelta
@@ -19,19 +18,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from dflow.attempts.context import prints_here
 from dflow.attempts.stepping import hand_out, uncarried
-from dflow.attempts.tagging import around, joined
-from dflow.core.events import MapCreated, MapItem, TaskCreated
-from dflow.core.records import Upstream
-from dflow.engine import cache_options, callbacks, calls, definitions, maps
-from dflow.engine.cache_keys import with_keys
+from dflow.core.events import TaskCreated
+from dflow.engine import asking, cache_options, callbacks, calls, definitions, maps
 from dflow.engine.callbacks import AddsHook
 from dflow.engine.context import current_scope
 from dflow.engine.defined import Defined, Items, Method, P, R_co, as_called
 from dflow.engine.future_lists import TaskFutureList
 from dflow.engine.futures import TaskFuture, state_of
-from dflow.engine.naming import Naming, named
+from dflow.engine.naming import Naming
 from dflow.engine.options import Delays, Hooks, Name, TaskOptions, changed
 from dflow.engine.scope import Scope
 from dflow.messages import CallOptions
@@ -63,7 +58,7 @@ class Task(Defined[P, R_co, TaskOptions]):
         what = f"task '{self.name}'"
         self.tags = definitions.tags(what, options.tags)
         self._placement = definitions.placement(
-            what, options.resources, options.priority, options.workers
+            what, options.resources, options.priority, options.workers, options.batch
         )
         workers = self._placement.workers or None
         options = replace(options, tags=self.tags, workers=workers)
@@ -87,6 +82,7 @@ class Task(Defined[P, R_co, TaskOptions]):
         )
         self._naming = Naming.of(what, "task_run_name", options.task_run_name, self.function)
         self.cached = cache_options.cached(what, options)
+        self._treatments = asking.Treatments(self.tags, self._placement, self._results)
 
     @cached_property
     def _source(self) -> str:
@@ -108,8 +104,9 @@ class Task(Defined[P, R_co, TaskOptions]):
     def _call(self, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
         return_state, wait_for = given.pop("return_state", False), given.pop("wait_for", None)
         scope = current_scope()
-        event, call = self._created(scope, args, given, wait_for)
-        options = with_keys(self._call_options(here=True), self, event, [call])
+        event, call, options = asking.one(
+            self, scope, self._arguments(args, given), wait_for, here=True
+        )
         steps = self._run(scope, event, call, options, return_state)
         return as_called(self.kind, steps, whole=return_state)
 
@@ -154,8 +151,7 @@ class Task(Defined[P, R_co, TaskOptions]):
         """
         return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
         scope = current_scope()
-        event, call = self._created(scope, args, kwargs, wait_for)
-        options = with_keys(self._call_options(), self, event, [call])
+        event, call, options = asking.one(self, scope, self._arguments(args, kwargs), wait_for)
         scope.submit(event, [call], options)
         future: TaskFuture[Any] = TaskFuture(scope, event.task_run_id, event.name)
         if not return_state:
@@ -191,86 +187,20 @@ class Task(Defined[P, R_co, TaskOptions]):
             self.name,
             self._arguments(args, kwargs),
             wait_for,
-            partial(self._ask_for, scope, limit),
+            partial(asking.many, self, scope, limit),
         )
         if not return_state:
             return futures
         futures.wait()
         return futures.states
 
-    def _ask_for(
-        self,
-        scope: Scope,
-        limit: int | None,
-        prepared: Sequence[calls.Prepared],
-        common: tuple[Upstream, ...],
-        apart: bool,
-    ) -> list[TaskFuture[Any]]:
-        """Ask for the task runs of a map."""
-        items, sent, known_as = [], [], self._known_as
-        for item in prepared:
-            task_run_id, number = scope.identify(self.name, item.inputs, known_as, apart=apart)
-            name, call = named(self._naming, item.call, number)
-            items.append(MapItem(task_run_id, name, item.upstreams))
-            sent.append(call)
-        event = MapCreated(
-            at=scope.now(),
-            flow_run_id=scope.flow_run_id,
-            parent_id=scope.parent_id,
-            task_name=self.name,
-            items=tuple(items),
-            upstreams=common,
-            policy=self._policy,
-            tags=self._tags_here(),
-            source=self._source,
-            asked=scope.generation,
-        )
-        if items:
-            options = replace(self._call_options(), max_in_flight=limit)
-            scope.submit(event, sent, with_keys(options, self, event, sent))
-        return [TaskFuture[Any](scope, item.task_run_id, item.name) for item in items]
+    def _treated(self, **how: Any) -> tuple[CallOptions, tuple[str, ...]]:
+        """Return how runs that are asked for here are treated, and their tags."""
+        return self._treatments.here(self._options.log_prints, self.callbacks, **how)
 
     on_running = AddsHook()
     on_completion = AddsHook()
     on_failure = AddsHook()
-
-    def _created(
-        self, scope: Scope, args: Any, kwargs: Any, wait_for: Any
-    ) -> tuple[TaskCreated, Any]:
-        bound = self._arguments(args, kwargs)
-        prepared = calls.prepare(scope, self.function, *bound, wait_for)
-        task_run_id, number = scope.identify(self.name, prepared.inputs, self._known_as)
-        name, call = named(self._naming, prepared.call, number)
-        event = TaskCreated(
-            at=scope.now(),
-            task_run_id=task_run_id,
-            flow_run_id=scope.flow_run_id,
-            parent_id=scope.parent_id,
-            task_name=self.name,
-            name=name,
-            upstreams=prepared.upstreams,
-            policy=self._policy,
-            tags=self._tags_here(),
-            source=self._source,
-            asked=scope.generation,
-        )
-        return event, call
-
-    def _tags_here(self) -> tuple[str, ...]:
-        """Return the tags of a run that is asked for here: the task's own, and those around the call."""
-        tags = around()
-        return joined(self.tags, tags) if tags else self.tags
-
-    def _call_options(self, *, here: bool = False) -> CallOptions:
-        """Return how the run is to be treated; what the task leaves open is as in its parent."""
-        return CallOptions(
-            log_prints=prints_here(self._options.log_prints),
-            here=here,
-            around=around(),
-            placement=self._placement,
-            callbacks=self.callbacks,
-            results=self._results,
-        )
 
 
 def _raise(error: BaseException) -> Any:
@@ -307,6 +237,7 @@ def task(
     resources: Mapping[str, float] | None = None,
     priority: int = 0,
     workers: str | Iterable[str] | None = None,
+    batch: bool | None = None,
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -383,6 +314,12 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Of the runs that wait for a worker, those with a higher number go first (0 if not said; may be less).
     workers
         The name or the address of the worker that must run it, or several of which one must.
+    batch
+        Whether its runs may travel with others. To send a task run to a worker costs milliseconds on Dask,
+        and so small ones go many at a time: those found to take less than some 50 milliseconds share one task
+        of the cluster, whatever they call. Each keeps its own state, times, log lines, error, result and
+        retries, and one that turns out slow holds nobody up: what is behind it goes elsewhere. That happens
+        by itself; ``True`` lets its runs share though they take longer, ``False`` lets none share.
     max_worker_losses
         How many dying workers a run survives; not charged to `retries`.
 

@@ -14,11 +14,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dflow.attempts import clock
-from dflow.core.events import AttemptSucceeded, Outcome
+from dflow.attempts.rows import Row
+from dflow.core.events import AttemptStarted, Outcome
 from dflow.errors import CancelledError, JournalUnavailable
 from dflow.messages import (
     ChildrenCreated,
@@ -42,10 +43,18 @@ MAX_LINES = 10_000
 MAX_CHARS = 5_000_000
 """How many characters these may have together."""
 BOUND = f"an attempt may write {MAX_LINES} of {MAX_CHARS} characters together"
-LAST_WORDS = 10.0
-"""Seconds that a body that failed waits until all that it said before has left."""
 
-Letter = tuple[Key, Up]
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of dispatches that travel together, as `parcel`: rows of outcomes, all of one worker."""
+
+    parcel: int
+    worker: str
+    rows: list[Row]
+
+
+Letter = tuple[Key, Up | Ended]
 """A message, and the address of the link that it went into."""
 
 _log = logging.getLogger("dflow.attempts")
@@ -61,7 +70,7 @@ class Sender:
     """Sends letters up, in order, in batches numbered from 1.
 
     `carry` is called with (number, batch), by one thread at a time. Outcomes and new task runs leave at once
-    when nothing has left just before; everything else waits `FLUSH` seconds at most.
+    when nothing has left just before, or if they are `last`; everything else waits `FLUSH` seconds at most.
     """
 
     def __init__(self, carry: Callable[[int, bytes], None]) -> None:
@@ -76,12 +85,14 @@ class Sender:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def send(self, address: Key, message: Up, *, urgent: bool = False) -> None:
+    def send(
+        self, address: Key, message: Up | Ended, *, urgent: bool = False, last: bool = False
+    ) -> None:
         """Send a message that went into the link with this address. Does not block."""
         if sys.is_finalizing():
             return  # futures are collected at the end of the interpreter, when no thread can start
         with self._changed:
-            due = clock.monotonic() + FLUSH
+            due = 0.0 if last else clock.monotonic() + FLUSH
             if urgent:
                 due = min(due, self._sent_at + FLUSH)
             self._due = min(self._due, due) if self._letters else due
@@ -211,7 +222,12 @@ class Allowance:
 
 
 class WorkerLink:
-    """The link of one attempt on a worker."""
+    """The link of one attempt on a worker.
+
+    The start of the attempt is not told before somebody asks for that (`begun`), or something is said that is
+    more than lines: most attempts are over before. `open_box` makes the mailbox, once there is something that
+    may be answered.
+    """
 
     far = True
 
@@ -219,24 +235,31 @@ class WorkerLink:
         self,
         address: Key,
         sender: Sender,
-        mailbox: Mailbox,
+        open_box: Callable[[], Mailbox],
         fetch: Callable[[Key], Any],
         pack: Callable[[Any], Any],
     ) -> None:
         self._address = address
         self._sender = sender
-        self._mailbox = mailbox
+        self._open_box = open_box
+        self._box: Mailbox | None = None
         self._fetch = fetch
         self._pack = pack
         self._pid = os.getpid()
-        self._logs = Allowance()
-        self._prints = Allowance()
+        self._start: AttemptStarted | None = None
+        self._logs: Allowance | None = None
+        self._prints: Allowance | None = None
         self._last_line: LogEntry | None = None
 
     @property
     def address(self) -> Key:
         """The dispatch to which messages come down this link."""
         return self._address
+
+    @property
+    def has_box(self) -> bool:
+        """Whether something could come down."""
+        return self._box is not None
 
     def send(self, message: Up) -> None:
         """Send a message up. Lines beyond what one attempt may say are counted instead."""
@@ -245,28 +268,52 @@ class WorkerLink:
                 f"The attempt belongs to process {self._pid}, of which this one is a fork: "
                 "its driver does not hear this one."
             )
-        if isinstance(message, LogEntry):
-            self._last_line = message
-            if not self._logs.admits(message.message):
-                return
-        if isinstance(message, Printed) and not self._prints.admits(message.text):
+        if isinstance(message, AttemptStarted):
+            self._start = message
             return
+        if isinstance(message, LogEntry | Printed):
+            if self._admits(message):
+                self._sender.send(self._address, message)
+            return
+        self.begun()
+        self._mailbox()
         urgent = isinstance(message, Outcome | ChildrenCreated | Storing)
         self._sender.send(self._address, message, urgent=urgent)
 
+    def begun(self) -> None:
+        """Let the driver know of the start, unless it does."""
+        start, self._start = self._start, None
+        if start is not None:
+            self._sender.send(self._address, start)
+
+    def _admits(self, line: LogEntry | Printed) -> bool:
+        if isinstance(line, LogEntry):
+            self._last_line = line
+            self._logs = self._logs or Allowance()
+            return self._logs.admits(line.message)
+        self._prints = self._prints or Allowance()
+        return self._prints.admits(line.text)
+
+    def _mailbox(self) -> Mailbox:
+        if self._box is None:
+            self._box = self._open_box()
+        return self._box
+
     def confirm_start(self) -> None:
         """Wait until the driver knows of the start. Raises `CancelledError` if it has gone away instead."""
-        if not self._mailbox.wait_for_confirmation():
+        box = self._mailbox()
+        self.begun()
+        if not box.wait_for_confirmation():
             raise CancelledError("The driver ended the flow run before this attempt could begin.")
 
     def receive(self, timeout: float | None = None) -> Down | None:
         """Return the next message that came down, or None after `timeout` seconds or at the end."""
-        return self._mailbox.get(timeout)
+        return self._mailbox().get(timeout)
 
     @property
     def ended(self) -> bool:
         """Whether nothing will come down any more."""
-        return self._mailbox.ended
+        return self._mailbox().ended
 
     def fetch(self, key: Key) -> Any:
         """Return the value of a child that is held by the runner."""
@@ -280,19 +327,18 @@ class WorkerLink:
         """Do nothing: the driver is in another process."""
 
     def finish(self, outcome: Outcome) -> None:
-        """Send the outcome of the attempt, after saying how many lines were dropped; end the link.
+        """Say how many lines were dropped, and end the link. The outcome itself goes another way."""
+        self._say_dropped(outcome)
+        if self._box is not None:
+            self._box.close()
 
-        A failure may be known to the driver on other ways: it waits here until all before it has left.
-        """
-        last, more = self._last_line, self._logs.dropped
-        if more and last is not None:
-            text = f"{more} more lines were dropped: {BOUND}."
+    def _say_dropped(self, outcome: Outcome) -> None:
+        """Say how many lines were dropped."""
+        last, logs, prints = self._last_line, self._logs, self._prints
+        if logs is not None and logs.dropped and last is not None:
+            text = f"{logs.dropped} more lines were dropped: {BOUND}."
             note = replace(last, at=outcome.at, level=logging.WARNING, message=text)
             self._sender.send(self._address, note)
-        if more := self._prints.dropped:
-            text = f"… {more} more printed lines were dropped: {BOUND}."
+        if prints is not None and prints.dropped:
+            text = f"… {prints.dropped} more printed lines were dropped: {BOUND}."
             self._sender.send(self._address, Printed(text))
-        self.send(outcome)
-        if not isinstance(outcome, AttemptSucceeded):
-            self._sender.flush(LAST_WORDS)
-        self._mailbox.close()

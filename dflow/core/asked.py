@@ -1,10 +1,10 @@
-"""Which recorded work the last pass of a flow has asked for: what was given again, what was left."""
+"""What the last pass of a flow has made of recorded work: what it was given again, what it has left."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from dflow.core.records import FlowRun, Stage, TaskRun
+from dflow.core.records import FlowRun, Need, Stage, TaskRun
 
 
 def given_again(run: TaskRun, flow_run: FlowRun) -> bool:
@@ -26,6 +26,27 @@ def left_behind(
         caller = task_runs.get(run.parent_id)
         if caller is None or _ran(caller, flow_run):
             yield run
+
+
+def made_from_lost(
+    task_runs: Mapping[str, TaskRun], flow_runs: Mapping[str, FlowRun]
+) -> Iterator[tuple[TaskRun, TaskRun]]:
+    """Yield what was given again in the last pass, and what it was made from, if that was lost and ran again.
+
+    Whether it has given the same value as before, nobody knows.
+    """
+    for run in task_runs.values():
+        flow_run = flow_runs.get(run.flow_run_id)
+        if flow_run is None or not given_again(run, flow_run):
+            continue
+        for upstream in run.upstreams:
+            source = task_runs.get(upstream.task_run_id)
+            around = None if source is None else flow_runs.get(source.flow_run_id)
+            if source is None or around is None or upstream.need is Need.WAIT:
+                continue
+            if _ran(source, around):
+                yield run, source
+                break
 
 
 def _finished(run: TaskRun) -> bool:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 from dflow.core import events as ev
+from dflow.core.making import compiled
 
 Fields = dict[str, Any]
 T = TypeVar("T")
@@ -50,13 +50,52 @@ def decode(kind: str, version: int, data: Mapping[str, Any]) -> ev.Event | None:
 
 def plain(value: Any) -> Fields:
     """Return the fields of a dataclass as plain data, leaving out those that have their default."""
-    data = {}
     cls: Any = type(value)
-    named, items = _shape(cls)
-    for (name, default), item in zip(named, items(value), strict=True):
-        if item is not default and item != default:
-            data[name] = item if type(item) in _ATOMS else _plain(item)
-    return data
+    return plainer(cls)(value)
+
+
+@cache
+def plainer(cls: Any) -> Callable[[Any], Fields]:
+    """Return what makes plain data of objects of a dataclass: compiled once, for it is done most of all."""
+    hints = typing.get_type_hints(cls)
+    names: dict[str, Any] = {"_plain": _plain, "plainer": plainer}
+    lines = ["data = {}"]
+    for name, default in _defaults(cls):
+        said, kind = _in_plain(hints[name], name, names)
+        lines.append(f"item = value.{name}")
+        if default is MISSING:
+            lines.append(f"data['{name}'] = {said}")
+        else:
+            names[f"_default_{name}"] = default
+            differs = f"item is not _default_{name}"
+            if not kind:
+                differs += f" and item != _default_{name}"
+            lines += [f"if {differs}:", f"    data['{name}'] = {said}"]
+    made: Callable[[Any], Fields] = compiled("def _(value):", [*lines, "return data"], names)
+    return made
+
+
+def _in_plain(hint: Any, name: str, names: dict[str, Any]) -> tuple[str, bool]:
+    """Return how to say `item`, of type `hint`, in plain data; and whether equal ones are identical."""
+    inner = hint
+    if typing.get_origin(hint) is types.UnionType:
+        inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if inner in _ATOMS:
+        return "item", False
+    if typing.get_origin(inner) is tuple:
+        parts = typing.get_args(inner)[0]
+        if parts in _ATOMS:
+            return "list(item)", False
+        said, _ = _in_plain(parts, name, names)
+        return f"[{said} for item in item]", False
+    if isinstance(inner, type) and is_dataclass(inner):
+        names[f"_of_{name}"] = plainer(inner)
+        said = f"_of_{name}(item)"
+    elif isinstance(inner, type) and issubclass(inner, Enum):
+        said = "item._value_"
+    else:
+        return "_plain(item)", False
+    return (said if inner is hint else f"None if item is None else {said}"), "_value_" in said
 
 
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
@@ -72,15 +111,6 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return plain(value)
     return value
-
-
-@cache
-def _shape(cls: Any) -> tuple[tuple[tuple[str, Any], ...], Callable[[Any], tuple[Any, ...]]]:
-    """Return the names and defaults of the fields, and what gets all their values at once."""
-    named = _defaults(cls)
-    if len(named) > 1:
-        return named, attrgetter(*(name for name, _ in named))
-    return named, lambda value: tuple(getattr(value, name) for name, _ in named)
 
 
 @cache

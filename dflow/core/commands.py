@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dflow.core.making import swift
 
+
+@swift
 @dataclass(frozen=True, slots=True)
 class Command:
     """Something to do for one run."""
@@ -12,11 +15,13 @@ class Command:
     run_id: str
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Consider(Command):
     """Ask the graph whether the task run may go."""
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Dispatch(Command):
     """Hand the task run to its runner. With `confirm_start` the body waits until its start is known."""
@@ -27,6 +32,7 @@ class Dispatch(Command):
     confirm_start: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Withdraw(Command):
     """Take back a dispatch whose body has not started, as far as is known."""
@@ -34,6 +40,7 @@ class Withdraw(Command):
     dispatch: int
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Stop(Command):
     """Ask a running body to stop."""
@@ -41,6 +48,7 @@ class Stop(Command):
     dispatch: int
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class SetTimer(Command):
     """Wait until `due` (seconds since 1970), then report that the retry is due."""
@@ -50,6 +58,7 @@ class SetTimer(Command):
     attempt: int
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class SetDeadline(Command):
     """Count the attempt as timed out when it has not ended in `seconds` from now."""
@@ -58,11 +67,13 @@ class SetDeadline(Command):
     seconds: float
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Settle(Command):
     """The run is final: show its outcome, and tell those that wait for it."""
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class RunBody(Command):
     """Run the body of the flow (again)."""

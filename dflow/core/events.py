@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from dflow.core.making import swift
 from dflow.core.records import Cause, ErrorInfo, Held, Policy, Stored, Upstream
 
 
@@ -39,9 +40,15 @@ class Report(TaskEvent):
 # The life of a task run ------------------------------------------------------------------------
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCreated(TaskEvent):
-    """A task run came into being. `asked` is the generation of its flow run in which that was."""
+    """A task run came into being. `asked` is the generation of its flow run in which that was.
+
+    One that is `ready` is dispatched at once: nothing stands in its way.
+    """
+
+    version: ClassVar[int] = 2
 
     flow_run_id: str
     parent_id: str
@@ -53,8 +60,10 @@ class TaskCreated(TaskEvent):
     tags: tuple[str, ...] = ()
     source: str = ""
     asked: int = 0
+    ready: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class MapItem:
     """One item of a map: the identity of its task run, and its own upstreams."""
@@ -64,9 +73,12 @@ class MapItem:
     upstreams: tuple[Upstream, ...] = ()
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapCreated(Event):
-    """Task runs came into being together, as the items of one map."""
+    """Task runs came into being together, as the items of one map; they are `ready` all, or not at all."""
+
+    version: ClassVar[int] = 2
 
     flow_run_id: str
     parent_id: str
@@ -78,8 +90,10 @@ class MapCreated(Event):
     tags: tuple[str, ...] = ()
     source: str = ""
     asked: int = 0
+    ready: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRunNamed(TaskEvent):
     """The name of a task run was made from values that it had to wait for."""
@@ -87,11 +101,13 @@ class TaskRunNamed(TaskEvent):
     name: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamsMet(TaskEvent):
     """Nothing stands in the way of a task run any more."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchVoided(Report):
     """A dispatch came back, for no fault of its body: its upstream failed, or it was withdrawn.
@@ -103,6 +119,7 @@ class DispatchVoided(Report):
     message: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted(Report):
     """The body of a task run started on a worker."""
@@ -125,6 +142,7 @@ class Outcome(Report):
     memory: int | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSucceeded(Outcome):
     """The body returned. A small value rides along as `value`, pickled; a large one stays where it is.
@@ -140,6 +158,7 @@ class AttemptSucceeded(Outcome):
     size: int | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRaised(Outcome):
     """The body raised. `retriable` is the verdict of the user's condition, `luck` feeds the jitter."""
@@ -149,6 +168,7 @@ class AttemptRaised(Outcome):
     luck: float = 0.5
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptTimedOut(Outcome):
     """The body ran past its deadline."""
@@ -158,6 +178,7 @@ class AttemptTimedOut(Outcome):
     luck: float = 0.5
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateReturned(Outcome):
     """The body returned a state made by hand: `state_name` is Failed, Crashed or Cancelled. It is final."""
@@ -167,11 +188,13 @@ class StateReturned(Outcome):
     error: ErrorInfo | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStopped(Outcome):
     """The body ended because it was asked to stop."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost(Report):
     """The worker that had this dispatch is gone. Charged only to a body that had started."""
@@ -180,11 +203,13 @@ class WorkerLost(Report):
     message: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopExpired(Report):
     """A body that was asked to stop went on past its grace: it is left to itself."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDue(TaskEvent):
     """The time to wait after an attempt is over. `attempt` counts those of the present generation."""
@@ -193,6 +218,7 @@ class RetryDue(TaskEvent):
     attempt: int
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultLost(Report):
     """The value of a completed task run is gone from its runner, or what was `stored` from its store."""
@@ -200,11 +226,13 @@ class ResultLost(Report):
     stored: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecomputed(Report):
     """The cluster made a lost value again: another execution of the same attempt."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamFailed(TaskEvent):
     """Something that a task run depends on ended without a value. `chain` reads "c ← b ← a"."""
@@ -213,6 +241,7 @@ class UpstreamFailed(TaskEvent):
     chain: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamLost(TaskEvent):
     """The value of an upstream that had completed can no longer be had."""
@@ -221,6 +250,7 @@ class UpstreamLost(TaskEvent):
     message: str
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheHit(TaskEvent):
     """The value was already there: no worker is needed. `message` says whose it is."""
@@ -231,6 +261,7 @@ class CacheHit(TaskEvent):
     message: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested(TaskEvent):
     """Somebody asked for the task run to end."""
@@ -246,6 +277,7 @@ class Unpaused(TaskEvent):
     """A paused task run may go on."""
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reopened(TaskEvent):
     """The task run was asked for again, in a new generation.
@@ -260,6 +292,7 @@ class Reopened(TaskEvent):
     asked: int = 0
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reused(TaskEvent):
     """The value of a completed task run was asked for again, in a later generation of its flow run.
@@ -271,6 +304,7 @@ class Reused(TaskEvent):
     changed: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outdated(TaskEvent):
     """The value of a completed task run is not to be given any more: it runs again once it is asked for.

@@ -6,14 +6,17 @@ since 1970 in UTC, durations are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
+from dflow.core.making import changer, swift
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, State, StateType
+
+_ENDS = frozenset({"completed", "failed", "crashed", "cancelled"})
+"""The stages in which a run has ended."""
 
 
 class Stage(StrEnum):
@@ -30,13 +33,15 @@ class Stage(StrEnum):
     CRASHED = "crashed"
     CANCELLED = "cancelled"
 
-    @property
-    def final(self) -> bool:
-        """Tell whether a task run in this stage has ended, within its generation."""
-        return self in _FINAL_STAGES
+    final: bool
+    """Whether a task run in this stage has ended, within its generation."""
 
-
-_FINAL_STAGES = frozenset({Stage.COMPLETED, Stage.FAILED, Stage.CRASHED, Stage.CANCELLED})
+    def __new__(cls, value: str) -> Self:
+        """Make one of them."""
+        stage = str.__new__(cls, value)
+        stage._value_ = value
+        stage.final = value in _ENDS
+        return stage
 
 
 class FlowStage(StrEnum):
@@ -52,15 +57,15 @@ class FlowStage(StrEnum):
     CRASHED = "crashed"
     CANCELLED = "cancelled"
 
-    @property
-    def final(self) -> bool:
-        """Tell whether a flow run in this stage has ended, within its generation."""
-        return self in _FINAL_FLOW_STAGES
+    final: bool
+    """Whether a flow run in this stage has ended, within its generation."""
 
-
-_FINAL_FLOW_STAGES = frozenset(
-    {FlowStage.COMPLETED, FlowStage.FAILED, FlowStage.CRASHED, FlowStage.CANCELLED}
-)
+    def __new__(cls, value: str) -> Self:
+        """Make one of them."""
+        stage = str.__new__(cls, value)
+        stage._value_ = value
+        stage.final = value in _ENDS
+        return stage
 
 
 class Need(StrEnum):
@@ -120,6 +125,7 @@ class Held(StrEnum):
         return self is Held.JOURNAL or self is Held.STORED
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A value in a result store: where it is, and what tells that it is still the same.
@@ -137,6 +143,7 @@ class Stored:
     automatic: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """A task run that another one depends on."""
@@ -145,6 +152,7 @@ class Upstream:
     need: Need = Need.DATA
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How often a task run may be tried, and how long it waits in between.
@@ -161,6 +169,7 @@ class Policy:
     timeout: float | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """An exception in words, and, where it could be pickled, as a blob that rebuilds it.
@@ -174,6 +183,7 @@ class ErrorInfo:
     blob: bytes | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One execution of a task run's body, named by (task run, generation, number).
@@ -197,6 +207,7 @@ class Attempt:
     size: int | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class TaskRun:
     """A task run: its identity, where it is in its life, and what became of it.
@@ -262,9 +273,12 @@ class TaskRun:
     @property
     def attempts_now(self) -> tuple[Attempt, ...]:
         """The attempts of the present generation."""
+        if not self.attempts:
+            return ()
         return tuple(a for a in self.attempts if a.generation == self.generation)
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class FlowRun:
     """A run of a flow: a root, or a subflow of `parent_id` (a flow run or a task run).
@@ -318,11 +332,9 @@ def is_final(run: TaskRun | FlowRun) -> bool:
     return run.state_type in FINAL_TYPES
 
 
-_values_of = attrgetter(*TaskRun.__slots__)
+_changed: Callable[[TaskRun, Mapping[str, Any]], TaskRun] = changer(TaskRun)
 
 
 def moved(run: TaskRun, changes: Mapping[str, Any]) -> TaskRun:
     """Return a task run with some fields changed: ``dataclasses.replace`` for where every step counts."""
-    fields = dict(zip(TaskRun.__slots__, _values_of(run), strict=True))
-    fields.update(changes)
-    return TaskRun(**fields)
+    return _changed(run, changes)

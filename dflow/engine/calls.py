@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from dflow.core.records import Need, Upstream
 from dflow.engine.annotations import Annotation, allow_failure, opaque, quote
 from dflow.engine.future_lists import TaskFutureList
 from dflow.engine.futures import TaskFuture
+from dflow.engine.identity import Known, known_by
 from dflow.engine.scope import Scope
 from dflow.errors import MissingResult, ParameterError
 from dflow.messages import Ref
@@ -27,11 +28,11 @@ LEAVES = (TaskFuture, State, Annotation, TaskFutureList)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A call, what it depends on, and what its identity is made from."""
+    """A call, what it depends on, and what is known of its inputs, for its identity."""
 
     call: Call
     upstreams: tuple[Upstream, ...]
-    inputs: Any
+    known: Known
 
 
 def called(function: Callable[..., Any]) -> str:
@@ -88,7 +89,7 @@ def prepare(
     sent_args, sent_kwargs = found.sent
     call = Call(function, sent_args, sent_kwargs, has_refs=found.has_refs)
     needs = found.upstreams if wait_for is None else (*found.upstreams, *waits(scope, wait_for))
-    return Prepared(call, needs, found.sent)
+    return Prepared(call, needs, known_by(found.sent))
 
 
 def limit_of(given: Any) -> int | None:
@@ -123,13 +124,24 @@ def referred(scope: Scope, value: Any) -> Referred:
 
 def referred_call(scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Referred:
     """Return the arguments of a call with references in the place of futures, and whom they refer to."""
-    if _plain(args) and _plain(kwargs.values()):
-        return Referred((args, kwargs), (), has_refs=False)
-    return referred(scope, (args, dict(kwargs)))
+    return (None if args else _flat(scope, kwargs)) or referred(scope, (args, dict(kwargs)))
 
 
-def _plain(values: Iterable[Any]) -> bool:
-    return all(type(value) in ATOMS for value in values)
+def _flat(scope: Scope, kwargs: Mapping[str, Any]) -> Referred | None:
+    """Return the arguments of a call if there is nothing to search in them: numbers, texts, and futures."""
+    found: dict[str, None] = {}
+    sent = kwargs
+    for name, value in kwargs.items():
+        if type(value) in ATOMS:
+            continue
+        if type(value) is not TaskFuture or not scope.owns(value.scope):
+            return None
+        if not found:
+            sent = dict(kwargs)
+        sent[name] = Ref(value.task_run_id)  # type: ignore[index]  # it is the copy made above
+        found[value.task_run_id] = None
+    upstreams = tuple([Upstream(task_run_id) for task_run_id in found])
+    return Referred(((), sent), upstreams, has_refs=bool(found))
 
 
 def values_of(value: T) -> T:

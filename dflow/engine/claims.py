@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from dflow.core import commands as do
 from dflow.core import events as ev
+from dflow.core.making import swift
 from dflow.core.records import FlowRun, TaskRun
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Release(do.Command):
     """Nobody needs the value of this dispatch any more."""
@@ -16,6 +18,7 @@ class Release(do.Command):
     dispatch: int
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class LookUp(do.Command):
     """See whether the value is in the cache. Who is to `lead` computes it if it is not, and nobody else does.
@@ -29,6 +32,7 @@ class LookUp(do.Command):
     anew: bool = False
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Somebody in this process asked for a task run: it may be dispatched, to a runner or to its caller.

@@ -9,7 +9,7 @@ import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from types import AsyncGeneratorType, MethodType
+from types import AsyncGeneratorType, FunctionType, MethodType
 from typing import (
     Any,
     Concatenate,
@@ -83,11 +83,14 @@ class Defined(ABC, Generic[P, R_co, Options]):
         self._signature = inspect.signature(function)
         self._binder = calls.Binder(function, self._signature)
         self._bound: tuple[Any, ...] = ()
+        self._told_apart: bytes | None = None
 
     @property
     def _known_as(self) -> bytes:
         """What tells this from others of its name, in the identity of its runs."""
-        return known_as(self.function, named=self._options.name is not None)
+        if self._told_apart is None or not isinstance(self.function, FunctionType):
+            self._told_apart = known_as(self.function, named=self._options.name is not None)
+        return self._told_apart
 
     @property
     def isasync(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from dflow.core.events import MapCreated, TaskCreated
 from dflow.core.machine import create
 from dflow.core.records import Held, Stage, TaskRun
 from dflow.engine.futures import slot_given_back
-from dflow.engine.identity import Children
+from dflow.engine.identity import Children, Known
 from dflow.engine.outcomes import received
 from dflow.engine.scope import Called, Scope, Status, status_of
 from dflow.engine.session import Session
@@ -46,6 +46,7 @@ class DriverScope:
         self._flow_run_id = flow_run_id
         self._parent_id = parent_id
         self._runner = runner
+        self._opened: OpenRunner | None = None
         self._children = Children(parent_id, execution)
         flow_run = session.ledger.table.flow_runs.get(flow_run_id)
         self._generation = 0 if flow_run is None else flow_run.generation
@@ -75,6 +76,12 @@ class DriverScope:
         """Return the id and the name of the next call of a task with these inputs."""
         return self._children.identify(task_name, inputs, known_as, apart=apart)
 
+    def identify_all(
+        self, task_name: str, inputs: Iterable[Known], known_as: bytes = b"", *, apart: bool = False
+    ) -> list[tuple[str, str]]:
+        """Return the ids and the names of the next calls of a task, one for each of the inputs."""
+        return self._children.identify_all(task_name, inputs, known_as, apart=apart)
+
     def owns(self, other: Scope) -> bool:
         """Tell whether a future of `other` may be an upstream here: one of the same session."""
         return isinstance(other, DriverScope) and other.session is self.session
@@ -83,7 +90,9 @@ class DriverScope:
         self, event: TaskCreated | MapCreated, calls: Sequence[Call], options: CallOptions
     ) -> None:
         """Ask for task runs, one call each. Waits for them only where the runner runs them here."""
-        runner = self._runner()
+        runner = self._opened
+        if runner is None:
+            runner = self._opened = self._runner()
         packed = [runner.pack(call) for call in calls]
         if not runner.runs_here:
             self.session.ask(event, packed, options, runner)
@@ -220,29 +229,58 @@ class DriverScope:
 
     def status(self, task_run_id: str) -> Status:
         """Return the state that is shown of a task run."""
-        if self.session.tracker.failure is not None:
-            raise self.session.tracker.failure
-        status = status_of(self.session.tracker.shown.get(task_run_id))
+        tracker = self.session.tracker
+        if tracker.failure is not None:
+            raise tracker.failure
+        status = status_of(tracker.shown.get(task_run_id))
         if not status.final:
-            self.session.tracker.check()
+            tracker.check()
         return status
+
+    def unfinished(self, task_run_ids: Iterable[str]) -> list[str]:
+        """Return those of these task runs that are not shown as final."""
+        tracker = self.session.tracker
+        if tracker.failure is not None:
+            raise tracker.failure
+        left, shown = [], tracker.shown
+        for task_run_id in task_run_ids:
+            run = shown.get(task_run_id)
+            if run is None or not run.stage.final:
+                left.append(task_run_id)
+        if left:
+            tracker.check()
+        return left
 
     def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once the task run is final."""
         self.session.tracker.when_final(task_run_id, then)
 
+    def when_all_final(self, task_run_ids: Iterable[str], then: Callable[[], None]) -> None:
+        """Call `then` once all these task runs are final."""
+        self.session.tracker.when_all_final(task_run_ids, then)
+
     def value(self, task_run_id: str) -> Any:
         """Return the value of a completed task run. Raises what made it fail, or `MissingResult`."""
         return self.session.value(task_run_id)
 
-    def saw(self, task_run_id: str) -> None:
-        """Note that the body is given the value of a task run."""
-        self._children.saw(task_run_id)
+    def values(self, task_run_ids: Sequence[str]) -> list[Any]:
+        """Return the values of final task runs, which the body is given. Raises the first failure."""
+        found: list[Any] = []
+        try:
+            for task_run_id in task_run_ids:
+                found.append(self.session.value(task_run_id))  # noqa: PERF401  (some may be found)
+        finally:
+            self.saw(*task_run_ids[: len(found) + 1])
+        return found
+
+    def saw(self, *task_run_ids: str) -> None:
+        """Note that the body is given the values of task runs."""
+        self._children.saw(*task_run_ids)
 
     def cancel(self, task_run_id: str) -> None:
         """Ask for a task run to end."""
         self.session.cancel([task_run_id])
 
-    def drop(self, task_run_id: str) -> None:
-        """Note that a future is gone."""
-        self.session.drop(task_run_id)
+    def drop(self, *task_run_ids: str) -> None:
+        """Note that one future of each of these task runs is gone."""
+        self.session.drop(*task_run_ids)

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from dflow.attempts.calls import Listed
 from dflow.attempts.clock import monotonic
 from dflow.engine.futures import TaskFuture, slot_given_back, wait
+from dflow.engine.map_futures import MapFutures
 from dflow.engine.waiting import bell
 from dflow.errors import WaitTimeout
 from dflow.states import State
@@ -22,13 +23,13 @@ class Expansion(Generic[R]):
 
     def __init__(self, key: str = "") -> None:
         self.key = key
-        self.futures: list[TaskFuture[R]] = []
+        self.futures: Sequence[TaskFuture[R]] = ()
         self.problem: BaseException | None = None
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._then: list[Callable[[], None]] = []
 
-    def end(self, futures: list[TaskFuture[R]], problem: BaseException | None = None) -> None:
+    def end(self, futures: Sequence[TaskFuture[R]], problem: BaseException | None = None) -> None:
         """Note what came of it: futures, or a problem."""
         with self._lock:
             self.futures, self.problem = futures, problem
@@ -82,7 +83,7 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
 
     def __init__(self, futures: Iterable[TaskFuture[R]] = ()) -> None:
         self._expansion: Expansion[R] = Expansion()
-        self._expansion.end(list(futures))
+        self._expansion.end(futures if isinstance(futures, MapFutures) else list(futures))
 
     @classmethod
     def of(cls, expansion: Expansion[R]) -> TaskFutureList[R]:
@@ -105,7 +106,7 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
         """Wait until all are final, or `timeout` seconds are over. Never raises."""
         deadline = _deadline(timeout)
         if self._expansion.wait(timeout):
-            wait(self._expansion.futures, _left(deadline))
+            _wait(self._expansion.futures, _left(deadline))
 
     @overload
     def result(
@@ -126,11 +127,13 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
         if not self._expansion.wait(timeout):
             raise WaitTimeout(f"What is to be mapped over has not ended within {timeout} seconds.")
         futures = self._items()
-        _, not_done = wait(futures, _left(deadline))
+        not_done = _wait(futures, _left(deadline))
         if not_done:
             raise WaitTimeout(
-                f"{len(not_done)} of {len(futures)} task runs have not ended within {timeout} seconds."
+                f"{not_done} of {len(futures)} task runs have not ended within {timeout} seconds."
             )
+        if isinstance(futures, MapFutures):
+            return futures.values(raise_on_failure=raise_on_failure)
         return [future.result(raise_on_failure=raise_on_failure) for future in futures]
 
     async def aresult(
@@ -159,7 +162,7 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
         """The states, as they are recorded."""
         return [future.state for future in self._items()]
 
-    def _items(self) -> list[TaskFuture[R]]:
+    def _items(self) -> Sequence[TaskFuture[R]]:
         if (problem := self.problem()) is not None:
             raise problem
         return self._expansion.futures
@@ -193,18 +196,25 @@ class TaskFutureList(Listed, Sequence[TaskFuture[R]]):
             return True
         if not isinstance(other, TaskFutureList | list):
             return NotImplemented
-        return self._items() == list(other)
+        return list(self._items()) == list(other)
 
     def __repr__(self) -> str:
         if not self._expansion.over:
             return "TaskFutureList(…)"
         if self._expansion.problem is not None:
             return f"TaskFutureList({self._expansion.problem!r})"
-        return f"TaskFutureList({self._expansion.futures!r})"
+        return f"TaskFutureList({list(self._expansion.futures)!r})"
 
     def __reduce__(self) -> Any:
         """Travel as a list of futures, which say that they cannot."""
-        return TaskFutureList, (self._items(),)
+        return TaskFutureList, (list(self._items()),)
+
+
+def _wait(futures: Sequence[TaskFuture[Any]], timeout: float | None) -> int:
+    """Wait until all are final, or `timeout` seconds are over; return how many are not."""
+    if isinstance(futures, MapFutures):
+        return futures.wait(timeout)
+    return len(wait(futures, timeout)[1])
 
 
 def _deadline(timeout: float | None) -> float | None:

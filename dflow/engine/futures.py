@@ -29,7 +29,7 @@ from dflow.attempts.stepping import async_generated, generated, hand_out
 from dflow.engine.scope import Scope, Status
 from dflow.engine.waiting import bell, inlet
 from dflow.errors import InternalError, WaitTimeout
-from dflow.states import State
+from dflow.states import State, StateType
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -98,9 +98,14 @@ class TaskFuture(Generic[R_co]):
         Raises `dflow.errors.WaitTimeout` (a TimeoutError) after `timeout` seconds, and otherwise what the
         task raised; with ``raise_on_failure=False`` that exception is returned instead.
         """
-        self.wait(timeout)
-        self._check_done(timeout)
-        return self.state.result(raise_on_failure=raise_on_failure)
+        status = self._scope.status(self._task_run_id)
+        if not status.final:
+            self.wait(timeout)
+            self._check_done(timeout)
+            status = self._scope.status(self._task_run_id)
+        if status.type is StateType.COMPLETED:
+            return self._value()
+        return state_of(status, self._value).result(raise_on_failure=raise_on_failure)
 
     @overload
     def aresult(
@@ -192,15 +197,23 @@ def wait(
     """
     pending = list(futures)
     _check(pending)
-    open_ones = [future for future in pending if not future.done()]
+    open_ones = {future for future in pending if not future.done()}
     if open_ones:
-        with slot_given_back():
-            left = _Countdown(len(open_ones))
-            for future in open_ones:
-                future._when_final(left.one_less)
-            left.zero.wait(timeout)
-    done = {future for future in pending if future.done()}
-    return done, set(pending) - done
+        _wait_for(open_ones, timeout)
+        open_ones = {future for future in open_ones if not future.done()}
+    return set(pending) - open_ones, open_ones
+
+
+def _wait_for(futures: Iterable[TaskFuture[Any]], timeout: float | None) -> None:
+    """Wait until all these are final, or `timeout` seconds are over."""
+    groups: dict[Scope, list[str]] = {}
+    for future in futures:
+        groups.setdefault(future.scope, []).append(future.task_run_id)
+    left = _Countdown(len(groups))
+    with slot_given_back():
+        for scope, task_run_ids in groups.items():
+            scope.when_all_final(task_run_ids, left.one_less)
+        left.zero.wait(timeout)
 
 
 class as_completed(Generic[R_co]):  # noqa: N801  (reads as a word in a loop)

@@ -12,8 +12,7 @@ order. With a generator it is never found again.
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
 from types import FunctionType
@@ -25,7 +24,7 @@ from dflow.results.source import origin
 
 SIZE = 16
 """Bytes of an identity."""
-RULE = 1
+RULE = 2
 """The rule by which task runs are named; each run records its own. A change here is a new number."""
 
 
@@ -77,6 +76,15 @@ def _known_in_parts(inputs: Any) -> Known:
     )
 
 
+def known_together(one: Known, other: Known) -> Known:
+    """Return what is known of two parts of the inputs of a call."""
+    return Known(
+        b"both" + _digest(one.content, other.content),
+        whole=one.whole and other.whole,
+        lasting=one.lasting and other.lasting,
+    )
+
+
 _closed_over: WeakKeyDictionary[FunctionType, bytes] = WeakKeyDictionary()
 
 
@@ -121,8 +129,9 @@ class Children:
     def __init__(self, parent_id: str, execution: str = "") -> None:
         self._parent_id = parent_id
         self._execution = execution
-        self._calls: Counter[bytes] = Counter()
-        self._names: Counter[str] = Counter()
+        self._tasks: dict[tuple[str, bytes], Any] = {}
+        self._calls: dict[bytes, int] = {}
+        self._names: dict[str, int] = {}
         self._position = blake2b(digest_size=SIZE)
         self._lock = threading.Lock()
 
@@ -135,33 +144,53 @@ class Children:
         The id is 32 hexadecimal digits; the name is the task's with the number of its call, from 0. What is
         asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """
-        known = known_by(inputs)
-        with self._lock:
-            content = known.content
-            if not known.whole:
-                content += b"position" + self._position.digest()
-            if not known.lasting:
-                content += b"execution" + self._execution.encode()
-            name = task_name.encode("utf-8", "surrogatepass")
-            what = _digest(self._parent_id.encode(), name, known_as, content)
-            repeat = self._calls[what]
-            self._calls[what] += 1
-            made = _digest(what, b"%d" % repeat)
-            if not apart:
-                self._position.update(made)
-            number = self._names[task_name]
-            self._names[task_name] += 1
-        return made.hex(), f"{task_name}-{number}"
+        return self.identify_all(task_name, (known_by(inputs),), known_as, apart=apart)[0]
 
-    def saw(self, task_run_id: str) -> None:
-        """Note that the body has been given the value of a task run: what follows may depend on it."""
+    def identify_all(
+        self, task_name: str, inputs: Iterable[Known], known_as: bytes = b"", *, apart: bool = False
+    ) -> list[tuple[str, str]]:
+        """Return the ids and the names of the next calls of a task, one for each of the `inputs`."""
+        made, calls = [], self._calls
         with self._lock:
-            self._position.update(b"saw" + task_run_id.encode())
+            task, number = self._task(task_name, known_as), self._names.get(task_name, 0)
+            for known in inputs:
+                call = task.copy()
+                call.update(known.content)
+                if not known.whole:
+                    call.update(b"position" + self._position.digest())
+                if not known.lasting:
+                    call.update(b"execution" + self._execution.encode())
+                what = call.digest()
+                repeat = calls.get(what, 0)
+                calls[what] = repeat + 1
+                if repeat:
+                    what = _digest(what, b"%d" % repeat)
+                if not apart:
+                    self._position.update(what)
+                made.append((what.hex(), f"{task_name}-{number}"))
+                number += 1
+            self._names[task_name] = number
+        return made
+
+    def _task(self, task_name: str, known_as: bytes) -> Any:
+        """Return the hash of all that the calls of a task have in common, to be copied for each."""
+        task = self._tasks.get((task_name, known_as))
+        if task is None:
+            name = task_name.encode("utf-8", "surrogatepass")
+            task = blake2b(_framed(self._parent_id.encode(), name, known_as), digest_size=SIZE)
+            self._tasks[task_name, known_as] = task
+        return task
+
+    def saw(self, *task_run_ids: str) -> None:
+        """Note that the body has been given the values of task runs: what follows may depend on them."""
+        seen = b"".join(b"saw" + task_run_id.encode() for task_run_id in task_run_ids)
+        with self._lock:
+            self._position.update(seen)
+
+
+def _framed(*parts: bytes) -> bytes:
+    return b"".join(b"%d:%b" % (len(part), part) for part in parts)
 
 
 def _digest(*parts: bytes) -> bytes:
-    whole = blake2b(digest_size=SIZE)
-    for part in parts:
-        whole.update(b"%d:" % len(part))
-        whole.update(part)
-    return whole.digest()
+    return blake2b(_framed(*parts), digest_size=SIZE).digest()

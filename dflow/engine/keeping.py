@@ -22,7 +22,7 @@ from dflow.engine.driver_scope import DriverScope
 from dflow.engine.futures import slot_given_back
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
-from dflow.engine.recovery import left_unclaimed
+from dflow.engine.recovery import left_unclaimed, mixed_with_lost
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
 from dflow.errors import InternalError, JournalDamaged, MissingResult
@@ -316,6 +316,8 @@ class LocalKeeper:
             finished = session.in_tracker(lambda ledger: left_unclaimed(ledger.table))
             rerun = session.again is not None and session.again.rerun
             run_logs.show_left("finished", finished, logging.INFO if rerun else logging.WARNING)
+            mixed = session.in_tracker(lambda ledger: mixed_with_lost(ledger.table))
+            run_logs.show_mixed(session.root.flow_run_name, mixed)
 
     async def cancel_all(
         self, flow_run_id: str, *, native: bool, grace: float | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -22,7 +22,7 @@ from dflow.engine.annotations import Annotation
 from dflow.engine.calls import Prepared, called, referred, referred_call, waits
 from dflow.engine.future_lists import Expansion, TaskFutureList
 from dflow.engine.futures import TaskFuture
-from dflow.engine.identity import known_as, known_by
+from dflow.engine.identity import Known, known_as, known_by, known_together
 from dflow.engine.map_arguments import Argument, Items, Later, Same, argument_of
 from dflow.engine.scope import Scope
 from dflow.engine.waiting import bell
@@ -30,7 +30,7 @@ from dflow.errors import CancelledError, InternalError, ParameterError
 from dflow.messages import Ref
 
 R = TypeVar("R")
-Ask = Callable[[Sequence[Prepared], tuple[Upstream, ...], bool], list[TaskFuture[R]]]
+Ask = Callable[[Sequence[Prepared], tuple[Upstream, ...], bool], Sequence[TaskFuture[R]]]
 """Asks for the task runs of a map: the calls, the upstreams of all, whether they are named apart."""
 
 _log = logging.getLogger("dflow.engine")
@@ -69,7 +69,7 @@ class _Map(Generic[R]):
         arguments = self.arguments().values()
         return [a.problem for a in arguments if isinstance(a, Same) and a.problem is not None]
 
-    def made(self) -> list[TaskFuture[R]]:
+    def made(self) -> Sequence[TaskFuture[R]]:
         """Ask for the task runs, one for each item."""
         prepared, common = self._prepared()
         return self.ask(prepared, (*common, *waits(self.scope, self.wait_for)), bool(self.key))
@@ -97,27 +97,38 @@ class _Map(Generic[R]):
         """Return a call for each item, and the upstreams that all of them have."""
         count = self.length()
         same = {name: a.value for name, a in self.kwargs.items() if isinstance(a, Same)}
-        mapped = {name: a for name, a in self.kwargs.items() if isinstance(a, Items)}
         shared = referred(self.scope, same)
-        shared_key = _key(shared.sent)
+        shared_known = known_by(shared.sent) if same else None
         prepared = []
-        for index in range(count):
-            args = tuple(_at(argument, index) for argument in self.args)
-            kwargs = {name: argument.at(index) for name, argument in mapped.items()}
+        for index, (args, kwargs) in enumerate(self._rows(count)):
             own = referred_call(self.scope, args, kwargs)
             has_refs = own.has_refs or shared.has_refs
             sent_args, sent_kwargs = own.sent
             call = Call(self.function, sent_args, sent_kwargs, shared.sent, has_refs)
-            inputs = self._inputs((shared_key, *own.sent), index)
-            prepared.append(Prepared(call, own.upstreams, inputs))
+            known = known_by(own.sent)
+            if shared_known is not None:
+                known = known_together(shared_known, known)
+            if self.key:
+                known = self._known_here(known, index)
+            prepared.append(Prepared(call, own.upstreams, known))
         return prepared, shared.upstreams
 
-    def _inputs(self, inputs: tuple[Any, ...], index: int) -> Any:
-        """Return what the identity of an item is made from; in a map that has a name it needs no other."""
-        if not self.key:
-            return inputs
-        known = known_by(inputs)
-        return (self.key, known.content) if known.whole else (self.key, known.content, index)
+    def _rows(self, count: int) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Yield the arguments of each item that are not the same for all."""
+        mapped = {name: a for name, a in self.kwargs.items() if isinstance(a, Items)}
+        if self.args or any(a.may_fail for a in mapped.values()):
+            for index in range(count):
+                args = tuple(_at(argument, index) for argument in self.args)
+                yield args, {name: argument.at(index) for name, argument in mapped.items()}
+            return
+        names = tuple(mapped)
+        for row in zip(*(a.items for a in mapped.values()), strict=True):
+            yield (), dict(zip(names, row, strict=True))
+
+    def _known_here(self, known: Known, index: int) -> Known:
+        """Return what is known of an item in a map that has a name: it needs no other."""
+        found = (self.key, known.content)
+        return known_by(found if known.whole else (*found, index))
 
 
 def _now(argument: Argument) -> Argument:
@@ -137,11 +148,6 @@ def _at(argument: Argument, index: int) -> Any:
         case Same():
             return argument.value
     raise InternalError("A map was made before all it goes over was there.")
-
-
-def _key(shared: Mapping[str, Any]) -> Any:
-    """Return what stands for the shared arguments in the identity of each item; made only once."""
-    return known_by(shared)
 
 
 def start(

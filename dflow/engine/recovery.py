@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dflow.core import events as ev
-from dflow.core.asked import left_behind
-from dflow.core.records import Cause, FlowStage, Held, Stage
+from dflow.core.asked import left_behind, made_from_lost
+from dflow.core.records import Cause, FlowStage, Held, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine.ledger import Ledger
 from dflow.engine.session import Session
@@ -81,3 +81,8 @@ def forget_gone(session: Session) -> None:
         f"{len(gone)} of {len(kept)} results are not in their store any more, and are computed again "
         f"where they are asked for: {names}{more}"
     )
+
+
+def mixed_with_lost(table: Table) -> list[tuple[TaskRun, TaskRun]]:
+    """Return what was given again though it was made from a value that was lost and made again, with that."""
+    return list(made_from_lost(table.task_runs, table.flow_runs))

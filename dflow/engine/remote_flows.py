@@ -16,8 +16,8 @@ from dflow.core import events as ev
 from dflow.core.records import FlowRun, Policy, Upstream
 from dflow.engine.about import About
 from dflow.engine.callbacks import sent_up
+from dflow.engine.desk import desk_of
 from dflow.engine.keeping import LocalKeeper, Opened
-from dflow.engine.remote import desk_of
 from dflow.engine.session import Session
 from dflow.errors import DefinitionError, DflowError, InternalError
 from dflow.messages import AttemptInfo, Callbacks, FlowAnswered, FlowAsked

@@ -159,6 +159,24 @@ def show_left(what: str, names: Sequence[str], level: int) -> None:
         )
 
 
+def show_mixed(run_name: str, pairs: Sequence[tuple[TaskRun, TaskRun]]) -> None:
+    """Show that results are given which were made from values that had to be made again, if there are any."""
+    if not pairs:
+        return
+    shown = ", ".join(
+        f"{one_line(given.name, NAME)} (from {one_line(source.name, NAME)})"
+        for given, source in pairs[:5]
+    )
+    run, task = one_line(run_name, NAME), one_line(pairs[0][1].task_name, NAME)
+    show(
+        logging.WARNING,
+        f"WARNING {run} | {len(pairs):,} recorded results were given, though what they were made from was "
+        f"not kept and has been made again: {shown}{', …' if len(pairs) > 5 else ''}. If that may give "
+        "another value, keep it (persist_result=True) or give it a seed. To make all of it again: "
+        f"dflow rerun {shlex.quote(run)} --from {shlex.quote(task)}",
+    )
+
+
 def show_changed(run_name: str, task_name: str) -> None:
     """Show that results of a task are given though its code has changed, and how to have others."""
     task, run = one_line(task_name, NAME), one_line(run_name, NAME)

@@ -6,7 +6,7 @@ that speaks through the Link. Both are made for one execution of one body: its p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,8 +14,12 @@ from dflow.attempts.calls import Call
 from dflow.attempts.kinds import Kind
 from dflow.core.events import MapCreated, TaskCreated
 from dflow.core.records import FlowRun, Held, TaskRun
+from dflow.engine.identity import Known
 from dflow.messages import CallOptions
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, StateType
+
+FINAL_NAMES = frozenset(name for name, type_ in TYPE_OF_NAME.items() if type_ in FINAL_TYPES)
+"""The names of the states that end a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Status:
     @property
     def final(self) -> bool:
         """Whether the run has ended."""
-        return self.type in FINAL_TYPES
+        return self.state_name in FINAL_NAMES
 
 
 PENDING = Status("Pending")
@@ -72,6 +76,11 @@ class Scope(Protocol):
         What is asked for `apart`, at a time that luck decides, does not move the position of other calls.
         """
 
+    def identify_all(
+        self, task_name: str, inputs: Iterable[Known], known_as: bytes = b"", *, apart: bool = False
+    ) -> list[tuple[str, str]]:
+        """Return the ids and the names of the next calls of a task, one for each of the inputs."""
+
     @property
     def flow_run_id(self) -> str:
         """The flow run that task runs asked for here belong to."""
@@ -107,14 +116,23 @@ class Scope(Protocol):
     def when_final(self, task_run_id: str, then: Callable[[], None]) -> None:
         """Call `then` once the task run is final: now, or later from another thread."""
 
+    def when_all_final(self, task_run_ids: Iterable[str], then: Callable[[], None]) -> None:
+        """Call `then` once all these task runs are final: now, or later from another thread."""
+
+    def unfinished(self, task_run_ids: Iterable[str]) -> list[str]:
+        """Return those of these task runs that are not shown as final."""
+
     def value(self, task_run_id: str) -> Any:
         """Return the value of a completed task run. Raises what made it fail, or `MissingResult`."""
 
-    def saw(self, task_run_id: str) -> None:
-        """Note that the body is given the value of a task run: what it asks for next may depend on it."""
+    def values(self, task_run_ids: Sequence[str]) -> list[Any]:
+        """Return the values of final task runs, which the body is given. Raises the first failure."""
+
+    def saw(self, *task_run_ids: str) -> None:
+        """Note that the body is given the values of task runs: what it asks for next may depend on them."""
 
     def cancel(self, task_run_id: str) -> None:
         """Ask for a task run to end."""
 
-    def drop(self, task_run_id: str) -> None:
-        """Note that a future is gone."""
+    def drop(self, *task_run_ids: str) -> None:
+        """Note that one future of each of these task runs is gone."""

@@ -213,6 +213,11 @@ class Session:
 
     # The host of open runners -------------------------------------------------------------------------
 
+    @property
+    def root_id(self) -> str:
+        """The root flow run that is driven."""
+        return self.root.flow_run_id
+
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. After the end of the flow run nobody hears it."""
         if self.tracker.ended and self.tracker.failure is None:
@@ -256,6 +261,10 @@ class Session:
             root = self.task_run(self.ledger.root_failure(task_run_id))
             raise outcomes.failure(run, root, self.errors.get(root.id))
         return self.value_of(run)
+
+    def values(self, task_run_ids: Sequence[str]) -> list[Any]:
+        """Return the values of final task runs in their order, or raise the first failure among them."""
+        return [self.value(task_run_id) for task_run_id in task_run_ids]
 
     def value_of(self, run: TaskRun) -> Any:
         """Return the value of a task run that has completed. Blocks while it is fetched."""
@@ -339,10 +348,10 @@ class Session:
 
     # The end ------------------------------------------------------------------------------------------------
 
-    def drop(self, task_run_id: str) -> None:
-        """Note that a future is gone."""
+    def drop(self, *task_run_ids: str) -> None:
+        """Note that one future of each of these task runs is gone."""
         with suppress(DflowError):
-            self.tracker.post(HandleDropped((task_run_id,)))
+            self.tracker.post(HandleDropped(task_run_ids))
 
     def log(self, entry: LogEntry) -> None:
         """Record and show a line of a run."""

@@ -12,13 +12,15 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from dflow.core import commands as do
 from dflow.core import events as ev
+from dflow.core.creation import ids_of as ids_of
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine.alarms import Alarms
 from dflow.engine.claims import Changes, Claim
@@ -77,13 +79,6 @@ class Alarm:
 
 
 Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed | Alarm | Storing
-
-
-def ids_of(event: ev.TaskCreated | ev.MapCreated) -> list[str]:
-    """Return the ids of the task runs that an event makes."""
-    if isinstance(event, ev.MapCreated):
-        return [item.task_run_id for item in event.items]
-    return [event.task_run_id]
 
 
 class Tracker:
@@ -193,6 +188,24 @@ class Tracker:
             if going and (run is None or not run.stage.final):
                 self._waiting.setdefault(run_id, []).append(then)
                 return
+        then()
+
+    def when_all_final(self, run_ids: Iterable[str], then: Callable[[], None]) -> None:
+        """Call `then` once each of these runs has been shown as final: now, or later in the tracker's thread.
+
+        They are looked at one after the other, each once: waiting for many costs no more than for one.
+        """
+        self._go_on(iter(run_ids), then)
+
+    def _go_on(self, left: Iterator[str], then: Callable[[], None]) -> None:
+        with self._waiting_lock:
+            if self.failure is None and not self.ended:
+                for run_id in left:
+                    run = self.shown.get(run_id)
+                    if run is None or not run.stage.final:
+                        waiting = self._waiting.setdefault(run_id, [])
+                        waiting.append(partial(self._go_on, left, then))
+                        return
         then()
 
     def fail(self, error: DflowError) -> None:

@@ -26,14 +26,11 @@ from typing import Any
 from uuid import UUID  # noqa: TID251  (the type: no id is made here)
 
 from dflow.messages import Ref
-from dflow.results import foreign, taking_apart
+from dflow.results import foreign, plain_values, taking_apart
 from dflow.results.foreign import Array, Items, NoForm
+from dflow.results.plain_values import LARGE, SIZE
 from dflow.results.source import code_digest, origin
 
-SIZE = 16
-"""Bytes of a fingerprint."""
-LARGE = 4096
-"""From how many bytes on a piece is hashed by SHA-256, for which processors have instructions."""
 MAX_DEPTH = 100
 """How deep containers may be nested."""
 
@@ -85,7 +82,7 @@ class _Hash:
 
 def fingerprint(value: Any) -> bytes:
     """Return 16 bytes that say which call is meant by these inputs. Raises `NoFingerprint`."""
-    return _made(value, _Walk(deep=False, files=False))
+    return plain_values.digest(value) or _made(value, _Walk(deep=False, files=False))
 
 
 def content(value: Any, *, files: bool = True) -> bytes:
@@ -96,7 +93,7 @@ def content(value: Any, *, files: bool = True) -> bytes:
     >>> content({"lr": 0.1, "layers": [3, 4]}) == content({"layers": [3, 4], "lr": 0.1})
     True
     """
-    return _made(value, _Walk(deep=True, files=files))
+    return plain_values.digest(value) or _made(value, _Walk(deep=True, files=files))
 
 
 def _made(value: Any, walk: _Walk) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any
 
 from dask.sizeof import sizeof
 
+from dflow.attempts.link import Ended
+from dflow.attempts.rows import Row
 from dflow.core.events import AttemptRaised, AttemptTimedOut, Outcome
 from dflow.errors import SerializationError
 from dflow.messages import Key
@@ -105,14 +107,48 @@ def _restore(outcome: bytes, data: bytes, buffers: Sequence[Any]) -> Carried:
     return carried
 
 
-def outcome_of(carried: Carried) -> bytes:
-    """Return the pickled outcome that came with a value: the task that asks for one that was not heard of."""
-    return carried.outcome
+class Delivered:
+    """What a parcel of several dispatches gives back: what became of each, and the values that are large."""
+
+    __slots__ = ("outcome", "values")
+
+    def __init__(
+        self, ticket: int, worker: str, rows: list[Row], values: dict[str, Carried]
+    ) -> None:
+        self.outcome = pickle.dumps(Ended(ticket, worker, rows), protocol=5)
+        self.values = values
+
+    def __sizeof__(self) -> int:
+        return len(self.outcome) + sum(int(sizeof(value)) for value in self.values.values())
 
 
-def applied(function: Callable[[Any], Any], carried: Carried) -> Any:
+def item_of(delivered: Carried | Delivered, task_run_id: str) -> Carried:
+    """Return the value of one task run out of what a Dask task gave back."""
+    if isinstance(delivered, Carried):
+        return delivered
+    return delivered.values[task_run_id]
+
+
+def outcome_of(delivered: Carried | Delivered) -> bytes:
+    """Return what came with values, pickled: the task that asks for outcomes that were not heard of."""
+    return delivered.outcome
+
+
+class OfItem:
+    """Applies a function to the value of one task run, out of what a Dask task gave back."""
+
+    def __init__(self, function: Callable[[Any], Any], task_run_id: str) -> None:
+        self.function = function
+        self.task_run_id = task_run_id
+
+    def __call__(self, delivered: Carried | Delivered) -> Any:
+        """Apply it."""
+        return self.function(item_of(delivered, self.task_run_id).value)
+
+
+def applied(function: OfItem, delivered: Carried | Delivered) -> Any:
     """Return what a function makes of a value: the task that applies it where the value is."""
-    return function(carried.value)
+    return function(delivered)
 
 
 class BodyFailed(Exception):

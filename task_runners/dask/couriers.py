@@ -1,28 +1,32 @@
-"""The two ways of getting a body to a worker: as bytes, or, in this process, as it is."""
+"""The two ways of getting bodies to a worker: as bytes, or, in this process, as they are."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from dask.task_spec import TaskRef
 
 from dflow.attempts import body
 from dflow.attempts.packing import Packer
+from dflow.attempts.rows import Row
 from dflow.core.events import AttemptSucceeded, Outcome
-from dflow.messages import Along, AtRunner, Blob, Kept, Key, Work
-from dflow.ports import Host
+from dflow.messages import Along, AtRunner, Key, Work
+from dflow.ports import Host, Link
 from dflow.results.pickling import dumps
 from task_runners.dask import execution
-from task_runners.dask.book import Entry
-from task_runners.dask.carried import BodyFailed, Carried, TakenBack
+from task_runners.dask.carried import BodyFailed, TakenBack
 from task_runners.dask.connection import Connection
-from task_runners.dask.graph import Draft, Encoder, Parts
+from task_runners.dask.encoding import Encoder, kept_by
+from task_runners.dask.graph import Draft, Parts
 from task_runners.dask.internals import own_variables
+from task_runners.dask.parcels import DaskKey, Entry, Parcel
 from task_runners.dask.places import Place
+from task_runners.dask.running import Running, end_watch
 from task_runners.dask.shelf import Shelf
-from task_runners.values import Asked, Read, asked_here
+from task_runners.values import Asked, Read, asked_here, missing
 
 
 class Courier(Protocol):
@@ -31,8 +35,11 @@ class Courier(Protocol):
     def pack(self, call: Any) -> Any:
         """Return a call in the form in which it goes. Raises `SerializationError`."""
 
-    def draft(self, draft: Draft, work: Work, entry: Entry) -> None:
-        """Add a dispatch to a graph."""
+    def size(self, call: Any) -> int:
+        """Return about how many bytes of a call travel."""
+
+    def draft(self, draft: Draft, parcel: Parcel, patience: float) -> None:
+        """Add a parcel to a graph."""
 
     def submitted(self, draft: Draft) -> None:
         """Note that a graph is with Dask."""
@@ -40,25 +47,17 @@ class Courier(Protocol):
     def withdraw(self, tickets: Sequence[int]) -> None:
         """See to it that dispatches that have not begun never do, and that the book hears which."""
 
+    def fetch(self, entry: Entry) -> Any:
+        """Return a value. Raises whatever goes wrong."""
+
+    def drop(self, parcel: Parcel) -> None:
+        """Drop what is kept for a parcel."""
+
     def forget(self, entry: Entry) -> None:
-        """Drop what is kept for a dispatch that has ended."""
+        """Drop what is kept for a dispatch that is over and done with."""
 
-
-def _sources(work: Work, entry: Entry) -> tuple[dict[str, Entry], dict[str, Along]]:
-    """Return the upstreams whose values Dask brings, and what goes along of others, by task run."""
-    by_key = {up.key: up for up in entry.upstreams}
-    refs: dict[str, Entry] = {}
-    along: dict[str, Along] = {}
-    for name, given in work.inputs.items():
-        if not isinstance(given, AtRunner):
-            along[name] = given
-            continue
-        copy = by_key[given.key].copy
-        if copy is None:
-            refs[name] = by_key[given.key]
-        else:
-            along[name] = Blob(copy)
-    return refs, along
+    def close(self) -> None:
+        """End what runs beside the bodies."""
 
 
 class Travelling:
@@ -78,18 +77,27 @@ class Travelling:
         """Return a call as bytes."""
         return self._packer.pack(call)
 
-    def draft(self, draft: Draft, work: Work, entry: Entry) -> None:
-        """Add a dispatch with its payload."""
-        refs, along = _sources(work, entry)
-        on_shelf = {
-            name: ref
-            for name, given in along.items()
-            if isinstance(given, Kept) and (ref := self._shelf.refer(given, draft)) is not None
-        }
-        payload, parts = self._encoder.encode(work, entry, (*refs, *on_shelf), along)
+    def size(self, call: Any) -> int:
+        """Return how many bytes its arguments have."""
+        return len(call.arguments)
+
+    def draft(self, draft: Draft, parcel: Parcel, patience: float) -> None:
+        """Add a parcel with its payload."""
+        encoding = self._encoder.begin(parcel, patience)
+        for entry in parcel.entries:
+            work = entry.work
+            if work is None:
+                continue
+            on_shelf: dict[str, DaskKey] = {}
+            if work.inputs:
+                for name, kept in kept_by(entry, work).items():
+                    key = self._shelf.refer(kept, draft)
+                    if key is not None:
+                        on_shelf[name] = key
+            encoding.add(entry, work, on_shelf)
+        payload, parts, keys = encoding.done()
         beside = [self._parts.refer(part, draft) for part in parts]
-        values = [TaskRef(up.dask_key) for up in refs.values()]
-        draft.add(entry, execution.execute, payload, *beside, *values, *on_shelf.values())
+        draft.add(parcel, execution.execute, payload, *beside, *map(TaskRef, keys))
 
     def submitted(self, draft: Draft) -> None:
         """Hold the large parts of the graph, and the values from stores, on the cluster."""
@@ -100,20 +108,40 @@ class Travelling:
         """Ask the workers."""
         self._connection.withdraw(tickets)
 
+    def fetch(self, entry: Entry) -> Any:
+        """Get a value from the cluster: alone, where others lie with it."""
+        parcel = entry.parcel
+        if parcel is None:
+            raise missing(entry.key)
+        if parcel.sole:
+            return self._connection.gather(parcel.dask_key).value
+        return self._connection.apply(_itself, parcel.dask_key, entry.key[0])
+
+    def drop(self, parcel: Parcel) -> None:
+        """Do nothing: all is with Dask."""
+
     def forget(self, entry: Entry) -> None:
         """Do nothing: all is with Dask."""
+
+    def close(self) -> None:
+        """Do nothing: all is with Dask."""
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 class InMemory:
     """Bodies run on a cluster in this process: nothing is pickled, and the engine's own links are used.
 
-    `told` is called with (dispatch, outcome) by the threads of the workers, `taken_back` with tickets.
+    `told` is called with (ticket, worker, rows) by the threads of the workers, `taken_back` with tickets.
+    Values stay here.
     """
 
     def __init__(
         self,
         host: Host,
-        told: Callable[[Key, Outcome], None],
+        told: Callable[[int, str, list[Row]], None],
         taken_back: Callable[[Sequence[int]], None],
     ) -> None:
         self._host = host
@@ -121,59 +149,88 @@ class InMemory:
         self._taken_back = taken_back
         self._lock = threading.Lock()
         self._waiting: set[int] = set()
+        self._values: dict[Key, Any] = {}
         self._read = Read()
 
     def pack(self, call: Any) -> Asked:
         """Return the call, with the context in which it was made."""
         return asked_here(call)
 
-    def draft(self, draft: Draft, work: Work, entry: Entry) -> None:
-        """Add a dispatch; what is to be run stays here."""
-        refs, along = _sources(work, entry)
-        names, ticket = tuple(refs), entry.ticket
+    def size(self, call: Any) -> int:  # noqa: ARG002  (of the protocol)
+        """Nothing travels."""
+        return 0
 
-        def job(place: Place, given: tuple[Any, ...]) -> Carried:
-            with self._lock:
-                if ticket not in self._waiting:
-                    raise TakenBack
-                self._waiting.discard(ticket)
-            return self._run(work, along, dict(zip(names, given, strict=True)), place)
-
+    def draft(self, draft: Draft, parcel: Parcel, patience: float) -> None:
+        """Add a parcel; what is to be run stays here."""
+        works = [(entry.ticket, entry.work) for entry in parcel.entries if entry.work is not None]
+        sources = [source for entry in parcel.entries for source in entry.sources]
+        before = {
+            source.parcel.dask_key: None
+            for source in sources
+            if not source.ended and source.parcel not in (None, parcel)
+        }
         with self._lock:
-            self._waiting.add(ticket)
-        execution.put(ticket, job)
-        values = [TaskRef(up.dask_key) for up in refs.values()]
-        draft.add(entry, execution.execute_here, ticket, *values)
+            self._waiting.update(ticket for ticket, _ in works)
+        execution.put(parcel.ticket, partial(self._run, parcel.ticket, works, patience))
+        draft.add(parcel, execution.execute_here, parcel.ticket, *map(TaskRef, before))
 
     def _run(
-        self,
-        work: Work,
-        along: Mapping[str, Along],
-        brought: Mapping[str, Carried],
-        place: Place,
-    ) -> Carried:
-        def load() -> tuple[Any, dict[str, Any]]:
-            values = {name: carried.value for name, carried in brought.items()}
-            values.update((name, self._read.value_of(given, link)) for name, given in along.items())
-            return asked.call, values
+        self, ticket: int, works: Sequence[tuple[int, Work]], patience: float, place: Place
+    ) -> None:
+        """Run a parcel, in a thread of a worker. Raises `BodyFailed` if its only body did not return."""
+        worker = threading.current_thread().name
+        running = Running(len(works), partial(self._tell, ticket, worker), patience)
+        outcome: Outcome | None = None
+        for turn in running.items():
+            number, work = works[turn]
+            with self._lock:
+                begins = number in self._waiting
+                self._waiting.discard(number)
+            if not begins:
+                running.ended((turn,))
+            elif len(works) == 1 or self._has_all(work):
+                outcome = self._attempt(work, running, place)
+                running.ended((turn, outcome))
+            if place.left:
+                running.give_back()
+        if len(works) == 1:
+            _settle(works[0][1], outcome)
 
+    def _tell(self, ticket: int, worker: str, rows: list[Row], last: bool) -> None:  # noqa: ARG002  (of `Running`)
+        self._told(ticket, worker, rows)
+
+    def _has_all(self, work: Work) -> bool:
+        """Tell whether what a work depends on has come to something."""
+        given = work.inputs.values()
+        return all(not isinstance(g, AtRunner) or g.key in self._values for g in given)
+
+    def _attempt(self, work: Work, running: Running, place: Place) -> Outcome:
         asked: Asked = work.call
-        key = work.info.key
         link = self._host.link(work.info)
         outcome, value = asked.in_context(
             body.run,
             work.info,
-            load,
+            partial(self._load, work, link),
             link,
             kept=own_variables(),
             worker=threading.current_thread().name,
-            slot=place.slot,
+            slot=running.slot(place),
             adopted=place.adopted,
         )
-        self._told(key, outcome)
-        if not isinstance(outcome, AttemptSucceeded):
-            raise BodyFailed.of(key, outcome)
-        return Carried(outcome, value)
+        if isinstance(outcome, AttemptSucceeded):
+            self._values[work.info.key] = value
+        return outcome
+
+    def _load(self, work: Work, link: Link) -> tuple[Any, Mapping[str, Any]]:
+        values = {name: self._value_of(given, link) for name, given in work.inputs.items()}
+        return work.call.call, values
+
+    def _value_of(self, given: AtRunner | Along, link: Link) -> Any:
+        if isinstance(given, AtRunner):
+            if given.key not in self._values:
+                raise missing(given.key)
+            return self._values[given.key]
+        return self._read.value_of(given, link)
 
     def submitted(self, draft: Draft) -> None:
         """Do nothing: there are no parts."""
@@ -185,8 +242,30 @@ class InMemory:
             self._waiting.difference_update(taken)
         self._taken_back(taken)
 
-    def forget(self, entry: Entry) -> None:
+    def fetch(self, entry: Entry) -> Any:
+        """Return a value. Raises `MissingResult`."""
+        if entry.key not in self._values:
+            raise missing(entry.key)
+        return self._values[entry.key]
+
+    def drop(self, parcel: Parcel) -> None:
         """Drop the job."""
+        execution.drop(parcel.ticket)
+
+    def forget(self, entry: Entry) -> None:
+        """Drop the value."""
         with self._lock:
             self._waiting.discard(entry.ticket)
-        execution.drop(entry.ticket)
+        self._values.pop(entry.key, None)
+
+    def close(self) -> None:
+        """End the thread that looks after parcels."""
+        end_watch()
+
+
+def _settle(work: Work, outcome: Outcome | None) -> None:
+    """Let what depends on the only dispatch of a parcel err, if that came to nothing."""
+    if outcome is None:
+        raise TakenBack
+    if not isinstance(outcome, AttemptSucceeded):
+        raise BodyFailed.of(work.info.key, outcome)

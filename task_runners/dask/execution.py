@@ -1,4 +1,4 @@
-"""What Dask runs on a worker: one attempt of one task run."""
+"""What Dask runs on a worker: a parcel, one attempt after the other."""
 
 # distributed has types in places only.
 # mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False, disallow-any-generics=False
@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from distributed import get_worker
@@ -14,61 +15,136 @@ from distributed import get_worker
 from dflow.attempts import body, prints
 from dflow.attempts.calls import Call
 from dflow.attempts.inputs import value_of
-from dflow.core.events import AttemptSucceeded
+from dflow.attempts.link import WorkerLink
+from dflow.attempts.packing import Packer
+from dflow.attempts.rows import row_of
+from dflow.core.events import AttemptSucceeded, Outcome
 from dflow.errors import DflowError
 from dflow.messages import Kept
 from dflow.ports import Link
 from dflow.results import files
 from dflow.results.pickling import loads
-from task_runners.dask.carried import BodyFailed, Carried, TakenBack
+from task_runners.dask.carried import BodyFailed, Carried, Delivered, TakenBack, item_of
 from task_runners.dask.internals import hide_noise
-from task_runners.dask.payload import Payload, call_of, decode
+from task_runners.dask.payload import Extra, Item, Payload, call_of, decode, info_of
 from task_runners.dask.places import Place, taken
-from task_runners.dask.station import station
+from task_runners.dask.running import Running
+from task_runners.dask.station import Station, can_import, station
 
 
-def execute(data: bytes, *given: Any) -> Carried:
-    """Run an attempt on a worker. `given` are the parts beside the payload, then the upstreams' values.
+def execute(data: bytes, *given: Any) -> Carried | Delivered:
+    """Run a parcel on a worker. `given` are the parts beside the payload, then the upstreams' values.
 
-    Raises `BodyFailed` when the body did not return, so that Dask lets what depends on it err.
+    Raises `BodyFailed` when the body of the only dispatch did not return, so that Dask lets what depends on
+    it err.
     """
     hide_noise()
     prints.settle()
     payload = decode(data)
     worker = get_worker()
-    here = station(payload.run, worker)
-    if not here.begin(payload.ticket):
-        raise TakenBack
-    key = payload.info.key
-    link = here.link(key, payload.script_there)
-    try:
-        with taken() as place:
+    with taken() as place:
+        work = _Work(payload, given, station(payload.run, worker), worker.address, place)
+        return work.one() if len(payload.items) == 1 else work.all()
+
+
+class _Work:
+    """One parcel, and what its attempts need of their surroundings."""
+
+    def __init__(
+        self,
+        payload: Payload,
+        given: tuple[Any, ...],
+        here: Station,
+        worker: str,
+        place: Place,
+    ) -> None:
+        self._payload = payload
+        count = len(payload.beside)
+        self._beside: dict[str, bytes] = dict(zip(payload.beside, given[:count], strict=True))
+        self._given = given[count:]
+        self._here = here
+        self._worker = worker
+        self._place = place
+        self._pack = Packer(can_import, payload.script_there).pack
+        tell = partial(here.tell, payload.ticket, worker)
+        self._running = Running(len(payload.items), tell, payload.patience)
+        self._values: dict[int, bytes | Carried] = {}
+
+    def one(self) -> Carried:
+        """Run the only attempt."""
+        ended: tuple[Outcome, Any] | None = None
+        for _ in self._running.items():
+            ended = self._attempt(self._payload.items[0], 0)
+        if ended is None:
+            raise TakenBack
+        outcome, value = ended
+        if isinstance(outcome, AttemptSucceeded):
+            return Carried(outcome, value)
+        self._here.flush()  # Dask may tell the driver before: all that the body has said comes first
+        item = self._payload.items[0]
+        raise BodyFailed.of((item[4], item[5]), outcome)
+
+    def all(self) -> Delivered:
+        """Run the attempts, one after the other, but for those behind one that came to nothing."""
+        large: dict[str, Carried] = {}
+        for place in self._running.items():
+            item = self._payload.items[place]
+            extra = item[12]
+            if extra is not None and not self._values.keys() >= set(extra.inside.values()):
+                continue
+            ended = self._attempt(item, place)
+            if ended is None:
+                continue
+            outcome, value = ended
+            if not isinstance(outcome, AttemptSucceeded):
+                continue
+            if outcome.value is None:
+                large[item[4]] = self._values[place] = Carried(None, value)
+            else:
+                self._values[place] = outcome.value
+            if self._place.left:
+                self._running.give_back()
+        return Delivered(self._payload.ticket, self._worker, self._running.all_rows, large)
+
+    def _attempt(self, item: Item, place: int) -> tuple[Outcome, Any] | None:
+        """Run one attempt, unless it was taken back."""
+        if not self._here.begin(item[0]):
+            self._running.ended((place,))
+            return None
+        info = info_of(self._payload, item)
+        link = self._here.link(info.key, self._pack)
+        self._running.begins(link)
+        try:
             outcome, value = body.run(
-                payload.info,
-                lambda: _load(payload, given, link),
+                info,
+                partial(self._load, item, link),
                 link,
-                worker=worker.address,
+                worker=self._worker,
                 must_travel=True,
-                slot=place.slot,
-                adopted=place.adopted,
+                slot=self._running.slot(self._place),
+                adopted=self._place.adopted,
             )
-        link.finish(outcome)
-    finally:
-        here.unlink(key)
-    if not isinstance(outcome, AttemptSucceeded):
-        raise BodyFailed.of(key, outcome)
-    return Carried(outcome, value)
+            link.finish(outcome)
+        finally:
+            self._here.unlink(link)
+        self._running.ended(row_of(place, outcome, self._worker))
+        return outcome, value
 
+    def _load(self, item: Item, link: WorkerLink) -> tuple[Call, Mapping[str, Any]]:
+        call = call_of(self._payload, item, self._beside)
+        extra = item[12]
+        return call, {} if extra is None else self._values_of(extra, link)
 
-def _load(payload: Payload, given: tuple[Any, ...], link: Link) -> tuple[Call, dict[str, Any]]:
-    count = len(payload.beside)
-    call = call_of(payload, dict(zip(payload.beside, given[:count], strict=True)))
-    values = {name: loads(data) for name, data in (payload.values or {}).items()}
-    brought = dict(zip(payload.upstreams, given[count:], strict=True))
-    kept = payload.kept or {}
-    values.update((name, carried.value) for name, carried in brought.items() if name not in kept)
-    values.update((name, _stored(each, brought.get(name), link)) for name, each in kept.items())
-    return call, values
+    def _values_of(self, extra: Extra, link: Link) -> dict[str, Any]:
+        values = {name: loads(data) for name, data in extra.values.items()}
+        for name, place in extra.inside.items():
+            inside = self._values[place]
+            values[name] = inside.value if isinstance(inside, Carried) else loads(inside)
+        brought = {name: item_of(self._given[n], name) for name, n in extra.given.items()}
+        values.update((name, it.value) for name, it in brought.items() if name not in extra.kept)
+        for name, kept in extra.kept.items():
+            values[name] = _stored(kept, brought.get(name), link)
+        return values
 
 
 def _stored(kept: Kept, carried: Carried | None, link: Link) -> Any:
@@ -98,7 +174,7 @@ def read(data: bytes) -> Carried:
 
 # In the driver's own process ------------------------------------------------------------------------
 
-Job = Callable[[Place, tuple[Any, ...]], Carried]
+Job = Callable[[Place], None]
 _jobs: dict[int, Job] = {}
 
 
@@ -112,11 +188,11 @@ def drop(ticket: int) -> None:
     _jobs.pop(ticket, None)
 
 
-def execute_here(ticket: int, *given: Any) -> Carried:
-    """Run an attempt on a worker in the driver's own process."""
+def execute_here(ticket: int, *_: Any) -> None:
+    """Run a parcel on a worker in the driver's own process, once what it depends on has run."""
     hide_noise()
     job = _jobs.get(ticket)
     if job is None:
         raise TakenBack
     with taken() as place:
-        return job(place, given)
+        job(place)

@@ -1,4 +1,4 @@
-"""Task runs as Dask graphs: keys that are never used twice, and the tasks behind them."""
+"""Parcels as Dask graphs: keys that are never used twice, and the tasks behind them."""
 
 # distributed has types in places only.
 # mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False, disallow-any-generics=False
@@ -7,30 +7,26 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dask.task_spec import Task, TaskRef
 from dask.tokenize import normalize_token
 
-from dflow.attempts.functions import ByValue
-from dflow.attempts.packing import PackedCall
 from dflow.core.records import Stored
-from dflow.messages import Along, Blob, Kept, Work
-from task_runners.dask.book import DaskKey, Entry
 from task_runners.dask.execution import beside
-from task_runners.dask.payload import LARGE, Payload, digest, encode
+from task_runners.dask.parcels import DaskKey, Entry, Parcel
 
 CHUNK = 2000
-"""How many task runs go into one graph: the scheduler takes a graph in one go."""
+"""How many parcels go into one graph: the scheduler takes a graph in one go."""
 MAX_NAME = 80
 """How many characters of a task's name its keys show."""
 CACHED = 8
 """How many large parts are kept on the cluster for dispatches to come."""
 
 tickets = itertools.count(1)
-"""Numbers of dispatches: no two in this process are equal."""
+"""Numbers of dispatches and parcels: no two in this process are equal."""
 
 Part = tuple[str, bytes]
 """The hash of some bytes, and the bytes."""
@@ -48,92 +44,31 @@ def _name(_graph: Graph) -> tuple[str, int]:
     return "dflow-graph", next(_numbers)
 
 
-def dask_key(work: Work, run: str, ticket: int) -> DaskKey:
-    """Return the key of a dispatch. Its prefix is the task's name: Dask learns durations by it.
+def dask_key(entries: Sequence[Entry], run: str, ticket: int) -> DaskKey:
+    """Return the key of a parcel. Its prefix is the task's name: Dask learns durations by it.
 
-    The digit makes Dask see where the name ends; `run` tells flow runs and drivers apart.
+    Parcels of several have prefixes of their own. The digit makes Dask see where the name ends; `run` tells
+    flow runs and drivers apart.
     """
-    return f"{work.info.task_name[:MAX_NAME]}-0{work.info.root_id[-8:]}{run}", ticket
-
-
-class Encoder:
-    """Turns works into Dask tasks whose payload travels."""
-
-    def __init__(self, run: str, script_there: bool, dumps: Callable[[Any], bytes]) -> None:
-        self._run = run
-        self._script_there = script_there
-        self._dumps = dumps
-        self._digests: OrderedDict[int, tuple[bytes, str]] = OrderedDict()
-
-    def encode(
-        self,
-        work: Work,
-        entry: Entry,
-        ups: Sequence[str],
-        inputs: Mapping[str, Along],
-    ) -> tuple[bytes, list[Part]]:
-        """Return the payload of a work, and the parts beside it.
-
-        `ups` are the task runs whose values Dask brings, `inputs` what goes along of others, or tells what it
-        brings.
-        Raises whatever pickling one of those raises.
-        """
-        call, parts, shared = self._split(work.call)
-        payload = Payload(
-            run=self._run,
-            ticket=entry.ticket,
-            info=work.info,
-            call=call,
-            script_there=self._script_there,
-            shared=shared,
-            beside=tuple(name for name, _ in parts),
-            values={
-                name: given.data if isinstance(given, Blob) else self._dumps(given.value)
-                for name, given in inputs.items()
-                if not isinstance(given, Kept)
-            },
-            kept={name: given for name, given in inputs.items() if isinstance(given, Kept)},
-            upstreams=tuple(ups),
-        )
-        return encode(payload), parts
-
-    def _split(self, call: PackedCall) -> tuple[PackedCall, list[Part], str | None]:
-        """Take out of a call what is large and shared by many."""
-        parts: list[Part] = []
-        function, shared = call.function, None
-        if isinstance(function, ByValue) and len(function.data) > LARGE:
-            parts.append((function.digest, function.data))
-            call = replace(call, function=ByValue(function.digest, b""))
-        if call.shared is not None:
-            shared = self._digest(call.shared)
-            if len(call.shared) > LARGE:
-                parts.append((shared, call.shared))
-                call = replace(call, shared=None)
-        return call, parts, shared
-
-    def _digest(self, data: bytes) -> str:
-        """Return the hash of bytes, which many calls have in common: worked out once."""
-        known = self._digests.get(id(data))
-        if known is None or known[0] is not data:
-            known = self._digests[id(data)] = (data, digest(data))
-            if len(self._digests) > CACHED:
-                self._digests.popitem(last=False)
-        return known[1]
+    names = {entry.work.info.task_name for entry in entries if entry.work is not None}
+    name = names.pop()[:MAX_NAME] if len(names) == 1 else "dflow"
+    kind = "" if len(entries) == 1 else "-batch"
+    return f"{name}{kind}-0{run}", ticket
 
 
 @dataclass(slots=True)
 class Draft:
-    """A graph in the making: its tasks, the dispatches, the new parts and stored values among them."""
+    """A graph in the making: its tasks, the parcels, the new parts and stored values among them."""
 
     graph: Graph = field(default_factory=Graph)
-    entries: list[Entry] = field(default_factory=list)
+    parcels: list[Parcel] = field(default_factory=list)
     parts: dict[str, DaskKey] = field(default_factory=dict)
     shelf: dict[Stored, tuple[DaskKey, int]] = field(default_factory=dict)
 
-    def add(self, entry: Entry, function: Callable[..., Any], *args: Any) -> None:
-        """Add a dispatch."""
-        self.graph[entry.dask_key] = Task(entry.dask_key, function, *args)
-        self.entries.append(entry)
+    def add(self, parcel: Parcel, function: Callable[..., Any], *args: Any) -> None:
+        """Add a parcel."""
+        self.graph[parcel.dask_key] = Task(parcel.dask_key, function, *args)
+        self.parcels.append(parcel)
 
 
 class Keys(Protocol):

@@ -1,34 +1,46 @@
 """A Dask runner at work for one flow run.
 
-Whatever happens is told to one thread of its own, which enters it into the book and reports what the book
-decides. The driver's threads enter new dispatches themselves; a lock keeps the book whole.
+Whatever happens is told to one thread of its own, which enters it into the book, sends what the planner says
+now, and reports what the book decides. The driver's threads enter new dispatches, and send what can go at
+once, themselves; a lock keeps the book whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from dflow.attempts import clock
-from dflow.errors import MissingResult
-from dflow.messages import AtRunner, Down, Key, Settled, Up, Work
+from dflow.attempts.rows import Row
+from dflow.errors import DflowError, MissingResult
+from dflow.messages import Down, Key, Settled, Up, Work
 from dflow.ports import Host
 from dflow.results.pickling import loads
-from task_runners.dask import clusters
-from task_runners.dask.book import Book, DaskKey, Entry
-from task_runners.dask.carried import Carried
+from task_runners.dask import clusters, names, settings
+from task_runners.dask.book import Book
 from task_runners.dask.connection import Connection
 from task_runners.dask.couriers import Courier, InMemory, Travelling
 from task_runners.dask.graph import CHUNK, Draft, dask_key, tickets
+from task_runners.dask.parcels import DaskKey, Entry, Parcel
+from task_runners.dask.planner import Planner
 from task_runners.dask.reader import Reader
 from task_runners.dask.runner import DaskTaskRunner
+from task_runners.dask.works import Works
 from task_runners.values import missing
 
 LOOK = 0.5
 """Seconds between two looks at whether the scheduler is there."""
+COUNT = 5.0
+"""Seconds between two looks at how many threads the workers of a cluster have that is not ours."""
+PATIENCE = 0.02, 2.0
+"""What a dispatch may take before what is behind it is given back: seconds at least, and how many times what
+its parcel was expected to take."""
+UNBOUNDED = 1 << 60
 
 _log = logging.getLogger("dflow.runners")
 
@@ -42,12 +54,20 @@ class OpenDask:
     def __init__(self, runner: DaskTaskRunner, host: Host) -> None:
         self._runner = runner
         self._host = host
+        self._owner = names.owner_of(host.root_id, runner.address or os.urandom(4).hex())
         self._lock = threading.RLock()
-        self._book = Book(self._has_erred, inquests=runner.own is not None)
+        own = runner.own
+        threads = 1 if own is None else settings.size(own)[0] * settings.size(own)[1]
+        planner = Planner(threads, UNBOUNDED) if self.shares_memory else Planner(threads)
+        self._book = Book(
+            self._has_erred, planner, inquests=own is not None, values_here=self.shares_memory
+        )
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._reader = Reader(self._book, self._lose)
         self._broken: list[Connection] = []
+        self._counted_at = clock.monotonic() - COUNT
         self._connection, self._courier = self._connect()
+        self._works = Works(self._book)
         self._thread = threading.Thread(target=self._run, name="dflow-dask", daemon=True)
         self._thread.start()
 
@@ -58,13 +78,18 @@ class OpenDask:
 
     def _connect(self) -> tuple[Connection | None, Courier]:
         cluster = clusters.shared.get(self._runner)
-        connection = Connection(cluster, self._calls.put, self._reader)
+        lease = 0.0 if self._runner.own is not None else self._runner.lease_seconds
+        connection = Connection(cluster, self._calls.put, self._reader, self._owner, lease)
         if not self.shares_memory:
             return connection, Travelling(connection)
         book, reader = self._book, self._reader
+
+        def told(ticket: int, worker: str, rows: list[Row]) -> None:
+            self._calls.put(lambda: book.rows(ticket, worker, rows))
+
         return connection, InMemory(
             self._host,
-            lambda key, outcome: self._calls.put(lambda: book.heard(key, outcome)),
+            told,
             lambda tickets: self._calls.put(lambda: reader.taken_back(tickets)),
         )
 
@@ -75,58 +100,28 @@ class OpenDask:
         return self._courier.pack(call)
 
     def dispatch(self, works: Sequence[Work]) -> None:
-        """Hand work to Dask. Raises `ClusterError` if there is no cluster any more."""
+        """Take work, and hand to Dask what can go. Raises `ClusterError` if there is no cluster any more."""
         with self._lock:
             if self._connection is None:
                 self._connection, self._courier = self._connect()
-            for start in range(0, len(works), CHUNK):
-                self._submit(self._connection, works[start : start + CHUNK])
+            size = self._courier.size
+            for work in works:
+                self._works.enter(work, size(work.call))
+            self._send()
         self._calls.put(_nothing)
-
-    def _submit(self, connection: Connection | None, works: Sequence[Work]) -> None:
-        if connection is None:
-            return
-        draft = Draft()
-        for work in works:
-            self._draft(draft, work, connection)
-        if draft.entries:
-            connection.submit(draft)
-            self._courier.submitted(draft)
-
-    def _draft(self, draft: Draft, work: Work, connection: Connection) -> None:
-        """Enter a work into the book and the draft, unless what it needs is gone."""
-        ticket = next(tickets)
-        sources = [given.key for given in work.inputs.values() if isinstance(given, AtRunner)]
-        found = [self._book.find(key) for key in sources]
-        ups = tuple(up for up in found if up is not None)
-        entry = Entry(
-            work.info.key,
-            ticket,
-            depth=max((up.depth + 1 for up in ups), default=0),
-            upstreams=ups,
-            dask_key=dask_key(work, connection.run, ticket),
-            name=work.info.task_run_name,
-            placement=work.placement,
-        )
-        self._book.enter(entry)
-        lost = [up for up in ups if self._book.dead(up) and up.copy is None]
-        if len(ups) < len(sources) or lost:
-            for up in lost:
-                self._book.lost(up)
-            self._book.void_behind(entry, "What it depends on is not on the cluster any more.")
-            return
-        try:
-            self._courier.draft(draft, work, entry)
-        except Exception as error:
-            self._book.not_run(ticket, str(error))
 
     def withdraw(self, keys: Sequence[Key]) -> None:
         """Take back what has not begun on any worker."""
         with self._lock:
-            entries = [self._book.find(key) for key in keys]
-            waiting = [e.ticket for e in entries if e is not None and not (e.ended or e.started)]
-            if waiting and self._connection is not None:
-                self._courier.withdraw(waiting)
+            found = [self._book.find(key) for key in keys]
+            asked = [e for e in found if e is not None and not (e.ended or e.started)]
+            for entry in asked:
+                if entry.parcel is None:
+                    self._book.taken_back(entry)
+            away = [entry.ticket for entry in asked if entry.parcel is not None]
+            if away and self._connection is not None:
+                self._courier.withdraw(away)
+        self._calls.put(_nothing)
 
     def stop(self, keys: Sequence[Key]) -> None:
         """Do nothing: a thread on a worker cannot be stopped from outside."""
@@ -140,19 +135,20 @@ class OpenDask:
     def fetch(self, key: Key) -> Any:
         """Return a value. Raises `MissingResult` or `SerializationError`."""
         with self._lock:
-            entry, connection = self._book.find(key), self._connection
-        if entry is None or not entry.good or connection is None:
+            entry = self._book.find(key)
+        if entry is None or not entry.good or self._connection is None:
             raise missing(key)
-        if entry.copy is not None:
+        if entry.copy is not None and not self.shares_memory:
             return loads(entry.copy)
         try:
-            carried: Carried = connection.gather(entry.dask_key)
+            return self._courier.fetch(entry)
+        except DflowError:
+            raise
         except Exception as error:
             self._calls.put(lambda: self._book.lost(entry))
             raise MissingResult(
                 f"The value of task run '{key[0]}' was lost, and could not be computed again: {error}"
             ) from error
-        return carried.value
 
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down to an attempt that has started. In memory the engine does that itself."""
@@ -160,19 +156,23 @@ class OpenDask:
             entry, connection = self._book.find(key), self._connection
             if self.shares_memory or entry is None or not entry.worker or connection is None:
                 return
-            child = None
+            places: dict[Key, DaskKey | bytes] = {}
             if isinstance(message, Settled) and message.key is not None:
                 child = self._book.find(message.key)
-            places = {} if child is None else {child.key: child.dask_key}
+                if child is not None and child.copy is not None:
+                    places[child.key] = child.copy
+                elif child is not None and child.parcel is not None:
+                    places[child.key] = child.parcel.dask_key
             connection.deliver(entry.worker, key, message, places)
 
     def apply(self, function: Callable[[Any], Any], key: Key) -> Any:
         """Return what a function makes of a value, on a worker that has it. Raises `MissingResult`."""
         with self._lock:
             entry, connection = self._book.find(key), self._connection
-        if self.shares_memory or entry is None or entry.copy is not None or connection is None:
+            parcel = None if entry is None or self.shares_memory else entry.parcel
+        if parcel is None or connection is None:
             return function(self.fetch(key))
-        return connection.apply(function, entry.dask_key)
+        return connection.apply(function, parcel.dask_key, key[0])
 
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function on one worker of each host; nowhere if the workers are threads of this process."""
@@ -189,41 +189,118 @@ class OpenDask:
             self._thread.join()
         with self._lock:
             connection, self._connection = self._connection, None
-            entries = self._book.all()
+            entries, parcels = self._book.all(), self._book.parcels()
         for entry in entries:
             self._courier.forget(entry)
+        for parcel in parcels:
+            self._courier.drop(parcel)
+        self._courier.close()
         if connection is not None:
             connection.close()
+
+    # Sending --------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Hand to Dask what the planner says."""
+        planner = self._book.planner
+        while self._connection is not None and (batches := planner.plan(clock.monotonic())):
+            draft = Draft()
+            for nodes in batches:
+                entries = self._works.sound(nodes)
+                if entries:
+                    self._draft(draft, entries, self._connection)
+                if len(draft.parcels) >= CHUNK:
+                    self._submit(draft, self._connection)
+                    draft = Draft()
+            self._submit(draft, self._connection)
+
+    def _draft(self, draft: Draft, entries: list[Entry], connection: Connection) -> None:
+        """Put dispatches into one parcel; each into one of its own, where they do not go together."""
+        ticket = next(tickets)
+        parcel = Parcel(ticket, dask_key(entries, connection.run, ticket), entries)
+        self._book.send(parcel)
+        least, factor = PATIENCE
+        patience = max(least, factor * self._book.planner.expected(entries))
+        try:
+            self._courier.draft(draft, parcel, patience)
+        except Exception as error:
+            self._book.broken(ticket, str(error))
+
+    def _submit(self, draft: Draft, connection: Connection) -> None:
+        if not draft.parcels:
+            return
+        try:
+            connection.submit(draft)
+        except Exception as error:
+            problem = error if isinstance(error, DflowError) else str(error)
+            for parcel in draft.parcels:
+                for entry in parcel.left:
+                    self._book.not_run(entry, problem)
+        else:
+            self._courier.submitted(draft)
 
     # The thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (call := self._next()) is not None:
+        while calls := self._next():
             with self._lock:
-                self._make(call)
-                self._let_go()
+                for call in calls:
+                    self._make(call)
+                self._make(self._look)
+                self._make(self._send)
+                self._make(self._let_go)
                 news, self._book.news = self._book.news, []
             self._report(news)
             while self._broken:
                 self._broken.pop().close()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> list[Callable[[], None]]:
+        """Wait for what is to be done; nothing when it is time to end."""
+        return list(self._taken())
+
+    def _taken(self) -> Iterator[Callable[[], None]]:
         try:
-            return self._calls.get(timeout=LOOK)
+            call = self._calls.get(timeout=self._pause())
         except Empty:
-            return _nothing
+            yield _nothing
+            return
+        with contextlib.suppress(Empty):
+            while call is not None:
+                yield call
+                call = self._calls.get_nowait()
+        if call is None:
+            self._calls.put(None)
+
+    def _pause(self) -> float:
+        """Return how many seconds nothing needs to be looked at."""
+        with self._lock:
+            due = (self._book.planner.next_look(), self._book.next_due())
+        now = clock.monotonic()
+        return max(0.0, min([LOOK, *(time - now for time in due if time is not None)]))
 
     def _make(self, call: Callable[[], None]) -> None:
-        """Make a call, and see what the time has brought."""
         try:
             call()
-            for entry in self._book.overdue(clock.monotonic()):
-                if self._connection is not None:
-                    self._connection.recover(entry.ticket, entry.dask_key)
-            if self._connection is not None and not self._connection.alive:
-                self._lose("The connection to the Dask scheduler was lost.")
         except Exception:
             _log.exception("News of a cluster could not be understood.")
+
+    def _look(self) -> None:
+        """See what the time has brought."""
+        now = clock.monotonic()
+        overdue = self._book.overdue(now)
+        connection = self._connection
+        if connection is None:
+            return
+        for parcel in overdue:
+            connection.recover(parcel.ticket, parcel.dask_key)
+        if self._runner.own is None and now - self._counted_at >= COUNT:
+            self._counted_at = now
+            connection.ask_threads(self._count)
+        if not connection.alive:
+            self._lose("The connection to the Dask scheduler was lost.")
+
+    def _count(self, threads: int) -> None:
+        self._book.planner.slots = max(1, threads)
 
     def _report(self, news: Sequence[Up]) -> None:
         try:
@@ -237,10 +314,13 @@ class OpenDask:
 
     def _let_go(self) -> None:
         released, self._book.released = self._book.released, []
-        for entry in released:
+        forgotten, self._book.forgotten = self._book.forgotten, []
+        for entry in forgotten:
             self._courier.forget(entry)
-        if self._connection is not None:
-            self._connection.release([entry.dask_key for entry in released])
+        for parcel in released:
+            self._courier.drop(parcel)
+        if self._connection is not None and released:
+            self._connection.release([parcel.dask_key for parcel in released])
 
     def _lose(self, message: str) -> None:
         """Give up on a connection, and on everything that was with it."""

@@ -1,7 +1,7 @@
-"""A dispatch as bytes: what travels in one Dask task, and how it is read on the worker.
+"""A parcel as bytes: what travels in one Dask task, and how it is read on the worker.
 
-For the scheduler it is opaque. Large parts that many dispatches share travel beside it, as nodes of the
-graph, and are unpickled once per process.
+For the scheduler it is opaque. What its dispatches have in common is in it once. Large parts that many share
+travel beside it, as nodes of the graph, and are unpickled once per process.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 from dflow.attempts.calls import Call
-from dflow.attempts.functions import ByValue
+from dflow.attempts.functions import ByValue, FunctionRef
 from dflow.attempts.packing import PackedCall, unpack
+from dflow.core.values import CacheAs
 from dflow.errors import SerializationError
-from dflow.messages import AttemptInfo, Kept
+from dflow.messages import AttemptInfo, Kept, SharedInfo
 from dflow.results.pickling import loads
 
 LARGE = 64_000
@@ -28,25 +29,47 @@ KEPT = 8
 """How many unpickled shared parts a process keeps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """One dispatch: of which run, under which number, what to call, and where its values come from.
+@dataclass(slots=True)
+class Extra:
+    """What few dispatches have: an unusual attempt, and where its values come from, by task run.
 
-    Of a part that travels beside the payload only the hash is in it. `values` are pickled values of
-    upstreams, by task run, `kept` those that are in result stores. `upstreams` are the task runs whose
-    values Dask brings, some of the `kept` ones among them.
+    `values` are pickled values, `kept` those in result stores, `inside` the places of dispatches in the same
+    parcel, `given` where in what Dask brings the value is, some of the `kept` ones among them.
+    """
+
+    confirm_start: bool = False
+    cached: CacheAs | None = None
+    named: bytes | None = None
+    values: dict[str, bytes] = field(default_factory=dict)
+    kept: dict[str, Kept] = field(default_factory=dict)
+    inside: dict[str, int] = field(default_factory=dict)
+    given: dict[str, int] = field(default_factory=dict)
+
+
+Item = tuple[int, int, int, int, str, int, int, int, str, str, bytes, bool, Extra | None]
+"""One dispatch: its ticket; where its shared info, its function and its shared arguments are (-1: none); its
+task run, dispatch, generation, attempt, name, checkpoints and arguments; whether there are references among
+these; and what few have."""
+
+
+@dataclass(slots=True)
+class Payload:
+    """A parcel: of which run, under which number, and its dispatches in the order in which they run.
+
+    Of a part that travels beside it only the hash is in it: `beside` names those, in their order. A function
+    or shared arguments without bytes are among them. `patience` is how many seconds one dispatch may take
+    before those behind it are given back.
     """
 
     run: str
     ticket: int
-    info: AttemptInfo
-    call: PackedCall
     script_there: bool
-    shared: str | None = None
-    beside: tuple[str, ...] = ()
-    values: Mapping[str, bytes] | None = None
-    kept: Mapping[str, Kept] | None = None
-    upstreams: tuple[str, ...] = ()
+    patience: float
+    infos: list[SharedInfo]
+    functions: list[FunctionRef]
+    shared: list[tuple[str, bytes | None]]
+    beside: list[str]
+    items: list[Item]
 
 
 def digest(data: bytes) -> str:
@@ -71,27 +94,43 @@ def decode(data: bytes) -> Payload:
     return payload
 
 
-def call_of(payload: Payload, beside: Mapping[str, bytes]) -> Call:
-    """Return the call of a dispatch; `beside` are the parts that came with it, by hash.
+def info_of(payload: Payload, item: Item) -> AttemptInfo:
+    """Return what the attempt of an item knows of itself."""
+    extra = item[12]
+    return AttemptInfo(
+        task_run_id=item[4],
+        dispatch=item[5],
+        generation=item[6],
+        attempt=item[7],
+        task_run_name=item[8],
+        shared=payload.infos[item[1]],
+        confirm_start=extra is not None and extra.confirm_start,
+        checkpoints=item[9],
+        cached=None if extra is None else extra.cached,
+    )
+
+
+def call_of(payload: Payload, item: Item, beside: Mapping[str, bytes]) -> Call:
+    """Return the call of an item; `beside` are the parts that came with the parcel, by hash.
 
     Raises `SerializationError` when something cannot be loaded here.
     """
-    packed = payload.call
-    function = packed.function
+    function, extra = payload.functions[item[2]], item[12]
     if isinstance(function, ByValue) and function.digest in beside:
-        packed = replace(packed, function=ByValue(function.digest, beside[function.digest]))
-    if payload.shared is None:
-        return unpack(packed, shared={})
-    return unpack(packed, shared=_shared_of(payload, beside))
+        function = ByValue(function.digest, beside[function.digest])
+    named = None if extra is None else extra.named
+    packed = PackedCall(function, item[10], None, item[11], named)
+    shared = {} if item[3] < 0 else _shared_of(payload, item, beside)
+    return unpack(packed, shared=shared)
 
 
-def _shared_of(payload: Payload, beside: Mapping[str, bytes]) -> Mapping[str, Any]:
-    name = payload.shared or ""
+def _shared_of(payload: Payload, item: Item, beside: Mapping[str, bytes]) -> Mapping[str, Any]:
+    name, there = payload.shared[item[3]]
     with _lock:
         if name in _kept:
             _kept.move_to_end(name)
             return _kept[name]
-    data = beside.get(name, payload.call.shared)
+    data = beside.get(name, there)
     if data is None:
         raise SerializationError(
             "Arguments that are shared by a map did not arrive. Please report it."
@@ -99,8 +138,9 @@ def _shared_of(payload: Payload, beside: Mapping[str, bytes]) -> Mapping[str, An
     try:
         value: Mapping[str, Any] = loads(data)
     except Exception as error:
+        task_name = payload.infos[item[1]].task_name
         raise SerializationError(
-            f"The shared arguments of task '{payload.info.task_name}' cannot be loaded on the worker: "
+            f"The shared arguments of task '{task_name}' cannot be loaded on the worker: "
             f"{error!r}. Check that the workers have the same packages as the driver."
         ) from error
     with _lock:

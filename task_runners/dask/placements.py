@@ -18,7 +18,7 @@ from typing import Any
 from distributed import Scheduler, SchedulerPlugin
 
 from dflow.messages import Placement
-from task_runners.dask.book import Entry
+from task_runners.dask.parcels import Parcel
 
 STEP = 1_000
 """What a priority of the user's weighs against a step further down the graph."""
@@ -53,20 +53,25 @@ class Table:
         return self._values.get(key, self._default)
 
 
-def on_graph(entries: Sequence[Entry], topic: str) -> dict[str, Any]:
-    """Return what a graph of dispatches is annotated with; on `topic` the plugin tells of them."""
-    depth = min(min((entry.depth for entry in entries), default=0), STEP - 1)
+def on_graph(parcels: Sequence[Parcel], topic: str) -> dict[str, Any]:
+    """Return what a graph of parcels is annotated with; on `topic` the plugin tells of them."""
+    weights = {each.dask_key: _weight(each) for each in parcels}
+    least = min(weights.values(), default=0)
     given: dict[str, Any] = {}
-    if any(entry.placement.priority for entry in entries):
-        priorities = {e.dask_key: e.placement.priority * STEP + depth for e in entries}
-        given["priority"] = Table(priorities, max(priorities.values()))
-    elif depth:
-        given["priority"] = depth
-    placed = [entry for entry in entries if entry.placement.resources or entry.placement.workers]
+    if any(weight != least for weight in weights.values()):
+        given["priority"] = Table(weights, max(weights.values()))
+    elif least:
+        given["priority"] = least
+    placed = [each for each in parcels if each.placement.resources or each.placement.workers]
     if placed:
-        given["resources"] = Table({e.dask_key: dict(e.placement.resources) for e in placed}, {})
-        given[WISH] = Table({e.dask_key: _wish(e.placement, topic) for e in placed}, None)
+        given["resources"] = Table({p.dask_key: dict(p.placement.resources) for p in placed}, {})
+        given[WISH] = Table({p.dask_key: _wish(p.placement, topic) for p in placed}, None)
     return given
+
+
+def _weight(parcel: Parcel) -> int:
+    """Return the priority of a parcel: that of the user, and what is further down the graph goes first."""
+    return parcel.placement.priority * STEP + min(parcel.depth, STEP - 1)
 
 
 def _wish(placement: Placement, topic: str) -> dict[str, Any]:

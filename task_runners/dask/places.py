@@ -37,6 +37,10 @@ class Place(Protocol):
     def adopted(self) -> AbstractContextManager[Any]:
         """Make the calling thread one of the task's, inside."""
 
+    @property
+    def left(self) -> bool:
+        """Whether the task's thread has left the pool, for good or for as long as something waits."""
+
     def end(self) -> None:
         """Settle everything: the task is over."""
 
@@ -93,6 +97,11 @@ class OwnPlace:
         """Do nothing."""
         return contextlib.nullcontext()
 
+    @property
+    def left(self) -> bool:
+        """Whether a thread waits now; what the body does to its pool by itself is not known."""
+        return self._away
+
     def end(self) -> None:
         """Do nothing: the thread that waited has come back."""
 
@@ -115,6 +124,11 @@ class PoolPlace:
         self._away = False
         self._told = False
         self._over = False
+
+    @property
+    def left(self) -> bool:
+        """Whether the task's thread is none of its pool's now: a body may have made it leave, too."""
+        return self._thread not in self._pool._threads
 
     # Leaving and coming back ------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What a connection tells, read into the book."""
+"""What a connection tells, read into the book. Tickets are those of parcels, but where it says otherwise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 from distributed.scheduler import KilledWorker
 
-from dflow.attempts.link import Letter
-from task_runners.dask.book import Book, Entry
+from dflow.attempts.link import Ended, Letter
+from task_runners.dask.book import BEHIND, Book
 from task_runners.dask.carried import BodyFailed, TakenBack
+from task_runners.dask.parcels import Parcel
 from task_runners.dask.placements import described
 
 _log = logging.getLogger("dflow.runners")
@@ -27,7 +28,10 @@ class Reader:
     def letters(self, letters: Sequence[Letter]) -> None:
         """Attempts have said something."""
         for address, message in letters:
-            self._book.heard(address, message)
+            if isinstance(message, Ended):
+                self._book.rows(message.parcel, message.worker, message.rows)
+            else:
+                self._book.heard(address, message)
 
     def finished(self, ticket: int) -> None:
         """A key is in memory."""
@@ -35,25 +39,26 @@ class Reader:
 
     def erred(self, ticket: int, error: BaseException | None) -> None:
         """A key has erred, by itself or because of something that it depends on."""
-        entry = self._book.numbered(ticket)
-        if entry is None:
+        parcel = self._book.parcel(ticket)
+        if parcel is None:
             return
-        own = _speaks_of(error, entry)
+        own = _speaks_of(error, parcel)
         if own and isinstance(error, BodyFailed):
-            self._book.told(ticket, error.outcome)
+            self._book.told(parcel.entries[0], error.outcome)
         elif own and isinstance(error, KilledWorker):
             self._book.worker_died(ticket, error.last_worker.address)
         elif isinstance(error, BodyFailed | KilledWorker) or self._book.is_dead_end(ticket):
-            self._book.upstream_failed(ticket, "Something that it depends on came to nothing.")
+            self._book.upstream_failed(ticket, BEHIND)
         elif isinstance(error, TakenBack):
-            self._book.taken_back(ticket)
+            for entry in parcel.left:
+                self._book.taken_back(entry)
         else:
-            self._book.not_run(ticket, repr(error))
+            self._book.broken(ticket, repr(error))
 
     def cancelled(self, ticket: int, reason: str) -> None:
         """Dask has given a key up: we let go of it, or what it needs is gone, or the scheduler is."""
-        entry = self._book.numbered(ticket)
-        if entry is None or entry.ended:
+        parcel = self._book.parcel(ticket)
+        if parcel is None or not parcel.left:
             return
         if reason.startswith("lost"):
             self._book.upstream_failed(
@@ -64,17 +69,22 @@ class Reader:
                 f"The Dask scheduler has dropped all work ({reason or 'no reason given'})."
             )
 
-    def recovered(self, ticket: int, outcome: bytes | None) -> None:
-        """The outcome that came with a value was asked for."""
-        if outcome is None:
-            self._book.outcome_lost(ticket)
-        else:
-            self._book.told(ticket, pickle.loads(outcome))
+    def recovered(self, ticket: int, data: bytes | None) -> None:
+        """The outcomes that came with a value were asked for."""
+        parcel = self._book.parcel(ticket)
+        if parcel is None:
+            return
+        told = None if data is None else pickle.loads(data)
+        if isinstance(told, Ended):
+            self._book.rows(ticket, told.worker, told.rows)
+        elif told is not None:
+            self._book.told(parcel.entries[0], told)
+        self._book.outcomes_lost(ticket)
 
     def taken_back(self, tickets: Sequence[int]) -> None:
-        """Dispatches have not begun on any worker, and will not."""
+        """Dispatches with these tickets have not begun on any worker, and will not."""
         for ticket in tickets:
-            self._book.taken_back(ticket)
+            self._book.taken_back(self._book.numbered(ticket))
 
     def died(self, worker: str, how: str) -> None:
         """A worker process has ended."""
@@ -82,13 +92,13 @@ class Reader:
 
     def nowhere(self, ticket: int, cluster: str) -> None:
         """No worker of the cluster can take a dispatch now."""
-        entry = self._book.numbered(ticket)
-        if entry is not None and not entry.ended:
+        parcel = self._book.parcel(ticket)
+        if parcel is not None and parcel.left:
             _log.warning(
                 "No worker can take task run '%s' now: it needs %s. %s It waits for one that can, and so "
                 "does what else of its task needs the same.",
-                entry.name,
-                described(entry.placement),
+                parcel.name,
+                described(parcel.placement),
                 cluster,
             )
 
@@ -98,8 +108,8 @@ class Reader:
         self._book.worker_left(tickets, worker, expected)
 
 
-def _speaks_of(error: BaseException | None, entry: Entry) -> bool:
-    """Tell whether an error is a dispatch's own, and not that of something it depends on."""
+def _speaks_of(error: BaseException | None, parcel: Parcel) -> bool:
+    """Tell whether an error is a parcel's own, and not that of something it depends on."""
     if isinstance(error, BodyFailed):
-        return error.key == entry.key
-    return isinstance(error, KilledWorker) and error.task == entry.dask_key
+        return parcel.sole and error.key == parcel.entries[0].key
+    return isinstance(error, KilledWorker) and error.task == parcel.dask_key

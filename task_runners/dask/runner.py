@@ -61,7 +61,8 @@ class DaskTaskRunner:
     on this machine when a flow first submits something, and shared by equal runners. `cluster_kwargs` says
     how it is to be: `n_workers`, `threads_per_worker`, `processes` (False: threads of this process),
     `memory_limit` per worker, `dashboard` (needs bokeh), `resources` that each worker has, such as
-    ``{"GPU": 1}``.
+    ``{"GPU": 1}``. A cluster at an `address` keeps the work of a driver that has gone for `lease_seconds`:
+    who resumes the run by then finds what has finished and what still runs.
 
     Example:
         >>> DaskTaskRunner(cluster_kwargs={"n_workers": 2}).describe()["n_workers"]
@@ -70,10 +71,15 @@ class DaskTaskRunner:
 
     address: str | None = None
     cluster_kwargs: Mapping[str, Any] | None = field(default=None, compare=False)
+    lease_seconds: float = 600.0
     own: OwnCluster | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         given = dict(self.cluster_kwargs or {})
+        if type(self.lease_seconds) not in (int, float) or not 0 <= self.lease_seconds < math.inf:
+            raise DefinitionError(
+                f"lease_seconds={self.lease_seconds!r} is not a time: give seconds, or 0."
+            )
         if self.address is None:
             object.__setattr__(self, "own", _own(given))
             return

@@ -9,13 +9,13 @@ from __future__ import annotations
 import pickle
 from collections import OrderedDict
 
-from dask.task_spec import Task, TaskRef
+from dask.task_spec import Task
 
 from dflow.core.records import Stored
 from dflow.messages import Kept
 from task_runners.dask import execution
-from task_runners.dask.book import DaskKey
 from task_runners.dask.graph import THERE, Draft, Keys, tickets
+from task_runners.dask.parcels import DaskKey
 from task_runners.values import DIRECT, ROOM
 
 
@@ -28,15 +28,15 @@ class Shelf:
         self._held: OrderedDict[Stored, tuple[DaskKey, int]] = OrderedDict()
         self._bad: set[Stored] = set()
 
-    def refer(self, kept: Kept, draft: Draft) -> TaskRef | None:
-        """Return a reference to the node of a value; None for one that is to be read by who needs it.
+    def refer(self, kept: Kept, draft: Draft) -> DaskKey | None:
+        """Return the key of the node of a value; None for one that is to be read by who needs it.
 
         That is one that is small, or that Dask could not read.
         """
         if kept.stored.size <= DIRECT or kept.stored in self._bad:
             return None
         if kept.stored in draft.shelf:
-            return TaskRef(draft.shelf[kept.stored][0])
+            return draft.shelf[kept.stored][0]
         if kept.stored in self._held:
             held, _ = self._held[kept.stored]
             status = self._keys.status(held)
@@ -45,11 +45,11 @@ class Shelf:
                 return None
             if status in THERE:
                 self._held.move_to_end(kept.stored)
-                return TaskRef(held)
+                return held
         key = (f"dflow-stored-0{self._run}{kept.stored.digest}", next(tickets))
         draft.shelf[kept.stored] = key, kept.stored.size
         draft.graph[key] = Task(key, execution.read, pickle.dumps(kept, protocol=5))
-        return TaskRef(key)
+        return key
 
     def hold(self, draft: Draft) -> None:
         """Keep the draft's values; let go of those that were not needed for longest."""

@@ -8,22 +8,27 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from distributed import Worker
 
 from dflow.attempts import clock
-from dflow.attempts.link import Mailbox, Sender, WorkerLink
-from dflow.attempts.packing import Packer
+from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink
+from dflow.attempts.rows import Row
 from dflow.messages import Down, Key
-from task_runners.dask.carried import Carried
+from dflow.results.pickling import loads
+from task_runners.dask import names, wire
+from task_runners.dask.carried import Carried, Delivered, item_of
 from task_runners.dask.internals import pull
 from task_runners.values import missing
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever driver and workers of different age would no longer understand each other."""
+LAST_WORDS = 10.0
+"""Seconds that a body that failed waits until all that it said before has left."""
 PATIENCE = 30.0
 """Seconds in which a value must be found that is lost, but may be computed again."""
 
@@ -42,11 +47,16 @@ class Station:
         self._begun: set[int] = set()
         self._forbidden: set[int] = set()
         self._boxes: dict[Key, Mailbox] = {}
-        self._places: dict[Key, DaskKey] = {}
+        self._places: dict[Key, DaskKey | bytes] = {}
+        self._closed = False
 
     def _carry(self, number: int, data: bytes) -> None:
         batch = {"station": self._name, "number": number, "data": data}
-        self._worker.log_event(topic_of(self._run), batch)
+        topic = names.letters_topic(self._run)
+        if names.is_fed(self._run):
+            wire.post(self._worker, self._run, topic, batch)
+        else:
+            self._worker.log_event(topic, batch)
 
     # For attempts -------------------------------------------------------------------------------------
 
@@ -58,36 +68,56 @@ class Station:
             self._begun.add(ticket)
             return True
 
-    def link(self, address: Key, script_there: bool) -> WorkerLink:
+    def link(self, address: Key, pack: Callable[[Any], Any]) -> WorkerLink:
         """Return the link of an attempt."""
-        with self._lock:
-            box = self._boxes[address] = Mailbox()
-        packer = Packer(can_import, script_there)
-        return WorkerLink(address, self._sender, box, self._fetch, packer.pack)
+        return WorkerLink(
+            address, self._sender, partial(self._open_box, address), self._fetch, pack
+        )
 
-    def unlink(self, address: Key) -> None:
-        """Note that an attempt has ended."""
+    def _open_box(self, address: Key) -> Mailbox:
         with self._lock:
-            box = self._boxes.pop(address, None)
-        if box is not None:
+            box = self._boxes.setdefault(address, Mailbox())
+            closed = self._closed
+        if closed:
             box.close()
+        return box
+
+    def unlink(self, link: WorkerLink) -> None:
+        """Note that an attempt has ended."""
+        if link.has_box:
+            with self._lock:
+                box = self._boxes.pop(link.address, None)
+            if box is not None:
+                box.close()
+
+    def tell(self, ticket: int, worker: str, rows: list[Row], last: bool) -> None:
+        """Send what became of dispatches in a parcel."""
+        self._sender.send(("", ticket), Ended(ticket, worker, rows), urgent=True, last=last)
+
+    def flush(self) -> None:
+        """Wait until all that was said has left."""
+        self._sender.flush(LAST_WORDS)
 
     def _fetch(self, key: Key) -> Any:
         with self._lock:
             place = self._places.get(key)
+        if isinstance(place, bytes):
+            return loads(place)
         deadline = clock.monotonic() + PATIENCE
         while place is not None and (left := deadline - clock.monotonic()) > 0:
             found = pull(self._worker, place, left)
             if found:
-                carried: Carried = found[0]
-                return carried.value
+                delivered: Carried | Delivered = found[0]
+                return item_of(delivered, key[0]).value
             threading.Event().wait(0.1)
         raise missing(key)
 
     # For drivers --------------------------------------------------------------------------------------
 
-    def deliver(self, letters: Iterable[tuple[Key, Down]], places: Mapping[Key, DaskKey]) -> None:
-        """Put messages into the boxes of attempts that are here; `places` says where values are."""
+    def deliver(
+        self, letters: Iterable[tuple[Key, Down]], places: Mapping[Key, DaskKey | bytes]
+    ) -> None:
+        """Put messages into the boxes of attempts here; `places` says where values are, or has them."""
         with self._lock:
             self._places.update(places)
             boxes = [(self._boxes.get(key), message) for key, message in letters]
@@ -105,6 +135,7 @@ class Station:
     def close(self) -> None:
         """End what waits here for the driver."""
         with self._lock:
+            self._closed = True
             boxes = list(self._boxes.values())
             self._boxes.clear()
         for box in boxes:
@@ -125,11 +156,6 @@ def station(run: str, worker: Worker) -> Station:
         return _stations[key]
 
 
-def topic_of(run: str) -> str:
-    """Return the name under which the news of a flow run are logged."""
-    return f"dflow-{run}"
-
-
 def can_import(module: ModuleType) -> bool:
     """Tell whether this process finds a module by its name, and not only because it is loaded."""
     spec = getattr(module, "__spec__", None)
@@ -144,7 +170,7 @@ def can_import(module: ModuleType) -> bool:
 def deliver(
     run: str,
     letters: Sequence[tuple[Key, Down]],
-    places: Mapping[Key, DaskKey],
+    places: Mapping[Key, DaskKey | bytes],
     dask_worker: Worker | None = None,
 ) -> None:
     """Put messages into the boxes of attempts on this worker."""

@@ -10,7 +10,7 @@ from typing import Any
 from dflow.attempts import body
 from dflow.attempts.calls import Call
 from dflow.attempts.inputs import value_of
-from dflow.attempts.link import Mailbox, Sender, WorkerLink, open_batch
+from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink, open_batch
 from dflow.attempts.packing import Packer, unpack
 from dflow.core.events import AttemptSucceeded
 from dflow.errors import MissingResult
@@ -48,7 +48,8 @@ class FarRunner:
         return self
 
     def _carry(self, _: int, data: bytes) -> None:
-        self._host.news([message for _, message in open_batch(data)])
+        letters = [message for _, message in open_batch(data)]
+        self._host.news([message for message in letters if not isinstance(message, Ended)])
 
     def pack(self, call: Any) -> Any:
         """Return a call as bytes."""
@@ -63,13 +64,15 @@ class FarRunner:
 
     def _run(self, work: Work) -> None:
         key = work.info.key
-        link = WorkerLink(key, self._sender, self._mailboxes[key], self.fetch, self.pack)
+        box = self._mailboxes[key]
+        link = WorkerLink(key, self._sender, lambda: box, self.fetch, self.pack)
         outcome, value = body.run(
             work.info, lambda: (self._call(work), self._inputs(work, link)), link, must_travel=True
         )
         if isinstance(outcome, AttemptSucceeded):
             self._values[key] = value
         link.finish(outcome)
+        link.send(outcome)
 
     def _call(self, work: Work) -> Call:
         call: Call = unpack(work.call) if self._pickles else work.call

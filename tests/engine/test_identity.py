@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dflow import flow, task
+from dflow import flow, task, unmapped
 from dflow.attempts.context import current
 from dflow.engine.context import current_scope
 from dflow.engine.identity import Children, known_as
 from dflow.engine.scope import Scope
-from tests.engine.world import World
+from tests.engine.world import World, one_parent
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -154,6 +154,32 @@ def test_a_future_counts_by_who_makes_it() -> None:
         return add.submit(one).task_run_id != add.submit(two).task_run_id
 
     assert main()
+
+
+def test_the_items_of_a_map_are_found_in_whatever_order_things_come() -> None:
+    """What came before plays no part, what is the same for all does; equal items are told apart."""
+
+    @flow
+    def main(before: list[int], y: int, late: bool) -> list[str]:
+        for value in before:
+            add.submit(value).result()
+        numbers = listed.submit([5, 6, 6]) if late else [5, 6, 6]
+        return [future.task_run_id for future in add.map(numbers, y=unmapped(y))]
+
+    @task
+    def listed(numbers: list[int]) -> list[int]:
+        return numbers
+
+    def made(*given: Any) -> list[str]:
+        with one_parent("p"):
+            return main(*given)
+
+    for late in (False, True):
+        first = made([1, 2], 0, late)
+        assert first == made([2, 1], 0, late)
+        assert first == made([3], 0, late)
+        assert set(first).isdisjoint(made([1, 2], 1, late))
+        assert len(set(first)) == 3
 
 
 @pytest.fixture

@@ -18,12 +18,13 @@ from dflow.core.replay import Table
 from dflow.engine.claims import Claim
 from dflow.engine.ledger import Ledger
 from dflow.engine.recovery import recover
+from dflow.engine.renewal import Again
 from tests.engine.playing import ERROR, FLOW, Play
 
 plays = st.builds(
     Play, st.builds(random.Random, st.integers(0, 2**32)), st.booleans(), st.booleans()
 )
-many = hypothesis_settings(max_examples=150)
+many = hypothesis_settings(max_examples=1500)
 
 
 def played(play: Play, count: int) -> Play:
@@ -125,6 +126,69 @@ def _misled(runs: dict[str, TaskRun]) -> set[str]:
             if upstream.task_run_id in misled or (failed and upstream.need is Need.ALLOW):
                 misled.add(run.id)
     return misled
+
+
+def _later(play: Play, generation: int) -> Play:
+    """Return the play of a driver that takes up what another has left."""
+    table = Table()
+    table.flow_runs |= play.ledger.table.flow_runs
+    table.task_runs |= play.ledger.table.task_runs
+    later = Play(play.luck, play.follows, play.shares_memory, Ledger(table), list(play.events))
+    later.now = play.now
+    recover(later.ledger, later.now)
+    later.apply(ev.FlowRunStarted(at=later.now, flow_run_id=FLOW, generation=generation))
+    return later
+
+
+def _from(runs: dict[str, TaskRun], first: str) -> set[str]:
+    """Return a task run and all that depends on it."""
+    found = {first}
+    for run in runs.values():  # upstreams come first
+        if any(upstream.task_run_id in found for upstream in run.upstreams):
+            found.add(run.id)
+    return found
+
+
+def _kept(runs: dict[str, TaskRun]) -> set[str]:
+    """Return what has completed with a value that outlives its driver, and had taken no failure."""
+    kept = {run.id for run in runs.values() if run.stage is Stage.COMPLETED and run.held.kept}
+    return kept - _misled(runs)
+
+
+@many
+@given(plays, st.integers(1, 20), st.integers(0, 20), st.integers(0, 40))
+def test_a_rerun_is_brought_to_its_end_by_whoever_comes_later(
+    play: Play, count: int, asked: int, steps: int
+) -> None:
+    """What is to run again does, under one driver or the next, and once; what is not, does not."""
+    played(play, count)
+    before = dict(play.runs)
+    chosen = play.luck.choice(list(before))
+    again = _from(before, chosen)
+    first = _later(play, 2)
+    first.ledger.renewal.begin(Again(rerun=True, from_task=chosen), first.now)
+    first.act()
+    for event in play.asked[:asked]:
+        first.ask(event)
+    for _ in range(steps):
+        first.step()
+    between = dict(first.runs)
+    last = _later(first, 3)
+    for event in play.asked:
+        last.ask(event)
+    last.finish()
+    for task_run_id, run in last.runs.items():
+        if task_run_id in again:
+            assert run.generation > before[task_run_id].generation
+        elif task_run_id in _kept(before) - _misled(
+            between
+        ):  # a lost one may have failed meanwhile
+            assert run.attempts == before[task_run_id].attempts
+        done_again = between[task_run_id].generation > before[task_run_id].generation
+        if task_run_id in _kept(between) and (done_again or task_run_id not in again):
+            assert run.attempts == between[task_run_id].attempts
+    assert_counted(last)
+    assert_sound(last)
 
 
 @many

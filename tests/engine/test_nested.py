@@ -9,7 +9,7 @@ import pytest
 
 from dflow import as_completed, current_run, flow, get_run_logger, task, wait
 from dflow.core import events as ev
-from dflow.engine import remote
+from dflow.engine import desk
 from dflow.errors import CancelledError, CrashedError, DefinitionError
 from tests.engine.far import FarRunner
 from tests.engine.world import World
@@ -205,7 +205,7 @@ def test_nothing_is_left_of_ended_attempts(world: World, far: FarRunner) -> None
     for thread in threading.enumerate():
         if thread.name == "dflow-desk":
             thread.join(10)
-    assert remote._desks == {}
+    assert desk._desks == {}
     assert not [value for value in far._values.values() if isinstance(value, bytes)]
 
 

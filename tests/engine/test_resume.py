@@ -216,8 +216,11 @@ def test_threads_with_the_context_find_their_results(world: World) -> None:
     assert len(world.task_runs()) == 30
 
 
-def test_what_is_not_kept_runs_again() -> None:
-    """A value that was too large for the journal is gone with its process; what followed it is kept."""
+def test_what_is_not_kept_runs_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A value that was too large for the journal is gone with its process; what followed it is kept.
+
+    That the two belong together is a promise of the task, of which the user is told.
+    """
 
     @task
     def size(data: Any) -> int:
@@ -230,6 +233,9 @@ def test_what_is_not_kept_runs_again() -> None:
     assert main.resume("latest") == 50_000
     assert RAN.count(("large", 1)) == 2
     assert RAN.count("size") == 1
+    assert "1 recorded results were given, though" in caplog.text
+    assert "size-0 (from large-0)" in caplog.text
+    assert "--from large" in caplog.text
 
 
 def test_what_nobody_asks_for_again_is_reported_and_cancelled(

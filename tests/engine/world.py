@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from dflow import flow, testing
 from dflow.core import invariants
 from dflow.core.events import Event
 from dflow.core.records import FlowRun, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import process
+from dflow.engine.identity import Children
 from dflow.engine.session import Session
 from dflow.flows import Flow
 from dflow.messages import Work
@@ -42,6 +45,19 @@ def table_of(reader: RunReader) -> Table:
     table.flow_runs.update((run.id, run) for run in reader.flow_runs())
     table.task_runs.update((run.id, run) for run in reader.task_runs())
     return table
+
+
+@contextmanager
+def one_parent(name: str) -> Iterator[None]:
+    """Let all that is asked for inside be asked for by a parent of this name, in whatever run."""
+    begin = Children.__init__
+
+    def named(self: Children, _parent_id: str, execution: str = "") -> None:
+        begin(self, name, execution)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Children, "__init__", named)
+        yield
 
 
 @dataclass

@@ -22,8 +22,8 @@ from tests.replay import keep
 
 HOMES = sorted(path for path in keep.KEPT.iterdir() if path.is_dir())
 
-FINDS_WORK = "04"
-"""The first home whose task runs are found again: before 0.1.0 they had other identities."""
+FINDS_WORK = "05"
+"""The first home whose task runs are found again: before they were named by another rule."""
 
 EVERYTHING = {
     "fetch-0": "Completed",

@@ -29,7 +29,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dflow.messages import Ref
-from dflow.results.fingerprints import SIZE, NoFingerprint, fingerprint
+from dflow.results.fingerprints import NoFingerprint, fingerprint
+from dflow.results.plain_values import SIZE
 from dflow.tasks import task
 
 

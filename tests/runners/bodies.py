@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,13 @@ calls: list[Any] = []
 def add(*numbers: int) -> int:
     """Return a sum."""
     return sum(numbers)
+
+
+def linger(seconds: float) -> float:
+    """Take so many seconds, and return when it began."""
+    began = time.time()
+    threading.Event().wait(seconds)
+    return began
 
 
 def fail(text: str = "no") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
+from task_runners.dask.connection import FORCE
 from tests.runners.hosts import FakeHost
 from tests.runners.scripts import Script
 
@@ -20,6 +22,8 @@ RUNNERS: dict[str, Any] = {
     "dask-in-process": DaskTaskRunner(cluster_kwargs={"processes": False, "threads_per_worker": 2}),
     "dask-processes": PROCESSES,
 }
+PLAIN = {"dask-in-process-plain": "dask-in-process", "dask-processes-plain": "dask-processes"}
+"""The same by Dask's public interface alone."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,17 +40,22 @@ def host() -> FakeHost:
     return FakeHost()
 
 
-@pytest.fixture(params=list(RUNNERS))
-def kind(request: pytest.FixtureRequest) -> str:
-    """Each kind of runner."""
+@pytest.fixture(params=[*RUNNERS, *PLAIN])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each kind of runner, those on Dask in both ways."""
     chosen: str = request.param
-    return chosen
+    if chosen in PLAIN:
+        monkeypatch.setenv(FORCE, "plain")
+    return PLAIN.get(chosen, chosen)
 
 
 @pytest.fixture
 def opened(kind: str, host: FakeHost) -> Iterator[Any]:
     """A runner of this kind at work."""
     runner = RUNNERS[kind].open(host)
+    connection = getattr(runner, "_connection", None)
+    if connection is not None:
+        assert type(connection._way).__name__ == ("Plain" if os.environ.get(FORCE) else "Owned")
     yield runner
     runner.close()
 

@@ -67,6 +67,7 @@ class FakeHost:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
+        self.root_id = f"{next(_numbers):016x}"
         self.reports: list[Up] = []
         self.confirmed: list[Key] = []
         self.witnessed: list[BaseException] = []

@@ -72,8 +72,8 @@ def test_a_group_runs(opened: Any, host: FakeHost) -> None:
 
 
 def test_the_start_comes_first(opened: Any, host: FakeHost) -> None:
-    """The start of an attempt is reported before its outcome, once, with the same worker."""
-    one = work(opened, bodies.add, 1)
+    """The start of an attempt that takes its time is reported before its outcome, once, with its worker."""
+    one = work(opened, bodies.linger, 0.2)
     opened.dispatch([one])
     host.end(one)
     start, end = host.about(one)

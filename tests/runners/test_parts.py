@@ -32,8 +32,9 @@ from dflow.errors import CancelledError, DefinitionError, MissingMainGuard
 from dflow.messages import Go, LogEntry, Printed, StartConfirmed
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
 from task_runners.dask import host, in_process, main_guard
-from task_runners.dask.book import INQUEST, Book, Entry
+from task_runners.dask.book import INQUEST, Book
 from task_runners.dask.carried import BodyFailed, Carried
+from task_runners.dask.parcels import Entry, Parcel
 from task_runners.dask.sequence import Sequences
 from task_runners.pool import Job, Pool
 from tests.runners.hosts import patiently
@@ -98,14 +99,20 @@ def test_descriptions_can_be_recorded() -> None:
 
 def entry(number: int, *upstreams: Entry) -> Entry:
     """Return a dispatch."""
-    return Entry((f"run{number}", 1), number, 0, upstreams, (f"task-{number}", number))
+    open_ones = tuple(each for each in upstreams if not each.ended)
+    key = (f"run{number}", 1)
+    return Entry(key, "label", number=number, upstreams=open_ones, ticket=number, sources=upstreams)
 
 
 def book(*entries: Entry) -> Book:
-    """Return a book with these dispatches."""
+    """Return a book with these dispatches, each sent alone, under its own number."""
     made = Book()
     for one in entries:
+        one.alone = True
         made.enter(one)
+    made.planner.plan(0.0)
+    for one in entries:
+        made.send(Parcel(one.ticket, (f"task-{one.ticket}", one.ticket), [one]))
     return made
 
 
@@ -160,10 +167,10 @@ def test_news_are_heard_once() -> None:
     for _ in range(2):
         made.heard(one.key, start)
         made.heard(one.key, failure(one))
-        made.told(1, failure(one))
+        made.told(one, failure(one))
         made.worker_died(1, "w")
     assert kinds(made) == [AttemptStarted, AttemptRaised]
-    assert made.released == [one]
+    assert [parcel.entries for parcel in made.released] == [[one]]
 
 
 def test_a_second_execution() -> None:
@@ -188,7 +195,7 @@ def test_a_death_with_the_news_under_way() -> None:
     made.worker_died(1, "w")
     made.worker_died(2, "w")
     assert kinds(made) == [AttemptSucceeded, WorkerLost]
-    assert (one.copy, one.usable) == (b"value", False)
+    assert (one.copy, made.dead(one)) == (b"value", False)
 
 
 def test_an_inquest_has_an_end() -> None:
@@ -215,9 +222,9 @@ def test_an_outcome_that_nobody_told() -> None:
     made.in_memory(1)
     due = made.next_due()
     assert due is not None
-    assert made.overdue(due) == [one]
+    assert [parcel.entries for parcel in made.overdue(due)] == [[one]]
     assert made.overdue(due) == []
-    made.outcome_lost(1)
+    made.outcomes_lost(1)
     assert kinds(made) == [WorkerLost]
 
 
@@ -228,7 +235,7 @@ def test_a_lost_value_takes_what_needs_it() -> None:
     made = book(one, two)
     made.in_memory(1)
     made.heard(one.key, success(one))
-    made.has_erred = lambda key: key == one.dask_key
+    made.has_erred = lambda key: key == ("task-1", 1)
     assert made.is_dead_end(2)
     made.upstream_failed(2, "")
     assert kinds(made)[1:] == [ResultLost, DispatchVoided]
@@ -321,9 +328,8 @@ def test_large_messages_are_divided() -> None:
     sender.close()
 
 
-@pytest.mark.parametrize("good", [True, False])
-def test_a_failure_waits_for_what_was_said_before(good: bool) -> None:
-    """The link of a body that failed ends when all has left; a success, which is heard in order, goes on."""
+def test_it_can_be_waited_for_what_was_said() -> None:
+    """Who flushes a sender goes on when all that was said before has left."""
     may_leave, left = threading.Event(), list[Any]()
 
     def carry(_: int, data: bytes) -> None:
@@ -331,20 +337,14 @@ def test_a_failure_waits_for_what_was_said_before(good: bool) -> None:
         left.extend(message for _, message in open_batch(data))
 
     sender = Sender(carry)
-    link = WorkerLink(("run", 1), sender, Mailbox(), print, print)
-    end: dict[str, Any] = {
-        "at": 1.0, "task_run_id": "run", "dispatch": 1, "started_at": 0.0, "seconds": 1.0
-    }  # fmt: skip
-    outcome = AttemptSucceeded(**end) if good else AttemptStopped(**end)
-    link.send(Printed("last words"))
-    ending = threading.Thread(target=link.finish, args=(outcome,))
+    sender.send(("run", 1), Printed("last words"))
+    ending = threading.Thread(target=sender.flush, args=(5.0,))
     ending.start()
     ending.join(0.2)
-    assert ending.is_alive() is not good
+    assert ending.is_alive()
     may_leave.set()
     ending.join(5.0)
-    if not good:
-        assert left == [Printed("last words"), outcome]
+    assert left == [Printed("last words")]
     sender.close()
 
 
@@ -354,13 +354,14 @@ def test_prints_are_bounded_beside_log_lines(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("dflow.attempts.link.MAX_CHARS", 10)
     left = list[Any]()
     sender = Sender(lambda _, data: left.extend(message for _, message in open_batch(data)))
-    link = WorkerLink(("run", 1), sender, Mailbox(), print, print)
+    link = WorkerLink(("run", 1), sender, Mailbox, print, print)
     entry = LogEntry(1.0, "f", "run", 1, 20, "dflow.run", "log")
     for text in ("12345", "123456", "1234", "1", "2"):
         link.send(Printed(text))
     for _ in range(5):
         link.send(entry)
     link.finish(AttemptStopped(at=1.0, task_run_id="run", dispatch=1, started_at=0.0, seconds=1.0))
+    sender.flush(5.0)
     sender.close()
     said = [message.text for message in left if isinstance(message, Printed)]
     assert said[:3] == ["12345", "1234", "1"]
@@ -393,7 +394,7 @@ def test_nothing_is_sent_at_the_end_of_the_interpreter() -> None:
 def test_a_mailbox_that_closes() -> None:
     """Those who wait for messages or for their start are let go."""
     box = Mailbox()
-    link = WorkerLink(("run", 1), Sender(lambda number, data: None), box, print, print)
+    link = WorkerLink(("run", 1), Sender(lambda number, data: None), lambda: box, print, print)
     assert link.receive(FLUSH) is None
     box.put(StartConfirmed(("run", 1)))
     link.confirm_start()
@@ -401,7 +402,7 @@ def test_a_mailbox_that_closes() -> None:
     assert link.receive() == Go("child", 1, 1)
     closed = Mailbox()
     threading.Timer(FLUSH, closed.close).start()
-    late = WorkerLink(("run", 2), Sender(lambda number, data: None), closed, print, print)
+    late = WorkerLink(("run", 2), Sender(lambda number, data: None), lambda: closed, print, print)
     assert late.receive() is None
     with pytest.raises(CancelledError):
         late.confirm_start()

@@ -46,7 +46,14 @@ def check(fits: bool, what: str) -> None:
 
 def pack(data: Any) -> bytes:
     """Return plain data as msgpack; text may hold lone surrogates, as names of files do."""
-    return msgpack.packb(data, unicode_errors="surrogatepass")  # type: ignore[no-any-return]  # untyped
+    try:
+        packed: bytes = _pack(data)
+    except UnicodeEncodeError:
+        packed = msgpack.packb(data, unicode_errors="surrogatepass")
+    return packed
+
+
+_pack = msgpack.Packer().pack
 
 
 def unpack(blob: bytes) -> Any:

@@ -1,0 +1,81 @@
+"""What the planner plans with: dispatches that wait or are out, batches, and what is known of bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from dflow.messages import Key
+
+MOST = 1000
+"""How many items a batch has at most."""
+
+Rank = tuple[int, int, int]
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One dispatch that waits here or is out. Only nodes of equal `group` share a batch.
+
+    One that goes `alone` shares none; one that `shares` always may. `size` is the bytes of its arguments. Of
+    what can go a higher `priority` goes first, then what is deeper in the graph, then a lower `number`.
+    `upstreams` are those whose end was not heard of when it was made.
+    """
+
+    key: Key
+    label: str
+    group: Hashable = None
+    alone: bool = False
+    shares: bool = False
+    priority: int = 0
+    depth: int = 0
+    number: int = 0
+    size: int = 0
+    upstreams: tuple[Node, ...] = ()
+    dependents: list[Node] = field(default_factory=list)
+    limit: int = MOST
+    open: int = 0
+    """How many of its upstreams have not ended."""
+    held: int = 0
+    """How many of them are not out alone either: while there are any it cannot go alone."""
+    inside: int = 0
+    """How many of them are in the batch that is being made."""
+    queued: bool = False
+    batch: Batch | None = None
+
+    @property
+    def rank(self) -> Rank:
+        """By what the nodes that can go are ordered."""
+        return (-self.priority, -self.depth, self.number)
+
+    def __lt__(self, other: Node) -> bool:
+        """Tell whether it was numbered before another of its rank."""
+        return self.number < other.number
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What is out together. `sole` is whether dependents may follow it to Dask."""
+
+    nodes: list[Node]
+    sole: bool
+    counted: bool
+    left: int
+
+
+@dataclass(slots=True)
+class Label:
+    """What is known of the bodies of one label, and its nodes that can go.
+
+    `parked` can go alone only: something that they depend on is out alone.
+    """
+
+    seconds: float | None = None
+    size: float = 0.0
+    first: int = 0
+    total: float = 0.0
+    count: int = 0
+    patient_until: float | None = None
+    out: int = 0
+    ready: list[tuple[Rank, Node]] = field(default_factory=list)
+    parked: dict[Node, None] = field(default_factory=dict)

@@ -1,0 +1,205 @@
+"""A parcel at work on a thread: whose turn it is, what has become of the others, what is given back.
+
+A thread of its own looks after the parcels that are at work in this process. What runs longer than parcels
+are meant to is reported to have begun, and does not hold up what is behind it: that is given back. Outcomes
+wait a moment for others to travel with them, and not for a body that takes its time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+from dflow.attempts import clock
+from dflow.attempts.rows import BACK, Row, weight_of
+from task_runners.dask.places import Place
+
+LOOK = 0.01
+"""Seconds between two looks at what is at work."""
+LONG = 0.02
+"""From how many seconds on the start of a body is told."""
+TOGETHER = 0.01
+"""Seconds that an outcome waits at most for others to travel with it, before it is handed to the sender."""
+MAX_ROWS = 200_000
+"""About how many bytes of outcomes travel together."""
+IDLE = 30.0
+"""Seconds after which the thread that looks ends, if nothing is at work."""
+
+_log = logging.getLogger("dflow.runners")
+
+Tell = Callable[[list[Row], bool], None]
+"""Sends rows to the driver; the last ones of a parcel are marked so."""
+
+
+class HasStart(Protocol):
+    """What can tell of the start of an attempt."""
+
+    def begun(self) -> None:
+        """Let the driver know."""
+
+
+class Running:
+    """A parcel at work.
+
+    `tell` sends what has become of its items; `patience` is how many seconds an item may run before those
+    behind it are given back.
+    """
+
+    def __init__(self, count: int, tell: Tell, patience: float) -> None:
+        self._tell = tell
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._end = count
+        self._present = -1
+        self._began = 0.0
+        self._link: HasStart | None = None
+        self._rows: list[Row] = []
+        self._rows_since = 0.0
+        self._weight = 0
+        self.all_rows: list[Row] = []
+
+    def items(self) -> Iterator[int]:
+        """Yield the places of the items, one after the other, as long as they have not been given back."""
+        _watch.begin(self)
+        try:
+            while self._next():
+                yield self._present
+        finally:
+            _watch.over(self)
+            self._flush(last=True)
+
+    def _next(self) -> bool:
+        with self._lock:
+            if self._present + 1 >= self._end:
+                return False
+            self._present += 1
+            self._began, self._link = clock.monotonic(), None
+            return True
+
+    def begins(self, link: HasStart) -> None:
+        """Note the link of the item whose turn it is."""
+        self._link = link
+
+    def ended(self, row: Row) -> None:
+        """Note what has become of the item whose turn it was."""
+        with self._lock:
+            self._link = None
+            if not self._rows:
+                self._rows_since = clock.monotonic()
+            self._rows.append(row)
+            self._weight += weight_of(row)
+            heavy = self._weight > MAX_ROWS
+        if heavy:
+            self._flush()
+
+    def _flush(self, *, last: bool = False) -> None:
+        with self._lock:
+            rows, self._rows, self._weight = self._rows, [], 0
+            if rows:
+                self.all_rows += rows
+                self._tell(rows, last)
+
+    def give_back(self) -> None:
+        """Give back what is behind the present item."""
+        with self._lock:
+            first = self._present + 1
+            behind = first < self._end
+            if behind:
+                self._end = first
+                self._rows.append((first, BACK))
+        if behind:
+            self._flush(last=True)
+
+    def slot(self, place: Place) -> Callable[[], AbstractContextManager[Any]]:
+        """Return what gives the place back while the present item waits: then nothing waits behind it.
+
+        A thread that an item has left behind, and that waits later, changes nothing.
+        """
+        mine = self._present
+
+        @contextmanager
+        def waits() -> Iterator[None]:
+            self.give_back()
+            with place.slot() if self._present == mine else nullcontext():
+                yield
+
+        return waits
+
+    def look(self, now: float) -> bool:
+        """See what the time has brought; return whether there is anything left to look for."""
+        link, since = self._link, now - self._began
+        if link is not None and since >= LONG:
+            link.begun()
+        if since >= self._patience:
+            self.give_back()
+        if self._rows and now - self._rows_since >= TOGETHER:
+            self._flush()
+        return self._present + 1 < self._end or since < LONG or bool(self._rows)
+
+
+class _Watch:
+    """The thread that looks after what is at work."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: set[Running] = set()
+        self._thread: threading.Thread | None = None
+        self._ending = False
+
+    def begin(self, running: Running) -> None:
+        """Look after a parcel."""
+        with self._changed:
+            self._running.add(running)
+            self._ending = False
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dflow-watch", daemon=True)
+                self._thread.start()
+            elif len(self._running) == 1:
+                self._changed.notify()
+
+    def over(self, running: Running) -> None:
+        """Look after it no more."""
+        with self._changed:
+            self._running.discard(running)
+
+    def end(self) -> None:
+        """End the thread if nothing is at work, and wait until it has."""
+        with self._changed:
+            thread, self._ending = self._thread, not self._running
+            self._changed.notify()
+        if thread is not None and self._ending:
+            thread.join()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while running := self._present():
+            pause.wait(LOOK)
+            now = clock.monotonic()
+            for each in running:
+                try:
+                    more = each.look(now)
+                except Exception:
+                    _log.exception("What is at work here could not be looked after.")
+                    more = False
+                if not more:
+                    self.over(each)
+
+    def _present(self) -> list[Running]:
+        """Wait for something to look after; nothing when the thread is to end."""
+        with self._changed:
+            while not self._running:
+                if self._ending or not (self._changed.wait(IDLE) or self._running):
+                    self._thread = None
+                    return []
+            return list(self._running)
+
+
+_watch = _Watch()
+
+
+def end_watch() -> None:
+    """End the thread that looks after parcels in this process, if there are none."""
+    _watch.end()
