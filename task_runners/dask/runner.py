@@ -14,6 +14,9 @@ from dflow.ports import Host
 if TYPE_CHECKING:
     from task_runners.dask.open_runner import OpenDask
 
+CLUSTERS = "task_runners.dask.clusters"
+"""The module of open clusters: without it there are none, and Dask may not have been loaded."""
+
 
 @dataclass(frozen=True, slots=True)
 class OwnCluster:
@@ -91,13 +94,24 @@ class DaskTaskRunner:
 
     def open(self, host: Host) -> OpenDask:
         """Start to work for a flow run, starting the cluster if need be. Raises `ClusterError`."""
+        if self.own is None or not self.own.processes or CLUSTERS in sys.modules:
+            return self._opened(host)
+        from task_runners.dask import hosting  # lazy: only for clusters of processes
+
+        hosting.begin(self.own)  # the first one starts while this process loads Dask
+        try:
+            return self._opened(host)
+        finally:
+            hosting.give_up()
+
+    def _opened(self, host: Host) -> OpenDask:
         from task_runners.dask.open_runner import OpenDask  # lazy: a description costs no Dask
 
         return OpenDask(self, host)
 
     def shutdown(self) -> None:
         """Close the cluster, or the connection, that equal runners share."""
-        clusters = sys.modules.get("task_runners.dask.clusters")
+        clusters = sys.modules.get(CLUSTERS)
         if clusters is not None:  # or there was never any
             clusters.shared.close(self)
 
