@@ -97,6 +97,8 @@ class Session:
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
+        self.adopter: OpenRunner | None = None
+        self._early: dict[str, list[Up]] = {}
         self.owners = Owners()
         self.hooks = Hooks(self)
         self.conditions = Conditions(self)
@@ -194,6 +196,9 @@ class Session:
 
         def accept() -> None:
             self.dispatcher.asked.update(askings)
+            early = [each for run_id in ids for each in self._early.pop(run_id, ())]
+            if early:  # some of it waits for this thread
+                threading.Thread(target=self.news, args=(early,)).start()
             if options.caching is not None:
                 self.caches.watch(ids, options, flow)
             if options.callbacks is not None:
@@ -223,6 +228,8 @@ class Session:
         if self.tracker.ended and self.tracker.failure is None:
             return
         for message in messages:
+            if isinstance(message, ChildrenCreated | FlowAsked) and self._is_early(message):
+                continue
             if isinstance(message, ChildrenCreated):
                 self._ask_for_attempt(message)
             elif isinstance(message, FlowAsked):
@@ -243,6 +250,14 @@ class Session:
     def link(self, info: AttemptInfo) -> LocalLink:
         """Return a link for an attempt that runs in this process."""
         return LocalLink(self, info.task_run_id, info.dispatch)
+
+    def _is_early(self, message: ChildrenCreated | FlowAsked) -> bool:
+        """Keep what an adopted attempt asks for, until its task run is asked for again."""
+        task_run_id = message.parent[0]
+        if self.adopter is None or task_run_id in self.dispatcher.asked:
+            return False
+        self._early.setdefault(task_run_id, []).append(message)
+        return True
 
     def _ask_for_attempt(self, message: ChildrenCreated) -> None:
         parent = self.dispatcher.asked.get(message.parent[0])
