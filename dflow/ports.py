@@ -364,7 +364,10 @@ class OpenRunner(Protocol):
 
 
 class TaskRunner(Protocol):
-    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share."""
+    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share.
+
+    One that says that it `outlives` its drivers opens runners that can `reattach`: see `engine.adoption`.
+    """
 
     def open(self, host: Host) -> OpenRunner:
         """Start to work for a flow run, starting whatever is needed. Raises `ClusterError`."""
