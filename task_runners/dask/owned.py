@@ -11,6 +11,7 @@ takes its owner up again: it asks for what it has missed, sends again what has n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import pickle
@@ -23,7 +24,7 @@ from dask.task_spec import Task, TaskRef
 from dflow.attempts.link import open_batch
 from dflow.errors import ClusterError
 from task_runners.dask import feed, names, placements, wire
-from task_runners.dask.carried import applied, outcome_of
+from task_runners.dask.carried import OfItem, applied, outcome_of
 from task_runners.dask.graph import Draft, Graph, tickets
 from task_runners.dask.line import Line
 from task_runners.dask.parcels import DaskKey
@@ -129,7 +130,7 @@ class Owned:
             raise KeyError(key)
         return self._client.sync(self._gather, key)
 
-    def apply(self, function: Callable[[Any], Any], key: DaskKey) -> Any:
+    def apply(self, function: OfItem, key: DaskKey) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
         if key[1] not in self._status:
             raise KeyError(key)
@@ -270,6 +271,16 @@ class Owned:
             if ticket in self._status:
                 self._status[ticket] = "cancelled"
             self._wake(ticket, None)
+        self._line.in_loop(self._find_lost, sent, status)
+
+    async def _find_lost(self, sent: Sent, status: str) -> None:
+        """Tell of a graph that was not taken, after what is gone of all that is held."""
+        with contextlib.suppress(OSError):
+            stand = await self._catch_up()
+            there = {key for key, *_ in stand}.union(*(one.keys for one in self._sent.values()))
+            tickets_there = {ticket for _, ticket in (*there, *sent.keys)}
+            for ticket in self._status.keys() - tickets_there:
+                self._status[ticket] = "error"
         self._line.post(lambda: self._refused(sent.keys, status))
 
     # In the thread that owns the book ---------------------------------------------------------------
