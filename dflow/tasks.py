@@ -58,7 +58,7 @@ class Task(Defined[P, R_co, TaskOptions]):
         what = f"task '{self.name}'"
         self.tags = definitions.tags(what, options.tags)
         self._placement = definitions.placement(
-            what, options.resources, options.priority, options.workers
+            what, options.resources, options.priority, options.workers, options.batch
         )
         workers = self._placement.workers or None
         options = replace(options, tags=self.tags, workers=workers)
@@ -237,6 +237,7 @@ def task(
     resources: Mapping[str, float] | None = None,
     priority: int = 0,
     workers: str | Iterable[str] | None = None,
+    batch: bool | None = None,
     max_worker_losses: int = 3,
 ) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -313,6 +314,12 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Of the runs that wait for a worker, those with a higher number go first (0 if not said; may be less).
     workers
         The name or the address of the worker that must run it, or several of which one must.
+    batch
+        Whether its runs may travel with others. To send a task run to a worker costs milliseconds on Dask,
+        and so small ones go many at a time: those found to take less than some 50 milliseconds share one task
+        of the cluster, whatever they call. Each keeps its own state, times, log lines, error, result and
+        retries, and one that turns out slow holds nobody up: what is behind it goes elsewhere. That happens
+        by itself; ``True`` lets its runs share though they take longer, ``False`` lets none share.
     max_worker_losses
         How many dying workers a run survives; not charged to `retries`.
 

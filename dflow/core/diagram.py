@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dflow.core.flow_machine import FLOW_ROWS
 from dflow.core.machine import ROWS
+from dflow.core.records import FlowStage, Stage
 
 
 class _Edge(NamedTuple):
@@ -21,19 +22,21 @@ class _Edge(NamedTuple):
 def mermaid() -> str:
     """Return the state diagram of task runs."""
     edges = [_Edge(r.stage, r.event.__name__, r.target, r.target.final) for r in ROWS]
-    return _draw("TaskCreated", edges)
+    return _draw(
+        {Stage.WAITING: "TaskCreated, MapCreated", Stage.DISPATCHED: "the same, ready"}, edges
+    )
 
 
 def flow_mermaid() -> str:
     """Return the state diagram of flow runs."""
     edges = [_Edge(r.stage, r.event.__name__, r.target, r.target.final) for r in FLOW_ROWS]
-    return _draw("FlowRunCreated", edges)
+    return _draw({FlowStage.PENDING: "FlowRunCreated"}, edges)
 
 
-def _draw(creation: str, edges: Sequence[_Edge]) -> str:
+def _draw(creations: Mapping[str, str], edges: Sequence[_Edge]) -> str:
     """Return a diagram with one arrow per (stage, target), in the order of the table.
 
-    The stage of the first edge is where a run begins.
+    `creations` are the stages in which runs begin, and by which event.
     """
     events: dict[tuple[str, str], dict[str, None]] = {}
     for edge in edges:
@@ -41,7 +44,7 @@ def _draw(creation: str, edges: Sequence[_Edge]) -> str:
     finals = dict.fromkeys(edge.target for edge in edges if edge.final)
     lines = [
         "stateDiagram-v2",
-        f"    [*] --> {edges[0].stage}: {creation}",
+        *(f"    [*] --> {stage}: {creation}" for stage, creation in creations.items()),
         *(f"    {a} --> {b}: {', '.join(names)}" for (a, b), names in events.items()),
         *(f"    {stage} --> [*]" for stage in finals),
     ]

@@ -14,7 +14,6 @@ from dflow.core.making import swift
 from dflow.core.records import Cause, ErrorInfo, Held, Policy, Stored, Upstream
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened at a time."""
@@ -24,7 +23,6 @@ class Event:
     at: float
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEvent(Event):
     """Something that happened to one task run."""
@@ -32,7 +30,6 @@ class TaskEvent(Event):
     task_run_id: str
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(TaskEvent):
     """News of one dispatch, from the runner that has it. Stale when the dispatch is not the present one."""
@@ -46,7 +43,12 @@ class Report(TaskEvent):
 @swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCreated(TaskEvent):
-    """A task run came into being. `asked` is the generation of its flow run in which that was."""
+    """A task run came into being. `asked` is the generation of its flow run in which that was.
+
+    One that is `ready` is dispatched at once: nothing stands in its way.
+    """
+
+    version: ClassVar[int] = 2
 
     flow_run_id: str
     parent_id: str
@@ -58,6 +60,7 @@ class TaskCreated(TaskEvent):
     tags: tuple[str, ...] = ()
     source: str = ""
     asked: int = 0
+    ready: bool = False
 
 
 @swift
@@ -73,7 +76,9 @@ class MapItem:
 @swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapCreated(Event):
-    """Task runs came into being together, as the items of one map."""
+    """Task runs came into being together, as the items of one map; they are `ready` all, or not at all."""
+
+    version: ClassVar[int] = 2
 
     flow_run_id: str
     parent_id: str
@@ -85,6 +90,7 @@ class MapCreated(Event):
     tags: tuple[str, ...] = ()
     source: str = ""
     asked: int = 0
+    ready: bool = False
 
 
 @swift
@@ -121,7 +127,6 @@ class AttemptStarted(Report):
     worker: str = ""
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Report):
     """The body of a task run ended. `at` is when; an attempt that was not reported started opens with it.
@@ -262,13 +267,11 @@ class CancelRequested(TaskEvent):
     """Somebody asked for the task run to end."""
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseRequested(TaskEvent):
     """Somebody asked for the task run to wait."""
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpaused(TaskEvent):
     """A paused task run may go on."""
@@ -314,7 +317,6 @@ class Outdated(TaskEvent):
 # The life of a flow run ------------------------------------------------------------------------
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowEvent(Event):
     """Something that happened to one flow run."""
@@ -322,7 +324,6 @@ class FlowEvent(Event):
     flow_run_id: str
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunCreated(FlowEvent):
     """A flow run came into being."""
@@ -336,7 +337,6 @@ class FlowRunCreated(FlowEvent):
     upstreams: tuple[Upstream, ...] = ()
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunStarted(FlowEvent):
     """The body of a flow began, in a new generation: the first time, for a retry, or to resume."""
@@ -344,7 +344,6 @@ class FlowRunStarted(FlowEvent):
     generation: int
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunReturned(FlowEvent):
     """The body of a flow returned, and its final state was worked out.
@@ -361,7 +360,6 @@ class FlowRunReturned(FlowEvent):
     stored: Stored | None = None
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunRaised(FlowEvent):
     """The body of a flow raised. `state_name` is Failed, TimedOut, Crashed or Cancelled."""
@@ -372,7 +370,6 @@ class FlowRunRaised(FlowEvent):
     luck: float = 0.5
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunInterrupted(FlowEvent):
     """The driver was stopped, or found dead, before the flow had ended."""
@@ -380,19 +377,16 @@ class FlowRunInterrupted(FlowEvent):
     message: str
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunOutdated(FlowEvent):
     """The value of a completed subflow is not to be given any more: its body runs again once it is called."""
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowCancelRequested(FlowEvent):
     """Somebody asked for the flow run to end."""
 
 
-@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRunStopped(FlowEvent):
     """The body of a flow ended because it was asked to."""

@@ -39,22 +39,37 @@ class Graph:
     def __contains__(self, task_run_id: str) -> bool:
         return task_run_id in self._progress
 
-    def add(self, task_run_id: str, upstreams: tuple[Upstream, ...]) -> None:
-        """Add a task run, or add it again with other upstreams; each upstream must be there already."""
+    def add(
+        self,
+        task_run_id: str,
+        upstreams: tuple[Upstream, ...],
+        progress: Progress = Progress.BLOCKED,
+    ) -> None:
+        """Add a task run, or add it again with other upstreams; each upstream must be there already.
+
+        A new one may be further already than blocked.
+        """
         if task_run_id in self._progress:
             self._forget_edges(task_run_id)
             self.mark(task_run_id, Progress.BLOCKED)
-        self._progress.setdefault(task_run_id, Progress.BLOCKED)
-        self._upstreams[task_run_id] = tuple(dict.fromkeys(upstreams)) if upstreams else ()
-        for upstream in self._upstreams[task_run_id]:
+        else:
+            self._progress[task_run_id] = progress
+        if upstreams:
+            self._add_edges(task_run_id, tuple(dict.fromkeys(upstreams)))
+
+    def _add_edges(self, task_run_id: str, upstreams: tuple[Upstream, ...]) -> None:
+        holding = 0
+        self._upstreams[task_run_id] = upstreams
+        for upstream in upstreams:
             edges = self._dependents.setdefault(upstream.task_run_id, {})
             edges[task_run_id, upstream.need] = None
-        self._holding[task_run_id] = sum(
-            _holds(u.need, self._progress[u.task_run_id]) for u in self._upstreams[task_run_id]
-        )
+            holding += _holds(upstream.need, self._progress[upstream.task_run_id])
+        if holding:
+            self._holding[task_run_id] = holding
 
     def _forget_edges(self, task_run_id: str) -> None:
-        for upstream in self._upstreams[task_run_id]:
+        self._holding.pop(task_run_id, None)
+        for upstream in self._upstreams.pop(task_run_id, ()):
             del self._dependents[upstream.task_run_id][task_run_id, upstream.need]
 
     def progress(self, task_run_id: str) -> Progress:
@@ -63,11 +78,13 @@ class Graph:
 
     def may_go(self, task_run_id: str) -> bool:
         """Tell whether nothing stands in the way of a task run."""
-        return self._progress[task_run_id] is Progress.BLOCKED and not self._holding[task_run_id]
+        return self._progress[task_run_id] is Progress.BLOCKED and not self._holding.get(
+            task_run_id
+        )
 
     def failed_upstream(self, task_run_id: str) -> str | None:
         """Return the first upstream whose failure takes this task run with it, or None."""
-        for upstream in self._upstreams[task_run_id]:
+        for upstream in self._upstreams.get(task_run_id, ()):
             if (
                 upstream.need is not Need.ALLOW
                 and self._progress[upstream.task_run_id] is Progress.FAILED
@@ -78,11 +95,14 @@ class Graph:
     def mark(self, task_run_id: str, progress: Progress) -> list[str]:
         """Set how far a task run is; return the dependents that may go now because of it."""
         before, self._progress[task_run_id] = self._progress[task_run_id], progress
+        dependents = self._dependents.get(task_run_id)
+        if not dependents:
+            return []
         touched: dict[str, None] = {}
-        for dependent, need in self._dependents.get(task_run_id, ()):
+        for dependent, need in dependents:
             change = _holds(need, progress) - _holds(need, before)
             if change:
-                self._holding[dependent] += change
+                self._holding[dependent] = self._holding.get(dependent, 0) + change
                 touched[dependent] = None
         return [dependent for dependent in touched if self.may_go(dependent)]
 
@@ -113,7 +133,7 @@ class Graph:
 
     def upstreams(self, task_run_id: str) -> tuple[Upstream, ...]:
         """Return what a task run depends on."""
-        return self._upstreams[task_run_id]
+        return self._upstreams.get(task_run_id, ())
 
 
 def _holds(need: Need, progress: Progress) -> int:

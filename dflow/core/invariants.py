@@ -291,9 +291,13 @@ def _upstream_faults(change: TaskChange, latest: dict[str, Run]) -> Iterator[str
     elif _ends(change) and run.stage is Stage.FAILED and not run.attempts_now:
         if run.state_name != "UpstreamLost":
             yield f"ended {run.state_name} without an attempt"
-    elif isinstance(change.event, ev.UpstreamsMet):
+    elif isinstance(change.event, ev.UpstreamsMet) or _made_ready(change):
         early = (u.task_run_id for u in run.upstreams if _holds_back(u, latest.get(u.task_run_id)))
         yield from (f"was dispatched though '{upstream}' stood in its way" for upstream in early)
+
+
+def _made_ready(change: TaskChange) -> bool:
+    return change.before is None and change.after.stage is Stage.DISPATCHED
 
 
 def _holds_back(upstream: Upstream, run: Run | None) -> bool:

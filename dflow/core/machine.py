@@ -19,11 +19,16 @@ the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dflow.core import commands as do
 from dflow.core import events as ev
+from dflow.core.creation import create as create
+from dflow.core.creation import create_all as create_all
+from dflow.core.creation import ids_of as ids_of
+from dflow.core.creation import unfold as unfold
+from dflow.core.making import changer
 from dflow.core.records import Attempt, Cause, Ending, ErrorInfo, Held, Stage, TaskRun, moved
 from dflow.core.retry import delay, losses_left, retries_left
 from dflow.states import TYPE_OF_NAME
@@ -148,21 +153,47 @@ def closed(
     attempts, worker = run.attempts, ""
     measured: Changes = {}
     if isinstance(event, ev.Outcome):
-        attempts, worker = opened(run, event.dispatch, event.started_at, event.worker), event.worker
+        size = event.size if isinstance(event, ev.AttemptSucceeded) else None
+        if run.open_attempt is None:
+            return (*attempts, _whole(run, event, ending, error, size))
+        worker = event.worker
         measured = {"seconds": event.seconds, "cpu": event.cpu, "memory": event.memory}
-        measured["size"] = event.size if isinstance(event, ev.AttemptSucceeded) else None
+        measured["size"] = size
     if not attempts or attempts[-1].ending is not Ending.OPEN:
         return attempts
-    last = replace(
-        attempts[-1],
-        ending=ending,
-        ended_at=max(event.at, attempts[-1].started_at),
-        error=error,
-        cause=cause,
-        worker=worker or attempts[-1].worker,
+    changes = {
+        "ending": ending,
+        "ended_at": max(event.at, attempts[-1].started_at),
+        "error": error,
+        "cause": cause,
+        "worker": worker or attempts[-1].worker,
         **measured,
+    }
+    return (*attempts[:-1], _ended(attempts[-1], changes))
+
+
+_ended = changer(Attempt)
+
+
+def _whole(
+    run: TaskRun, event: ev.Outcome, ending: Ending, error: ErrorInfo | None, size: int | None
+) -> Attempt:
+    """Return an attempt that opens and ends with its outcome."""
+    return Attempt(
+        run.generation,
+        len(run.attempts_now) + 1,
+        event.dispatch,
+        event.started_at,
+        event.worker,
+        ending,
+        max(event.at, event.started_at),
+        event.seconds,
+        error,
+        None,
+        event.cpu,
+        event.memory,
+        size,
     )
-    return (*attempts[:-1], last)
 
 
 def dispatch(run: TaskRun, event: ev.UpstreamsMet) -> tuple[Changes, tuple[do.Command, ...]]:
@@ -559,42 +590,3 @@ def step(run: TaskRun, event: ev.TaskEvent, table: Table = TABLE) -> Step:
             at = max(run.changed_at, event.at)
             return moved(run, changes | {"stage": row.target, "changed_at": at}), orders
     return run, ()
-
-
-def create(event: ev.TaskCreated) -> Step:
-    """Return the task run that `event` brought into being."""
-    run = TaskRun(
-        id=event.task_run_id,
-        flow_run_id=event.flow_run_id,
-        parent_id=event.parent_id,
-        task_name=event.task_name,
-        name=event.name,
-        created_at=event.at,
-        changed_at=event.at,
-        upstreams=event.upstreams,
-        policy=event.policy,
-        generation=event.generation,
-        tags=event.tags,
-        source=event.source,
-        asked=event.asked,
-    )
-    return run, (do.Consider(run.id),)
-
-
-def unfold(event: ev.MapCreated) -> Iterator[ev.TaskCreated]:
-    """Yield the creation of each item of a map."""
-    for item in event.items:
-        yield ev.TaskCreated(
-            at=event.at,
-            task_run_id=item.task_run_id,
-            flow_run_id=event.flow_run_id,
-            parent_id=event.parent_id,
-            task_name=event.task_name,
-            name=item.name,
-            upstreams=(*event.upstreams, *item.upstreams),
-            policy=event.policy,
-            generation=event.generation,
-            tags=event.tags,
-            source=event.source,
-            asked=event.asked,
-        )

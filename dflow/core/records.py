@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from dflow.core.making import changer, swift
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, State, StateType
+
+_ENDS = frozenset({"completed", "failed", "crashed", "cancelled"})
+"""The stages in which a run has ended."""
 
 
 class Stage(StrEnum):
@@ -30,13 +33,15 @@ class Stage(StrEnum):
     CRASHED = "crashed"
     CANCELLED = "cancelled"
 
-    @property
-    def final(self) -> bool:
-        """Tell whether a task run in this stage has ended, within its generation."""
-        return self in _FINAL_STAGES
+    final: bool
+    """Whether a task run in this stage has ended, within its generation."""
 
-
-_FINAL_STAGES = frozenset({Stage.COMPLETED, Stage.FAILED, Stage.CRASHED, Stage.CANCELLED})
+    def __new__(cls, value: str) -> Self:
+        """Make one of them."""
+        stage = str.__new__(cls, value)
+        stage._value_ = value
+        stage.final = value in _ENDS
+        return stage
 
 
 class FlowStage(StrEnum):
@@ -52,15 +57,15 @@ class FlowStage(StrEnum):
     CRASHED = "crashed"
     CANCELLED = "cancelled"
 
-    @property
-    def final(self) -> bool:
-        """Tell whether a flow run in this stage has ended, within its generation."""
-        return self in _FINAL_FLOW_STAGES
+    final: bool
+    """Whether a flow run in this stage has ended, within its generation."""
 
-
-_FINAL_FLOW_STAGES = frozenset(
-    {FlowStage.COMPLETED, FlowStage.FAILED, FlowStage.CRASHED, FlowStage.CANCELLED}
-)
+    def __new__(cls, value: str) -> Self:
+        """Make one of them."""
+        stage = str.__new__(cls, value)
+        stage._value_ = value
+        stage.final = value in _ENDS
+        return stage
 
 
 class Need(StrEnum):
@@ -268,6 +273,8 @@ class TaskRun:
     @property
     def attempts_now(self) -> tuple[Attempt, ...]:
         """The attempts of the present generation."""
+        if not self.attempts:
+            return ()
         return tuple(a for a in self.attempts if a.generation == self.generation)
 
 

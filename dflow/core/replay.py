@@ -9,6 +9,9 @@ from dflow.core import events as ev
 from dflow.core import flow_machine, machine
 from dflow.core.records import FlowRun, TaskRun
 
+Changed = tuple[TaskRun | FlowRun, tuple[do.Command, ...]]
+"""A record that was changed or made, and what is to be done for it."""
+
 
 class Table:
     """The flow runs and task runs of one root flow run, as a history of events leaves them.
@@ -21,19 +24,19 @@ class Table:
         self.flow_runs: dict[str, FlowRun] = {}
         self._rules = rules
 
-    def apply(self, event: ev.Event) -> list[tuple[TaskRun | FlowRun, tuple[do.Command, ...]]]:
+    def apply(self, event: ev.Event) -> list[Changed]:
         """Apply one event; return each record that it changed or made, with what is to be done for it.
 
         An event that is refused, or that speaks of an unknown run, changes nothing and returns nothing.
         """
-        if isinstance(event, ev.MapCreated):
-            return [made for item in machine.unfold(event) for made in self._create(item)]
         if isinstance(event, ev.TaskCreated):
-            return list(self._create(event))
+            return self._create([machine.create(event)])
+        if isinstance(event, ev.TaskEvent):
+            return self._step(event)
+        if isinstance(event, ev.MapCreated):
+            return self._create(machine.create_all(event))
         if isinstance(event, ev.FlowRunCreated):
             return list(self._create_flow(event))
-        if isinstance(event, ev.TaskEvent):
-            return list(self._step(event))
         if isinstance(event, ev.FlowEvent):
             return list(self._step_flow(event))
         return []
@@ -47,11 +50,14 @@ class Table:
                 family.add(run.id)
         return family
 
-    def _create(self, event: ev.TaskCreated) -> Iterator[tuple[TaskRun, tuple[do.Command, ...]]]:
-        if event.task_run_id not in self.task_runs:
-            run, orders = machine.create(event)
-            self.task_runs[run.id] = run
-            yield run, orders
+    def _create(self, created: Iterable[machine.Step]) -> list[Changed]:
+        made: list[Changed] = []
+        for step in created:
+            run = step[0]
+            if run.id not in self.task_runs:
+                self.task_runs[run.id] = run
+                made.append(step)
+        return made
 
     def _create_flow(
         self, event: ev.FlowRunCreated
@@ -61,13 +67,15 @@ class Table:
             self.flow_runs[run.id] = run
             yield run, orders
 
-    def _step(self, event: ev.TaskEvent) -> Iterator[tuple[TaskRun, tuple[do.Command, ...]]]:
+    def _step(self, event: ev.TaskEvent) -> list[Changed]:
         before = self.task_runs.get(event.task_run_id)
-        if before is not None:
-            run, orders = machine.step(before, event, self._rules)
-            if run is not before:
-                self.task_runs[run.id] = run
-                yield run, orders
+        if before is None:
+            return []
+        run, orders = machine.step(before, event, self._rules)
+        if run is before:
+            return []
+        self.task_runs[run.id] = run
+        return [(run, orders)]
 
     def _step_flow(self, event: ev.FlowEvent) -> Iterator[tuple[FlowRun, tuple[do.Command, ...]]]:
         before = self.flow_runs.get(event.flow_run_id)

@@ -179,16 +179,26 @@ def tags(kind: str, given: Any) -> tuple[str, ...]:
     return tuple(sorted(set(tags)))
 
 
-def placement(kind: str, resources: Any, priority: Any, workers: Any) -> Placement:
-    """Return where and when the runs of a task may go."""
+def placement(
+    kind: str, resources: Any, priority: Any, workers: Any, batch: Any = None
+) -> Placement:
+    """Return where and when the runs of a task may go, and whether they share the way."""
     whole = isinstance(priority, int) and not isinstance(priority, bool)
     if not whole or abs(priority) > MAX_PRIORITY:
         raise DefinitionError(
             f"{kind}: priority= must be a whole number from {-MAX_PRIORITY:,} to {MAX_PRIORITY:,}, "
             f"not {priority!r}: of what waits the higher goes first."
         )
+    if batch is not None and not isinstance(batch, bool):
+        raise DefinitionError(
+            f"{kind}: batch= must be True, False or None, not {batch!r:.100}: whether its runs may "
+            "travel with others."
+        )
     return Placement(
-        resources=_resources(kind, resources), priority=priority, workers=_workers(kind, workers)
+        resources=_resources(kind, resources),
+        priority=priority,
+        workers=_workers(kind, workers),
+        batch=batch,
     )
 
 

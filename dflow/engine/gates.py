@@ -68,7 +68,7 @@ class Gates:
 
     def settle(self, task_run_id: str, stage: Stage) -> Iterator[str]:
         """Take the place of a task run back if it is not out any more; yield who may try to take it."""
-        gate = self._gates.get(task_run_id)
+        gate = self._gates.get(task_run_id) if self._gates else None
         if gate is None or stage in OUT:
             return iter(())
         gate.leave(task_run_id)

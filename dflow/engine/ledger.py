@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core import machine
 from dflow.core.graph import Graph, Progress
-from dflow.core.records import Cause, FlowStage, Held, Need, Stage, TaskRun, Upstream
-from dflow.core.replay import Table
+from dflow.core.records import Cause, FlowStage, Need, Stage, TaskRun
+from dflow.core.replay import Changed, Table
 from dflow.engine.chains import Chains
 from dflow.engine.claims import Changes, Claim, LookUp, Release
 from dflow.engine.gates import Gates
 from dflow.engine.lookups import Lookups
-from dflow.engine.needs import Needs
 from dflow.engine.notes import Notes
+from dflow.engine.readiness import Readiness
 from dflow.engine.renewal import Renewal
 from dflow.engine.tally import Tally
+from dflow.engine.valued import Valued
 
 
 class Ledger:
@@ -34,21 +35,24 @@ class Ledger:
     def __init__(self, table: Table | None = None) -> None:
         self.table = table or Table()
         self.claims: dict[str, Claim] = {}
-        self.with_runner: set[str] = set()
         self.closed_flows: set[str] = set()
         self.notes = Notes()
         self.lookups = Lookups()
         self.judged: set[str] = set()
         self.tally = Tally()
         self._graph = Graph()
-        self._needs = Needs()
         self._gates = Gates()
         self._chains = Chains()
         self._changes = Changes([], {}, [])
+        self._firsts: list[do.Command] = []
+        self._valued = Valued(self.table.task_runs, self.claims, self._release)
+        self.with_runner = self._valued.with_runner
+        self.obtainable = self._valued.obtainable
         self.renewal = Renewal(self.table, self.apply)
+        self._readiness = Readiness(self.table.task_runs, self.claims, self.judged, self.obtainable)
         for run in self.table.task_runs.values():
             self._graph.add(run.id, ())
-            self._graph.mark(run.id, self._progress(run))
+            self._graph.mark(run.id, self._readiness.progress(run))
             self.tally.count(None, run)
 
     def take(self) -> Changes:
@@ -56,44 +60,81 @@ class Ledger:
         changes, self._changes = self._changes, Changes([], {}, [])
         return changes
 
+    def take_firsts(self) -> list[do.Command]:
+        """Return the first dispatches of what has come into being: they need not wait for its record.
+
+        Those that take a value which is not durable yet do.
+        """
+        firsts: list[do.Command] = []
+        for order in self._firsts:
+            takes_unsaved = self._readiness.takes_unsaved(order.run_id, self._changes.records)
+            (self._changes.orders if takes_unsaved else firsts).append(order)
+        self._firsts.clear()
+        return firsts
+
+    @property
+    def weight(self) -> int:
+        """How many events have changed anything since `take`."""
+        return len(self._changes.events)
+
     def root_failure(self, task_run_id: str) -> str:
         """Return the task run at whose failure a chain of upstream failures began."""
         return self._chains.root(task_run_id)
 
-    def obtainable(self, run: TaskRun) -> bool:
-        """Tell whether the value of a completed task run can be given."""
-        at_runner = run.id in self.with_runner and run.held is not Held.OUTDATED
-        return run.held.kept or at_runner
-
     # Asking for task runs -------------------------------------------------------------------------
 
-    def ask(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim, handles: bool) -> None:
+    def ask(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim, handles: bool) -> bool:
         """Claim the task runs of `event`: make those that are new, open those again that must run again.
 
         A completed one gives its value, unless that is outdated or gone; one that is under way is left.
+        Return whether all are new, and all that is to be done is among the `take_firsts`.
         """
         flow_run = self.table.flow_runs.get(event.flow_run_id)
         if flow_run is not None and event.asked != flow_run.generation:
             event = replace(event, asked=flow_run.generation)
+        ids = machine.ids_of(event)
+        if handles:
+            self._valued.take_handles(ids)
+        if any(map(self.table.task_runs.__contains__, ids)):
+            self._ask_again(event, claim)
+            return False
+        self._claim(ids, claim)
+        return self._make(event, claim)
+
+    def _claim(self, task_run_ids: Sequence[str], claim: Claim) -> None:
+        self.claims.update(dict.fromkeys(task_run_ids, claim))
+        self._gates.put(task_run_ids, claim.max_in_flight)
+        self.lookups.put(task_run_ids, claim.cached, self.table.task_runs)
+
+    def _make(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim) -> bool:
+        """Make task runs that are new; if nothing stands in the way of any, they are dispatched with it.
+
+        Return whether they can go at once, before it is durable.
+        """
+        open_flow = event.flow_run_id not in self.closed_flows
+        if not (open_flow and self._readiness.all_ready(event, claim)):
+            self.apply(event)
+            return False
+        before = len(self._changes.orders)
+        self.apply(replace(event, ready=True))
+        self._firsts += self._changes.orders[before:]
+        del self._changes.orders[before:]
+        return True
+
+    def _ask_again(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim) -> None:
+        """Claim task runs some of which are there already."""
         items = list(machine.unfold(event)) if isinstance(event, ev.MapCreated) else [event]
         new = [item for item in items if item.task_run_id not in self.table.task_runs]
         for item in items:
-            if handles:
-                self._needs.take_handle(item.task_run_id)
             run = self.table.task_runs.get(item.task_run_id)
             if run is not None and run.stage is Stage.COMPLETED and self.obtainable(run):
                 self.renewal.give(item, run)
         again = [item for item in items if self._runs_again(item.task_run_id)]
-        wanted = [item.task_run_id for item in (*new, *again)]
-        self.claims.update(dict.fromkeys(wanted, claim))
-        self._gates.put(wanted, claim.max_in_flight)
-        self.lookups.put(wanted, claim.cached, self.table.task_runs)
+        self._claim([item.task_run_id for item in (*new, *again)], claim)
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
-            self.apply(replace(event, items=kept))
-        elif new:
-            self.apply(event)
+            self._make(replace(event, items=kept), claim)
         for item in again:
             self._open_again(item)
 
@@ -121,20 +162,10 @@ class Ledger:
 
     def drop_handles(self, task_run_ids: Iterable[str]) -> None:
         """Note that one future of each of these task runs is gone."""
-        for task_run_id in task_run_ids:
-            self._needs.drop_handle(task_run_id)
-            self._release_if_unneeded(task_run_id)
+        self._valued.drop_handles(task_run_ids)
 
-    def _release_if_unneeded(self, task_run_id: str) -> None:
-        run = self.table.task_runs.get(task_run_id)
-        if (
-            task_run_id in self.with_runner
-            and not self._needs.needed(task_run_id)
-            and run is not None
-            and run.stage.final
-        ):
-            self.with_runner.discard(task_run_id)
-            self._changes.orders.append(Release(task_run_id, run.dispatch))
+    def _release(self, run: TaskRun) -> None:
+        self._changes.orders.append(Release(run.id, run.dispatch))
 
     # Closing ----------------------------------------------------------------------------------------
 
@@ -205,56 +236,90 @@ class Ledger:
 
     def apply(self, event: ev.Event) -> None:
         """Apply an event, and all that follows from it before anything outside has to happen."""
+        followers = self._apply_one(event)
+        if not followers:
+            return
         ends: deque[ev.Event] = deque()  # before others: who hangs on them must not go any more
-        queue = deque([event])
-        while ends or queue:
-            event = (ends or queue).popleft()
-            before = None
-            if isinstance(event, ev.TaskEvent):
-                before = self.table.task_runs.get(event.task_run_id)
+        queue: deque[ev.Event] = deque()
+        while followers or ends or queue:
+            for follower in followers:
+                (queue if isinstance(follower, ev.UpstreamsMet) else ends).append(follower)
+            followers = self._apply_one((ends or queue).popleft()) if ends or queue else ()
+
+    def _apply_one(self, event: ev.Event) -> Sequence[ev.Event]:
+        """Apply an event, and bring graph and counts up to date; return the events that follow at once."""
+        before = None
+        if isinstance(event, ev.TaskEvent):
+            before = self.table.task_runs.get(event.task_run_id)
             if isinstance(event, ev.ResultLost):
-                self._note_loss(before, event)
-            changed = self.table.apply(event)
-            if changed:
-                self._changes.events.append(event)
-            for run, orders in changed:
-                self._changes.records[run.id] = run
-                if isinstance(run, TaskRun):
-                    for follower in self._follow(before, run, orders, event):
-                        (queue if isinstance(follower, ev.UpstreamsMet) else ends).append(follower)
-                else:
-                    self._changes.orders.extend(orders)
+                self._valued.note_loss(before, event)
+        changed = self.table.apply(event)
+        if not changed:
+            return ()
+        self._changes.events.append(event)
+        if isinstance(event, ev.TaskCreated | ev.MapCreated):
+            return self._begin(changed, event.at)
+        [(run, orders)] = changed
+        self._changes.records[run.id] = run
+        if isinstance(run, TaskRun) and before is not None:
+            return self._follow(before, run, orders, event)
+        self._changes.orders.extend(orders)
+        return ()
+
+    def _begin(self, made: Sequence[Changed], at: float) -> list[ev.Event]:
+        """Take task runs up that have come into being together."""
+        runs = [run for run, _ in made if isinstance(run, TaskRun)]
+        followers: list[ev.Event] = []
+        self.tally.made(runs)
+        self._changes.records.update((run.id, run) for run in runs)
+        ready = runs[0].stage is Stage.DISPATCHED
+        if ready:
+            self._changes.orders.extend(order for _, orders in made for order in orders)
+        renewed = self.renewal.follows
+        for run in runs:
+            if renewed:
+                self.renewal.follow(None, run)
+            self._graph.add(run.id, self._readiness.edges(run), self._readiness.progress(run))
+            if run.upstreams:
+                self._valued.count_consumers(run)
+        if not ready:
+            for run in runs:
+                followers += self._consider(run.id, at)
+        return followers
 
     def _follow(
-        self,
-        before: TaskRun | None,
-        run: TaskRun,
-        orders: tuple[do.Command, ...],
-        event: ev.Event,
-    ) -> Iterator[ev.Event]:
-        """Bring graph and counts up to date; yield the events that follow at once."""
+        self, before: TaskRun, run: TaskRun, orders: tuple[do.Command, ...], event: ev.Event
+    ) -> list[ev.Event]:
+        """Bring graph and counts up to date; return the events that follow at once."""
+        followers: list[ev.Event] = []
+        final = run.stage.final
         self.tally.count(before, run)
-        self._note_value(run, event)
-        self.renewal.follow(before, run)
-        if before is None or isinstance(event, ev.Reopened):
-            self._graph.add(run.id, self._edges(run))
-        freed = self._graph.mark(run.id, self._progress(run))
+        self._valued.note(run, event)
+        if self.renewal.follows:
+            self.renewal.follow(before, run)
+        if isinstance(event, ev.Reopened):
+            self._graph.add(run.id, self._readiness.edges(run))
+        freed = self._graph.mark(run.id, self._readiness.progress(run))
         places = self._gates.settle(run.id, run.stage)
         for order in orders:
             if isinstance(order, do.Consider):
-                yield from self._consider(run.id, event.at)
-            else:
+                followers += self._consider(run.id, event.at)
+            elif not isinstance(order, do.Settle):  # what is final is shown in any case
                 self._changes.orders.append(order)
         for other in itertools.chain(freed, places):
-            yield from self._consider(other, event.at)
-        if run.stage.final and run.stage is not Stage.COMPLETED:
-            yield from self._take_along(run, event.at)
-        self._count_consumers(run)
+            followers += self._consider(other, event.at)
+        if final and run.stage is not Stage.COMPLETED:
+            followers += self._take_along(run, event.at)
+        if run.upstreams or before.upstreams:
+            self._valued.count_consumers(run)
         if self.notes.compare(before, run):
-            self._needs.take_handle(run.id)  # a hook that is told of the end may ask for the value
-        if run.stage.final:
+            self._valued.take_handles(
+                [run.id]
+            )  # a hook that is told of the end may ask for the value
+        if final:
             self.lookups.close(run.id)
-            self._release_if_unneeded(run.id)
+            self._valued.release_if_unneeded(run.id)
+        return followers
 
     def _consider(self, task_run_id: str, at: float) -> Iterator[ev.Event]:
         """Decide whether a waiting task run goes, fails or waits on."""
@@ -268,7 +333,7 @@ class Ledger:
         if failed is not None:
             yield self._upstream_failed(run, self.table.task_runs[failed], at)
         elif self._graph.may_go(task_run_id):
-            lost = self._lost_upstream(run)
+            lost = self._readiness.lost_upstream(run)
             if lost is None:
                 yield from self._let_go(task_run_id, at)
             else:
@@ -320,72 +385,3 @@ class Ledger:
             )
         chain = self._chains.add(run, cause)
         return ev.UpstreamFailed(at=at, task_run_id=run.id, cause_id=cause.id, chain=chain)
-
-    def _lost_upstream(self, run: TaskRun) -> TaskRun | None:
-        for upstream in run.upstreams:
-            source = self.table.task_runs[upstream.task_run_id]
-            if (
-                upstream.need is Need.DATA
-                and source.stage is Stage.COMPLETED
-                and not self.obtainable(source)
-            ):
-                return source
-        return None
-
-    def _edges(self, run: TaskRun) -> tuple[Upstream, ...]:
-        """Return the upstreams as the graph takes them: only the same runner passes values on by itself."""
-        return tuple(
-            replace(upstream, need=Need.WAIT)
-            if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, run.id)
-            else upstream
-            for upstream in run.upstreams
-        )
-
-    def _passes_on(self, upstream_id: str, run_id: str) -> bool:
-        # One of a bounded map that waited at its runner would take the place of one that runs; of a cached
-        # one the key is known when its upstreams have completed.
-        claim, source = self.claims[run_id], self.claims.get(upstream_id)
-        return (
-            source is not None
-            and claim.max_in_flight is None
-            and run_id not in claim.cached
-            and claim.follows
-            and not (claim.here or source.here)
-            and claim.runner == source.runner
-        )
-
-    def _progress(self, run: TaskRun) -> Progress:
-        if run.stage is Stage.COMPLETED:
-            return Progress.DONE
-        if run.stage.final:
-            return Progress.FAILED
-        claim = self.claims.get(run.id)
-        away = run.stage in (Stage.DISPATCHED, Stage.RUNNING) and run.id not in self.judged
-        if away and claim is not None and claim.follows:
-            return Progress.AWAY
-        return Progress.BLOCKED
-
-    # Counting -----------------------------------------------------------------------------------------
-
-    def _note_value(self, run: TaskRun, event: ev.Event) -> None:
-        claim = self.claims.get(run.id)
-        if isinstance(event, ev.AttemptSucceeded) and claim is not None and not claim.here:
-            if run.held.kept and not claim.shares_memory:
-                self._changes.orders.append(Release(run.id, run.dispatch))
-            else:
-                self.with_runner.add(run.id)
-        elif isinstance(event, ev.ResultLost | ev.Reopened):
-            self.with_runner.discard(run.id)
-        elif isinstance(event, ev.ResultRecomputed):
-            self.with_runner.add(run.id)
-
-    def _note_loss(self, run: TaskRun | None, event: ev.ResultLost) -> None:
-        """Note that a value has gone from its runner, though it may be kept elsewhere."""
-        if run is not None and run.dispatch == event.dispatch and not event.stored:
-            self.with_runner.discard(run.id)
-
-    def _count_consumers(self, run: TaskRun) -> None:
-        """Keep count of the unfinished task runs that need each value."""
-        wanted = not run.stage.final and run.id in self.claims
-        for upstream_id in self._needs.set_upstreams(run.id, run.upstreams if wanted else ()):
-            self._release_if_unneeded(upstream_id)

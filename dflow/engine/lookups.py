@@ -7,7 +7,7 @@ behind it, where it also becomes the one that computes the value if it is not th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from dflow.core.records import Held, TaskRun
@@ -35,12 +35,14 @@ class Lookups:
         self._numbers = itertools.count(1)
 
     def put(
-        self, task_run_ids: Iterable[str], cached: Container[str], runs: Mapping[str, TaskRun]
+        self, task_run_ids: Iterable[str], cached: Collection[str], runs: Mapping[str, TaskRun]
     ) -> None:
         """Let those task runs be looked up before they go that are `cached`; nothing of them is out.
 
         Of the `runs` of earlier passes a rerun has outdated some: these have to run.
         """
+        if not cached and not self._open:
+            return
         for task_run_id in task_run_ids:
             if task_run_id in cached:
                 before = runs.get(task_run_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dflow.core.records import Need, Upstream
 
@@ -23,11 +23,15 @@ class Needs:
 
     def needed(self, task_run_id: str) -> bool:
         """Tell whether anybody needs the value of a task run."""
-        return self._handles[task_run_id] > 0 or self._consumers[task_run_id] > 0
+        return task_run_id in self._handles or task_run_id in self._consumers
 
     def take_handle(self, task_run_id: str) -> None:
         """Note one more future of a task run."""
         self._handles[task_run_id] += 1
+
+    def take_handles(self, task_run_ids: Iterable[str]) -> None:
+        """Note one more future of each of these task runs."""
+        self._handles.update(task_run_ids)
 
     def drop_handle(self, task_run_id: str) -> None:
         """Note that one future of a task run is gone."""
@@ -39,7 +43,7 @@ class Needs:
         Return the task runs that it needs no more, or still does.
         """
         before = self._upstreams.get(task_run_id, ())
-        if upstreams == before:
+        if upstreams is before or upstreams == before:
             return []
         for upstream in upstreams:
             self._consumers[upstream.task_run_id] += 1
@@ -53,6 +57,8 @@ class Needs:
 
 
 def _less(counts: Counter[str], key: str) -> None:
-    counts[key] -= 1
-    if counts[key] <= 0:
-        del counts[key]
+    left = counts.get(key, 0) - 1
+    if left > 0:
+        counts[key] = left
+    else:
+        counts.pop(key, None)

@@ -30,7 +30,7 @@ class Notes:
 
     def compare(self, before: TaskRun | None, run: TaskRun) -> bool:
         """Note what has changed, if the task run is watched; tell whether its end was noted."""
-        if before is None or run.id not in self._watched:
+        if not self._watched or before is None or run.id not in self._watched:
             return False
         began = len(run.attempts) > len(before.attempts)
         ended = run.stage.final and not before.stage.final

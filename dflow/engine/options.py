@@ -45,6 +45,7 @@ class TaskOptions:
     resources: Mapping[str, float] | None = None
     priority: int = 0
     workers: str | Iterable[str] | None = None
+    batch: bool | None = None
     max_worker_losses: int = 3
 
 

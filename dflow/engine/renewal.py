@@ -79,6 +79,11 @@ class Renewal:
         if run.stage.final and run.stage is not Stage.COMPLETED:
             self._outdate_heirs(run, at)
 
+    @property
+    def follows(self) -> bool:
+        """Whether it keeps up with anything."""
+        return self._lineage is not None
+
     def follow(self, before: TaskRun | None, run: TaskRun) -> None:
         """Keep up with what becomes of a task run."""
         if self._lineage is None:

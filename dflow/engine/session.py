@@ -10,7 +10,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,17 +19,19 @@ from dflow.attempts.inputs import read
 from dflow.core import events as ev
 from dflow.core.records import Held, Stage, TaskRun
 from dflow.core.replay import Table
-from dflow.engine import outcomes, run_logs
+from dflow.engine import outcomes
 from dflow.engine.cached_calls import cached_of
 from dflow.engine.caching import Caches
 from dflow.engine.callbacks import Owners
 from dflow.engine.claims import Claim
 from dflow.engine.conditions import Conditions
 from dflow.engine.dispatcher import Asking, Dispatcher
+from dflow.engine.hearing import Hearing
 from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.persisting import Persisting
+from dflow.engine.recent import Recent
 from dflow.engine.renewal import Again
 from dflow.engine.telling import Telling
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
@@ -39,15 +40,11 @@ from dflow.errors import DflowError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
-    CancelAsked,
-    ChildrenCreated,
     Down,
     FlowAsked,
     HandleDropped,
     Key,
     LogEntry,
-    OverQuota,
-    Printed,
     Up,
 )
 from dflow.ports import Clock, Holder, Ids, Leases, OpenRunner, RunJournal, RunReader, TaskRunner
@@ -88,7 +85,8 @@ class Session:
         self.errors: dict[str, BaseException] = {}
         self.stops: dict[str, Callable[[], object]] = {}
         self.again = again
-        self._answer = answer
+        self._hearing = Hearing(self, answer)
+        self.recent = Recent()
         self._reader = reader
         self.flow_calls: dict[str, Any] = {}
         self._flows: dict[str, FlowInfo] = {}
@@ -169,7 +167,7 @@ class Session:
         runner: OpenRunner | None,
         parent: Key | None = None,
         orders: Inlet | None = None,
-    ) -> list[Asking]:
+    ) -> Asking:
         """Ask for task runs: `calls` are packed as `runner` takes them, one for each.
 
         Without a runner, or with one that runs bodies in the calling thread, the caller acts on `orders`: a
@@ -177,10 +175,7 @@ class Session:
         """
         flow = self._flows[event.flow_run_id]
         ids = ids_of(event)
-        askings = {
-            task_run_id: Asking(call, options, flow, runner, parent, orders)
-            for task_run_id, call in zip(ids, calls, strict=True)
-        }
+        asking = Asking(options, flow, runner, parent, orders)
         claim = Claim(
             id(runner),
             here=options.here,
@@ -193,7 +188,8 @@ class Session:
         self.persisting.look(runner, flow, options.results, may_raise=parent is None)
 
         def accept() -> None:
-            self.dispatcher.asked.update(askings)
+            self.dispatcher.asked.update(dict.fromkeys(ids, asking))
+            self.dispatcher.calls.update(zip(ids, calls, strict=True))
             if options.caching is not None:
                 self.caches.watch(ids, options, flow)
             if options.callbacks is not None:
@@ -205,7 +201,7 @@ class Session:
         if orders is not None:
             for task_run_id in ids:
                 self.tracker.when_final(task_run_id, partial(orders.put, None))
-        return list(askings.values())
+        return asking
 
     def note_asked(self, event: ev.TaskCreated) -> None:
         """Note that a task run was asked for whose recorded value its caller takes at once."""
@@ -213,37 +209,20 @@ class Session:
 
     # The host of open runners -------------------------------------------------------------------------
 
+    @property
+    def root_id(self) -> str:
+        """The root flow run that is driven."""
+        return self.root.flow_run_id
+
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. After the end of the flow run nobody hears it."""
         if self.tracker.ended and self.tracker.failure is None:
             return
-        for message in messages:
-            if isinstance(message, ChildrenCreated):
-                self._ask_for_attempt(message)
-            elif isinstance(message, FlowAsked):
-                self._answer(self, message)
-            elif isinstance(message, Printed):
-                run_logs.print_line(message.text)
-            elif isinstance(message, CancelAsked):
-                self.cancel(message.task_run_ids)
-            elif isinstance(message, OverQuota):
-                self.persisting.over(message.size)
-            elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
-                # A retry is timed by the driver's clock and luck: a worker's clock may be hours off.
-                now, luck = self.clock.now(), self.ids.luck()
-                self.tracker.post(replace(message, at=now, luck=luck))
-            else:
-                self.tracker.post(message)
+        self._hearing.news(messages)
 
     def link(self, info: AttemptInfo) -> LocalLink:
         """Return a link for an attempt that runs in this process."""
         return LocalLink(self, info.task_run_id, info.dispatch)
-
-    def _ask_for_attempt(self, message: ChildrenCreated) -> None:
-        parent = self.dispatcher.asked.get(message.parent[0])
-        if parent is None:
-            raise InternalError(f"An attempt of an unknown task run asked: {message.parent}.")
-        self.ask(message.event, message.calls, message.options, parent.runner, message.parent)
 
     # Values -------------------------------------------------------------------------------------------------
 
@@ -297,7 +276,9 @@ class Session:
 
     def kept_bytes(self, run_id: str) -> bytes:
         """Return the pickled value of a run that the journal keeps. Raises `MissingResult`."""
-        data = self._reopened(run_id) if self._closed else self.journal.value(run_id)
+        data = self.recent.get(run_id)
+        if data is None:
+            data = self._reopened(run_id) if self._closed else self.journal.value(run_id)
         if data is None:
             raise MissingResult(f"The journal has no value of '{self.name_of(run_id)}'.")
         return data

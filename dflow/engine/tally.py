@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from dflow.core.records import TaskRun
 
@@ -19,15 +20,30 @@ class Tally:
         self.reused: Counter[tuple[str, str]] = Counter()
         self.unfinished: Counter[str] = Counter()
 
+    def made(self, runs: Sequence[TaskRun]) -> None:
+        """Count task runs of one task in one flow run that have come into being together, in one state."""
+        first, count = runs[0], len(runs)
+        self._group((first.flow_run_id, first.task_name))[first.state_name] += count
+        self.unfinished[first.flow_run_id] += count
+
     def count(self, before: TaskRun | None, run: TaskRun) -> None:
         """Count a task run as it is now, and no more as it was."""
-        key = (run.flow_run_id, run.task_name)
+        is_open = not run.stage.final
+        was_open = before is not None and not before.stage.final
+        if is_open != was_open:
+            self.unfinished[run.flow_run_id] += 1 if is_open else -1
+        if before is None:
+            self._group((run.flow_run_id, run.task_name))[run.state_name] += 1
+            return
+        if before.state_name != run.state_name:
+            group = self._group((run.flow_run_id, run.task_name))
+            group[before.state_name] -= 1
+            group[run.state_name] += 1
+        if before.reused < run.reused:
+            self.reused[run.flow_run_id, run.task_name] += 1
+
+    def _group(self, key: tuple[str, str]) -> Counter[str]:
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = Counter()
-        if before is not None:
-            group[before.state_name] -= 1
-            self.reused[key] += before.reused < run.reused
-        group[run.state_name] += 1
-        was_open = before is not None and not before.stage.final
-        self.unfinished[run.flow_run_id] += (not run.stage.final) - was_open
+        return group

@@ -11,6 +11,8 @@ of hearing what becomes of it, `owned` and `plain`; what both have in common is 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +26,7 @@ from task_runners.dask.carried import OfItem
 from task_runners.dask.clusters import Cluster
 from task_runners.dask.graph import Draft
 from task_runners.dask.line import Line, Post, Way
+from task_runners.dask.owned import Owned
 from task_runners.dask.parcels import DaskKey
 from task_runners.dask.plain import Plain
 from task_runners.dask.reader import Reader
@@ -36,11 +39,19 @@ GOODBYE = 5.0
 ANSWER = 10.0
 """Seconds in which workers answer what a driver wants to know before it goes on."""
 
+FORCE = "DFLOW_DASK_WAY"
+"""The environment variable that can ask for the plain way, where the owned one could be taken."""
+
+_log = logging.getLogger("dflow.runners")
+
 
 class Connection:
     """A client at work for one flow run."""
 
-    def __init__(self, cluster: Cluster, post: Post, reader: Reader) -> None:
+    def __init__(
+        self, cluster: Cluster, post: Post, reader: Reader, owner: str = "", lease: float = 0.0
+    ) -> None:
+        """Connect. An `owner` is the name that work is owned by, kept `lease` seconds without a driver."""
         self.cluster = cluster
         self._post = post
         self._reader = reader
@@ -48,9 +59,8 @@ class Connection:
         self._delivering = False
         self._client: Client = cluster.connect()
         local = cluster.own is not None and not cluster.own.processes
-        self.run = names.run_of_client()
-        self._line = Line(self._client, post, reader, self.run, cluster.own is None, local)
-        self._way: Way = Plain(self._line)
+        self._line, self._way = _way(cluster, self._client, post, reader, owner, lease)
+        self.run = self._line.run
         self._places = names.places_topic(self.run)
         self._watches_places = False
         if not local:
@@ -147,8 +157,8 @@ class Connection:
     async def _leave(self) -> None:
         for topic in self._line.topics:
             self._client.unsubscribe_topic(topic)
-        await self._client.run(station.close, self.run, on_error="ignore")
-        await self._way.leave()
+        if await self._way.leave():
+            await self._client.run(station.close, self.run, on_error="ignore")
         if self._watches_places:
             await self._client.run_on_scheduler(internals.forget_topic, self._places)
 
@@ -204,6 +214,25 @@ class Connection:
     def _on_nowhere(self, event: tuple[float, dict[str, Any]]) -> None:
         _, news = event
         self._post(lambda: self._reader.nowhere(news["ticket"], news["cluster"]))
+
+
+def _way(
+    cluster: Cluster, client: Client, post: Post, reader: Reader, owner: str, lease: float
+) -> tuple[Line, Way]:
+    """Return the owned way, if it can be taken, else the plain one."""
+    foreign = cluster.own is None
+    local = cluster.own is not None and not cluster.own.processes
+    if owner and os.environ.get(FORCE) != "plain":
+        line = Line(client, post, reader, names.run_of(owner), foreign, local)
+        try:
+            return line, Owned(line, owner, lease)
+        except Exception as problem:
+            _log.info(
+                "Dask is used by its public interface alone; a driver that dies takes its work along: %s",
+                problem,
+            )
+    line = Line(client, post, reader, names.run_of_client(), foreign, local)
+    return line, Plain(line)
 
 
 def _how(exitcode: int) -> str:

@@ -73,8 +73,8 @@ class Way(Protocol):
     def recover(self, ticket: int, key: DaskKey) -> None:
         """Ask for the outcome that came with a value."""
 
-    async def leave(self) -> None:
-        """Let go of what is kept on the scheduler for the run; in the client's thread."""
+    async def leave(self) -> bool:
+        """Let go of what the scheduler keeps for the run, in the client's thread; False if it is not ours."""
 
     def close(self) -> None:
         """Let go of everything that is left."""

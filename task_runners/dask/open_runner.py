@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
@@ -20,7 +21,7 @@ from dflow.errors import DflowError, MissingResult
 from dflow.messages import Down, Key, Settled, Up, Work
 from dflow.ports import Host
 from dflow.results.pickling import loads
-from task_runners.dask import clusters, settings
+from task_runners.dask import clusters, names, settings
 from task_runners.dask.book import Book
 from task_runners.dask.connection import Connection
 from task_runners.dask.couriers import Courier, InMemory, Travelling
@@ -53,6 +54,7 @@ class OpenDask:
     def __init__(self, runner: DaskTaskRunner, host: Host) -> None:
         self._runner = runner
         self._host = host
+        self._owner = names.owner_of(host.root_id, runner.address or os.urandom(4).hex())
         self._lock = threading.RLock()
         own = runner.own
         threads = 1 if own is None else settings.size(own)[0] * settings.size(own)[1]
@@ -76,7 +78,8 @@ class OpenDask:
 
     def _connect(self) -> tuple[Connection | None, Courier]:
         cluster = clusters.shared.get(self._runner)
-        connection = Connection(cluster, self._calls.put, self._reader)
+        lease = 0.0 if self._runner.own is not None else self._runner.lease_seconds
+        connection = Connection(cluster, self._calls.put, self._reader, self._owner, lease)
         if not self.shares_memory:
             return connection, Travelling(connection)
         book, reader = self._book, self._reader

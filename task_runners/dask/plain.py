@@ -84,9 +84,10 @@ class Plain:
         """Ask for the outcome that came with a value."""
         self._line.in_loop(self._ask_outcome, ticket, self._futures.get(key))
 
-    async def leave(self) -> None:
+    async def leave(self) -> bool:
         """Let the scheduler forget the topic."""
         await self._client.run_on_scheduler(internals.forget_topic, self._topic)
+        return True
 
     def close(self) -> None:
         """Let go of all keys."""

@@ -20,7 +20,7 @@ from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink
 from dflow.attempts.rows import Row
 from dflow.messages import Down, Key
 from dflow.results.pickling import loads
-from task_runners.dask import names
+from task_runners.dask import names, wire
 from task_runners.dask.carried import Carried, Delivered, item_of
 from task_runners.dask.internals import pull
 from task_runners.values import missing
@@ -52,7 +52,11 @@ class Station:
 
     def _carry(self, number: int, data: bytes) -> None:
         batch = {"station": self._name, "number": number, "data": data}
-        self._worker.log_event(names.letters_topic(self._run), batch)
+        topic = names.letters_topic(self._run)
+        if names.is_fed(self._run):
+            wire.post(self._worker, self._run, topic, batch)
+        else:
+            self._worker.log_event(topic, batch)
 
     # For attempts -------------------------------------------------------------------------------------
 

@@ -955,7 +955,7 @@ TABLE |= {
             "test_placement.py::test_clusters_of_our_own_have_resources",
         ),
         (
-            "Other runners take no notice of resources, priorities and workers.",
+            "Other runners take no notice of resources, priorities, workers and batches.",
             "test_placement.py::test_other_runners_take_no_notice",
         ),
         (

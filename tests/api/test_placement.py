@@ -244,7 +244,9 @@ def test_other_runners_take_no_notice(other: Any, tmp_path: Path) -> None:
 
     @flow(task_runner=other)
     def main() -> int:
-        return alone.with_options(workers="gpu", priority=3).submit(str(tmp_path)).result()
+        return (
+            alone.with_options(workers="gpu", priority=3, batch=True).submit(str(tmp_path)).result()
+        )
 
     assert main() == 1
     record()

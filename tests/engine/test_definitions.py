@@ -40,6 +40,7 @@ OF_TASKS: list[tuple[str, Any]] = [
     ("max_worker_losses", None.__class__), ("retry_jitter_factor", 2), ("retry_jitter_factor", "x"),
     ("resources", "GPU"), ("resources", {"": 1}), ("resources", {1: 1}), ("resources", {"GPU": 0}),
     ("resources", {"GPU": float("inf")}), ("resources", {"GPU": True}), ("resources", {"GPU": "1"}),
+    ("batch", 1), ("batch", "yes"),
     ("priority", 1.5), ("priority", True), ("priority", "high"), ("priority", 1_000_001),
     ("workers", []), ("workers", ""), ("workers", 5), ("workers", ["a", 5]), ("workers", {"a": 1}),
 ]  # fmt: skip
@@ -61,13 +62,13 @@ def test_a_wrong_option_is_named(decorator: Any, argument: str, value: Any) -> N
 def test_placements_are_kept_and_cleared() -> None:
     """What a task says of places goes with its runs; ``with_options`` keeps it, changes it and clears it."""
     names = iter(["b", "a", "b"])
-    made = task(resources={"GPU": 1, "CPU": 0.5}, priority=-1, workers=names)(body)
+    made = task(resources={"GPU": 1, "CPU": 0.5}, priority=-1, workers=names, batch=False)(body)
     placement = made._treated()[0].placement
     assert placement == Placement(
-        resources=(("CPU", 0.5), ("GPU", 1.0)), priority=-1, workers=("b", "a")
+        resources=(("CPU", 0.5), ("GPU", 1.0)), priority=-1, workers=("b", "a"), batch=False
     )
     assert made.with_options(retries=1)._treated()[0].placement == placement
-    changed = made.with_options(workers="c", resources=None, priority=None)
+    changed = made.with_options(workers="c", resources=None, priority=None, batch=None)
     assert changed._treated()[0].placement == Placement(workers=("c",))
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import sys
 import threading
 import time
 from typing import Any
+
+import numpy as np
 
 from dflow.attempts.calls import Call
 from dflow.attempts.context import current
@@ -143,6 +146,15 @@ def remember(what: Any) -> list[Any]:
 def pid(*_: Any) -> int:
     """Return the id of this process."""
     return os.getpid()
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what a worker process has of its own, and what it must not have."""
+    return {
+        "luck": (random.random(), float(np.random.random())),
+        "hash": hash("dflow"),
+        "environment": dict(os.environ),
+    }
 
 
 def die(*_: Any) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
+from task_runners.dask.connection import FORCE
 from tests.runners.hosts import FakeHost
+from tests.runners.scripts import Script
 
 PROCESSES = DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1})
 ONE_PROCESS = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 1})
@@ -18,6 +22,8 @@ RUNNERS: dict[str, Any] = {
     "dask-in-process": DaskTaskRunner(cluster_kwargs={"processes": False, "threads_per_worker": 2}),
     "dask-processes": PROCESSES,
 }
+PLAIN = {"dask-in-process-plain": "dask-in-process", "dask-processes-plain": "dask-processes"}
+"""The same by Dask's public interface alone."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,17 +40,22 @@ def host() -> FakeHost:
     return FakeHost()
 
 
-@pytest.fixture(params=list(RUNNERS))
-def kind(request: pytest.FixtureRequest) -> str:
-    """Each kind of runner."""
+@pytest.fixture(params=[*RUNNERS, *PLAIN])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each kind of runner, those on Dask in both ways."""
     chosen: str = request.param
-    return chosen
+    if chosen in PLAIN:
+        monkeypatch.setenv(FORCE, "plain")
+    return PLAIN.get(chosen, chosen)
 
 
 @pytest.fixture
 def opened(kind: str, host: FakeHost) -> Iterator[Any]:
     """A runner of this kind at work."""
     runner = RUNNERS[kind].open(host)
+    connection = getattr(runner, "_connection", None)
+    if connection is not None:
+        assert type(connection._way).__name__ == ("Plain" if os.environ.get(FORCE) else "Owned")
     yield runner
     runner.close()
 
@@ -55,3 +66,11 @@ def processes(host: FakeHost) -> Iterator[Any]:
     runner = PROCESSES.open(host)
     yield runner
     runner.close()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Script]:
+    """A place for scripts."""
+    made = Script(tmp_path)
+    yield made
+    made.close()
