@@ -131,7 +131,7 @@ class Catalog(Protocol):
     """All root flow runs, and who drives each. Several processes use it at once."""
 
     def create(self, entry: RunEntry) -> None:
-        """Add a run. Raises ValueError if its id is there already."""
+        """Add a run, claimed already if it has a holder. Raises ValueError if its id is there already."""
 
     def claim(self, run_id: str, holder: Holder, at: float) -> int:
         """Make `holder` the driver of a run and return the new epoch.
@@ -145,14 +145,14 @@ class Catalog(Protocol):
     def update(self, run_id: str, epoch: int, state_name: str, message: str, at: float) -> None:
         """Set the state that lists show. Raises `RunTakenOver` if the epoch is not the present one."""
 
+    def end(self, run_id: str, epoch: int, state_name: str, message: str, at: float) -> None:
+        """Set the last state of a run, and let go of it. Raises as `update` does."""
+
     def release(self, run_id: str, epoch: int) -> None:
         """Let go of a run; nothing happens if the epoch is not the present one."""
 
     def find(self, text: str) -> RunEntry:
-        """Return the run with this id, this unique start of an id, this name, or the ``latest``.
-
-        Raises `RunNotFound` when none or several fit; its message says which.
-        """
+        """Return the run with this id, unique start of an id, name, or the ``latest``. Else `RunNotFound`."""
 
     def list(self, limit: int | None = None) -> list[RunEntry]:
         """Return runs, the newest first."""
@@ -302,9 +302,8 @@ class Link(Protocol):
 class Host(Protocol):
     """What an open runner has of the driver that opened it. All methods may be called by any thread."""
 
-    @property
-    def root_id(self) -> str:
-        """The root flow run that is driven."""
+    root_id: str
+    """The root flow run that is driven."""
 
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. Does not block."""
@@ -364,10 +363,7 @@ class OpenRunner(Protocol):
 
 
 class TaskRunner(Protocol):
-    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share.
-
-    One that says that it `outlives` its drivers opens runners that can `reattach`: see `engine.adoption`.
-    """
+    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share."""
 
     def open(self, host: Host) -> OpenRunner:
         """Start to work for a flow run, starting whatever is needed. Raises `ClusterError`."""
@@ -377,9 +373,6 @@ class TaskRunner(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """Return the kind and the settings, JSON-able, as the journal records them."""
-
-
-# Clock and luck ------------------------------------------------------------------------------------
 
 
 class Clock(Protocol):

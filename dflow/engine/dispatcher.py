@@ -43,9 +43,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What was asked for: a call, by whom, and where it is to run."""
+    """How task runs were asked for together: by whom, and where they are to run."""
 
-    call: Any
     options: CallOptions
     flow: FlowInfo
     runner: OpenRunner | None
@@ -54,11 +53,16 @@ class Asking:
 
 
 class Dispatcher:
-    """Hands task runs to their runners or callers, and says what else is to be done with them."""
+    """Hands task runs to their runners or callers, and says what else is to be done with them.
+
+    `asked` says of each task run how it was asked for; `calls` has the packed calls of those that are not
+    final.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.asked: dict[str, Asking] = {}
+        self.calls: dict[str, Any] = {}
         self.confirming: set[Key] = set()
         self._carrier: ThreadPoolExecutor | None = None
         self._last: tuple[tuple[Any, ...], int, SharedInfo | None] = (), 0, None
@@ -69,7 +73,7 @@ class Dispatcher:
             self._carrier.shutdown()
 
     def act(self, orders: Sequence[do.Command]) -> None:
-        """Act on commands that are durable: each runner gets its own in groups."""
+        """Act on commands that need not wait for a record any more: each runner gets its own in groups."""
         works: dict[int, tuple[OpenRunner, list[Work]]] = {}
         keys: dict[tuple[int, type[do.Command]], tuple[OpenRunner, list[Key]]] = {}
         for order in orders:
@@ -80,17 +84,19 @@ class Dispatcher:
                     _, group = keys.setdefault((id(adopter), type(order)), (adopter, []))
                     group.append((order.run_id, order.dispatch))
                 continue
-            if isinstance(order, LookUp):
-                self._session.caches.look_up(order)
-            elif isinstance(order, do.Dispatch):
+            if isinstance(order, do.Dispatch):
                 self._dispatch(order, asked, works)
+            elif isinstance(order, LookUp):
+                self._session.caches.look_up(order)
             elif asked.runner is not None and (asked.orders is None or isinstance(order, Release)):
-                _, group = keys.setdefault((id(asked.runner), type(order)), (asked.runner, []))
-                group.append((order.run_id, _dispatch_of(order, self._session)))
+                kind = id(asked.runner), type(order)
+                if kind not in keys:
+                    keys[kind] = asked.runner, []
+                keys[kind][1].append((order.run_id, _dispatch_of(order, self._session)))
         for runner, group_of_works in works.values():
             self._hand_over(runner, group_of_works)
-        for (_, kind), (runner, group) in keys.items():
-            _instruct(runner, kind, group)
+        for (_, instruction), (runner, group) in keys.items():
+            _instruct(runner, instruction, group)
 
     def _dispatch(
         self,
@@ -99,7 +105,25 @@ class Dispatcher:
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
         run = self._session.task_run(order.run_id)
-        go = Go(
+        if asked.orders is not None or asked.runner is None or asked.options.here:
+            self._send_back(order, asked, self._go(order, run))
+            return
+        if order.confirm_start:
+            self.confirming.add((order.run_id, order.dispatch))
+        sources = takes(run.upstreams) if run.upstreams else ()
+        if all(self._is_near(source.task_run_id, asked) for source in sources):
+            group = groups.get(id(asked.runner))
+            if group is None:
+                group = groups[id(asked.runner)] = asked.runner, []
+            group[1].append(self._work(run, asked, order, sources))
+            return
+        if self._carrier is None:
+            self._carrier = ThreadPoolExecutor(1, thread_name_prefix="dflow-carrier")
+        go = self._go(order, run)
+        self._carrier.submit(self.carry, asked.runner, go, order.confirm_start)
+
+    def _go(self, order: do.Dispatch, run: TaskRun) -> Go:
+        return Go(
             run.id,
             order.dispatch,
             order.attempt,
@@ -107,23 +131,33 @@ class Dispatcher:
             self._session.caches.cached_as(run.id),
             run.generation,
         )
+
+    def _send_back(self, order: do.Dispatch, asked: Asking, go: Go) -> None:
+        """Let the caller run the body."""
         if asked.orders is not None:
             asked.orders.put(go)
-            return
-        if asked.runner is None:
+        elif asked.runner is None:
             raise InternalError(f"Nobody runs '{order.run_id}'.")
-        if asked.options.here and asked.parent is not None:
+        elif asked.parent is not None:
             asked.runner.tell(asked.parent, go)
-            return
-        if order.confirm_start:
-            self.confirming.add((order.run_id, order.dispatch))
-        if all(self._is_near(source.task_run_id, asked) for source in self.sources(order.run_id)):
-            _, works = groups.setdefault(id(asked.runner), (asked.runner, []))
-            works.append(self.work(go, confirm_start=order.confirm_start))
-            return
-        if self._carrier is None:
-            self._carrier = ThreadPoolExecutor(1, thread_name_prefix="dflow-carrier")
-        self._carrier.submit(self.carry, asked.runner, go, order.confirm_start)
+
+    def _work(
+        self, run: TaskRun, asked: Asking, order: do.Dispatch, sources: Sequence[Upstream]
+    ) -> Work:
+        """Return the dispatch of a task run as a runner takes it."""
+        info = AttemptInfo(
+            task_run_id=run.id,
+            dispatch=order.dispatch,
+            generation=run.generation,
+            attempt=order.attempt,
+            task_run_name=run.name,
+            shared=self._shared(run, asked),
+            confirm_start=order.confirm_start,
+            checkpoints=self._checkpoints(run),
+            cached=self._session.caches.cached_as(run.id),
+        )
+        inputs = {source.task_run_id: self._input(source, asked) for source in sources}
+        return Work(info, self.calls.get(run.id), inputs, asked.options.placement)
 
     def carry(self, runner: OpenRunner, go: Go, confirm_start: bool = False) -> None:
         """Hand over a dispatch that may need a value from another runner, which takes time to fetch."""
@@ -163,7 +197,7 @@ class Dispatcher:
         sources = self.sources(go.task_run_id)
         inputs = {source.task_run_id: self._input(source, asked) for source in sources}
         info = self.info(go, confirm_start=confirm_start)
-        return Work(info, asked.call, inputs, asked.options.placement)
+        return Work(info, self.calls.get(go.task_run_id), inputs, asked.options.placement)
 
     def sources(self, task_run_id: str) -> list[Upstream]:
         """Return the upstreams whose values a task run takes, or their exceptions if they may fail."""
@@ -186,9 +220,13 @@ class Dispatcher:
             task_run_name=run.name,
             shared=self._shared(run, asked),
             confirm_start=confirm_start,
-            checkpoints=self._session.checkpoints + (f"/anew-{run.anew}" if run.anew else ""),
+            checkpoints=self._checkpoints(run),
             cached=go.cached,
         )
+
+    def _checkpoints(self, run: TaskRun) -> str:
+        folder = self._session.checkpoints
+        return f"{folder}/anew-{run.anew}" if run.anew else folder
 
     def _shared(self, run: TaskRun, asked: Asking) -> SharedInfo:
         """Return what all attempts of one submission have in common: one object while nothing changes."""

@@ -135,7 +135,7 @@ class DriverScope:
         with self._given_up([event.task_run_id]):
             if at_once:
                 run, go = create(event)[0], Go(event.task_run_id, 1, 1)
-                info = self.session.dispatcher.info_of(run, asked[0], go)
+                info = self.session.dispatcher.info_of(run, asked, go)
                 value = await run_body(info, {})
             with slot_given_back() if event.upstreams or options.caching else nullcontext():
                 order = await orders.get()

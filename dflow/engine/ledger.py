@@ -16,7 +16,7 @@ from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core import machine
 from dflow.core.graph import Graph, Progress
-from dflow.core.records import Cause, FlowStage, Need, Stage, TaskRun, Upstream
+from dflow.core.records import Cause, FlowStage, Need, Stage, TaskRun
 from dflow.core.replay import Changed, Table
 from dflow.engine.adopted import Adopted
 from dflow.engine.chains import Chains
@@ -24,7 +24,7 @@ from dflow.engine.claims import Changes, Claim, LookUp, Release
 from dflow.engine.gates import Gates
 from dflow.engine.lookups import Lookups
 from dflow.engine.notes import Notes
-from dflow.engine.readiness import Readiness, passes_on
+from dflow.engine.readiness import Readiness
 from dflow.engine.renewal import Renewal
 from dflow.engine.tally import Tally
 from dflow.engine.valued import Valued
@@ -46,6 +46,7 @@ class Ledger:
         self._gates = Gates()
         self._chains = Chains()
         self._changes = Changes([], {}, [])
+        self._firsts: list[do.Command] = []
         self._valued = Valued(self.table.task_runs, self.claims, self._release)
         self.with_runner = self._valued.with_runner
         self.obtainable = self._valued.obtainable
@@ -54,7 +55,7 @@ class Ledger:
         self._readiness = Readiness(self.table.task_runs, self.claims, self.judged, self.obtainable)
         for run in self.table.task_runs.values():
             self._graph.add(run.id, ())
-            self._graph.mark(run.id, self._progress(run))
+            self._graph.mark(run.id, self._readiness.progress(run))
             self.tally.count(None, run)
 
     def take(self) -> Changes:
@@ -62,16 +63,34 @@ class Ledger:
         changes, self._changes = self._changes, Changes([], {}, [])
         return changes
 
+    def take_firsts(self) -> list[do.Command]:
+        """Return the first dispatches of what has come into being: they need not wait for its record.
+
+        Those that take a value which is not durable yet do.
+        """
+        firsts: list[do.Command] = []
+        for order in self._firsts:
+            takes_unsaved = self._readiness.takes_unsaved(order.run_id, self._changes.records)
+            (self._changes.orders if takes_unsaved else firsts).append(order)
+        self._firsts.clear()
+        return firsts
+
+    @property
+    def weight(self) -> int:
+        """How many events have changed anything since `take`."""
+        return len(self._changes.events)
+
     def root_failure(self, task_run_id: str) -> str:
         """Return the task run at whose failure a chain of upstream failures began."""
         return self._chains.root(task_run_id)
 
     # Asking for task runs -------------------------------------------------------------------------
 
-    def ask(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim, handles: bool) -> None:
+    def ask(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim, handles: bool) -> bool:
         """Claim the task runs of `event`: make those that are new, open those again that must run again.
 
         A completed one gives its value, unless that is outdated or gone; one that is under way is left.
+        Return whether all are new, and all that is to be done is among the `take_firsts`.
         """
         flow_run = self.table.flow_runs.get(event.flow_run_id)
         if flow_run is not None and event.asked != flow_run.generation:
@@ -81,21 +100,29 @@ class Ledger:
             self.take_handles(ids)
         if any(map(self.table.task_runs.__contains__, ids)):
             self._ask_again(event, claim)
-        elif ids:
-            self._claim(ids, claim)
-            self._make(event, claim)
+            return False
+        self._claim(ids, claim)
+        return self._make(event, claim)
 
     def _claim(self, task_run_ids: Sequence[str], claim: Claim) -> None:
         self.claims.update(dict.fromkeys(task_run_ids, claim))
         self._gates.put(task_run_ids, claim.max_in_flight)
         self.lookups.put(task_run_ids, claim.cached, self.table.task_runs)
 
-    def _make(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim) -> None:
-        """Make task runs that are new; if nothing stands in the way of any, they are dispatched with it."""
+    def _make(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim) -> bool:
+        """Make task runs that are new; if nothing stands in the way of any, they are dispatched with it.
+
+        Return whether they can go at once, before it is durable.
+        """
         open_flow = event.flow_run_id not in self.closed_flows
-        if open_flow and self._readiness.all_ready(event, claim):
-            event = replace(event, ready=True)
-        self.apply(event)
+        if not (open_flow and self._readiness.all_ready(event, claim)):
+            self.apply(event)
+            return False
+        before = len(self._changes.orders)
+        self.apply(replace(event, ready=True))
+        self._firsts += self._changes.orders[before:]
+        del self._changes.orders[before:]
+        return True
 
     def _ask_again(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim) -> None:
         """Claim task runs some of which are there already."""
@@ -257,7 +284,7 @@ class Ledger:
         for run in runs:
             if renewed:
                 self.renewal.follow(None, run)
-            self._graph.add(run.id, self._edges(run), self._progress(run))
+            self._graph.add(run.id, self._readiness.edges(run), self._readiness.progress(run))
             if run.upstreams:
                 self._valued.count_consumers(run)
         if not ready:
@@ -278,8 +305,8 @@ class Ledger:
         if self.renewal.follows:
             self.renewal.follow(before, run)
         if isinstance(event, ev.Reopened):
-            self._graph.add(run.id, self._edges(run))
-        freed = self._graph.mark(run.id, self._progress(run))
+            self._graph.add(run.id, self._readiness.edges(run))
+        freed = self._graph.mark(run.id, self._readiness.progress(run))
         places = self._gates.settle(run.id, run.stage)
         for order in orders:
             if isinstance(order, do.Consider):
@@ -302,7 +329,7 @@ class Ledger:
 
     def connect(self, run: TaskRun, orders: Iterable[do.Command]) -> None:
         """Take a task run up that is under way, with what is to be done for it."""
-        self._graph.add(run.id, self._edges(run), self._progress(run))
+        self._graph.add(run.id, self._readiness.edges(run), self._readiness.progress(run))
         self._valued.count_consumers(run)
         self._changes.orders.extend(orders)
 
@@ -318,7 +345,7 @@ class Ledger:
         if failed is not None:
             yield self._upstream_failed(run, self.table.task_runs[failed], at)
         elif self._graph.may_go(task_run_id):
-            lost = self._lost_upstream(run)
+            lost = self._readiness.lost_upstream(run)
             if lost is None:
                 yield from self._let_go(task_run_id, at)
             else:
@@ -370,40 +397,3 @@ class Ledger:
             )
         chain = self._chains.add(run, cause)
         return ev.UpstreamFailed(at=at, task_run_id=run.id, cause_id=cause.id, chain=chain)
-
-    def _lost_upstream(self, run: TaskRun) -> TaskRun | None:
-        for upstream in run.upstreams:
-            source = self.table.task_runs[upstream.task_run_id]
-            if (
-                upstream.need is Need.DATA
-                and source.stage is Stage.COMPLETED
-                and not self.obtainable(source)
-            ):
-                return source
-        return None
-
-    def _edges(self, run: TaskRun) -> tuple[Upstream, ...]:
-        """Return the upstreams as the graph takes them: only the same runner passes values on by itself."""
-        if not run.upstreams:
-            return ()
-        return tuple(
-            Upstream(upstream.task_run_id, Need.WAIT)
-            if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, run.id)
-            else upstream
-            for upstream in run.upstreams
-        )
-
-    def _passes_on(self, upstream_id: str, run_id: str) -> bool:
-        claim, source = self.claims[run_id], self.claims.get(upstream_id)
-        return source is not None and run_id not in claim.cached and passes_on(source, claim)
-
-    def _progress(self, run: TaskRun) -> Progress:
-        if run.stage is Stage.COMPLETED:
-            return Progress.DONE
-        if run.stage.final:
-            return Progress.FAILED
-        claim = self.claims.get(run.id)
-        away = run.stage in (Stage.DISPATCHED, Stage.RUNNING) and run.id not in self.judged
-        if away and claim is not None and claim.follows:
-            return Progress.AWAY
-        return Progress.BLOCKED

@@ -66,6 +66,8 @@ class Persisting:
 
     def note(self, run: TaskRun | FlowRun) -> None:
         """Count what is kept of a run, as its record is now."""
+        if run.stored is None and not self._kept:
+            return
         stored = run.stored if run.held is Held.STORED else None
         size = stored.size if stored is not None and stored.automatic else 0
         before = self._kept.pop(run.id, 0)

@@ -1,16 +1,17 @@
-"""Whether task runs that are asked for may go at once: then they come into being dispatched."""
+"""How the upstreams of task runs stand: whether these may go at once, and how the graph sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from dflow.core import events as ev
+from dflow.core.graph import Progress
 from dflow.core.records import Need, Stage, TaskRun, Upstream
 from dflow.engine.claims import Claim
 
 
 class Readiness:
-    """Looks at the upstreams of what is asked for.
+    """Looks at the upstreams of task runs.
 
     `obtainable` tells whether the value of a completed task run can be given; `judged` are those whose
     failure is still being judged.
@@ -35,12 +36,14 @@ class Readiness:
         """
         if claim.max_in_flight is not None or claim.cached:
             return False
-        if not all(self._clear(upstream, claim) for upstream in event.upstreams):
-            return False
-        if isinstance(event, ev.TaskCreated):
-            return True
-        return all(
-            self._clear(upstream, claim) for item in event.items for upstream in item.upstreams
+        return all(self._clear(upstream, claim) for upstream in _upstreams(event))
+
+    def takes_unsaved(self, task_run_id: str, unsaved: Container[str]) -> bool:
+        """Tell whether a task run takes the value of one that has ended, and is not durable yet."""
+        return any(
+            upstream.task_run_id in unsaved
+            and self._task_runs[upstream.task_run_id].stage is Stage.COMPLETED
+            for upstream in self._task_runs[task_run_id].upstreams
         )
 
     def _clear(self, upstream: Upstream, claim: Claim) -> bool:
@@ -54,6 +57,53 @@ class Readiness:
             return False
         source = self._claims.get(run.id)
         return source is not None and passes_on(source, claim)
+
+    # As the graph sees it ---------------------------------------------------------------------------
+
+    def edges(self, run: TaskRun) -> tuple[Upstream, ...]:
+        """Return the upstreams as the graph takes them: only the same runner passes values on by itself."""
+        if not run.upstreams:
+            return ()
+        return tuple(
+            Upstream(upstream.task_run_id, Need.WAIT)
+            if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, run.id)
+            else upstream
+            for upstream in run.upstreams
+        )
+
+    def _passes_on(self, upstream_id: str, run_id: str) -> bool:
+        claim, source = self._claims[run_id], self._claims.get(upstream_id)
+        return source is not None and run_id not in claim.cached and passes_on(source, claim)
+
+    def progress(self, run: TaskRun) -> Progress:
+        """Return how far a task run is, as its dependents see it."""
+        if run.stage is Stage.COMPLETED:
+            return Progress.DONE
+        if run.stage.final:
+            return Progress.FAILED
+        away = run.stage is Stage.DISPATCHED or run.stage is Stage.RUNNING
+        claim = self._claims.get(run.id) if away and run.id not in self._judged else None
+        return Progress.AWAY if claim is not None and claim.follows else Progress.BLOCKED
+
+    def lost_upstream(self, run: TaskRun) -> TaskRun | None:
+        """Return an upstream that has completed, and whose value cannot be had any more."""
+        for upstream in run.upstreams:
+            source = self._task_runs[upstream.task_run_id]
+            if (
+                upstream.need is Need.DATA
+                and source.stage is Stage.COMPLETED
+                and not self._obtainable(source)
+            ):
+                return source
+        return None
+
+
+def _upstreams(event: ev.TaskCreated | ev.MapCreated) -> Iterator[Upstream]:
+    """Yield what the task runs of an event depend on."""
+    yield from event.upstreams
+    if isinstance(event, ev.MapCreated):
+        for item in event.items:
+            yield from item.upstreams
 
 
 def passes_on(source: Claim, claim: Claim) -> bool:

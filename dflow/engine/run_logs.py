@@ -128,13 +128,14 @@ def announce_loss(run: TaskRun, event: WorkerLost) -> None:
     show(logging.WARNING, f"LOST    {name} | {one_line(why, MESSAGE)}; it runs again{spent}")
 
 
+_ANNOUNCED = frozenset({Stage.AWAITING_RETRY, Stage.FAILED, Stage.CRASHED})
+
+
 def announce(run: TaskRun | FlowRun) -> None:
     """Show what became of a run, where somebody should know: retries, losses and failures."""
-    if isinstance(run, FlowRun):
+    if run.stage not in _ANNOUNCED or isinstance(run, FlowRun):
         return
     retry = run.stage is Stage.AWAITING_RETRY
-    if run.stage not in (Stage.FAILED, Stage.CRASHED) and not retry:
-        return
     tried = f"attempt {len(run.attempts_now)} of {run.policy.retries + 1}"
     name, message = one_line(run.name, NAME), one_line(run.message, MESSAGE)
     if retry:

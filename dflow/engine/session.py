@@ -10,7 +10,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,17 +19,19 @@ from dflow.attempts.inputs import read
 from dflow.core import events as ev
 from dflow.core.records import Held, Stage, TaskRun
 from dflow.core.replay import Table
-from dflow.engine import outcomes, run_logs
+from dflow.engine import outcomes
 from dflow.engine.cached_calls import cached_of
 from dflow.engine.caching import Caches
 from dflow.engine.callbacks import Owners
 from dflow.engine.claims import Claim
 from dflow.engine.conditions import Conditions
 from dflow.engine.dispatcher import Asking, Dispatcher
+from dflow.engine.hearing import Hearing
 from dflow.engine.hooks import Hooks
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.persisting import Persisting
+from dflow.engine.recent import Recent
 from dflow.engine.renewal import Again
 from dflow.engine.telling import Telling
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
@@ -39,15 +40,11 @@ from dflow.errors import DflowError, InternalError, MissingResult
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
-    CancelAsked,
-    ChildrenCreated,
     Down,
     FlowAsked,
     HandleDropped,
     Key,
     LogEntry,
-    OverQuota,
-    Printed,
     Up,
 )
 from dflow.ports import Clock, Holder, Ids, Leases, OpenRunner, RunJournal, RunReader, TaskRunner
@@ -78,6 +75,7 @@ class Session:
         holder: Holder | None = None,
     ) -> None:
         self.root = root
+        self.root_id = root.flow_run_id
         self.settings = settings
         self.clock = clock
         self.ids = ids
@@ -88,7 +86,8 @@ class Session:
         self.errors: dict[str, BaseException] = {}
         self.stops: dict[str, Callable[[], object]] = {}
         self.again = again
-        self._answer = answer
+        self._hearing = Hearing(self, answer)
+        self.recent = Recent()
         self._reader = reader
         self.flow_calls: dict[str, Any] = {}
         self._flows: dict[str, FlowInfo] = {}
@@ -98,7 +97,6 @@ class Session:
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
         self.adopter: OpenRunner | None = None
-        self._early: dict[str, list[Up]] = {}
         self.owners = Owners()
         self.hooks = Hooks(self)
         self.conditions = Conditions(self)
@@ -171,7 +169,7 @@ class Session:
         runner: OpenRunner | None,
         parent: Key | None = None,
         orders: Inlet | None = None,
-    ) -> list[Asking]:
+    ) -> Asking:
         """Ask for task runs: `calls` are packed as `runner` takes them, one for each.
 
         Without a runner, or with one that runs bodies in the calling thread, the caller acts on `orders`: a
@@ -179,10 +177,7 @@ class Session:
         """
         flow = self._flows[event.flow_run_id]
         ids = ids_of(event)
-        askings = {
-            task_run_id: Asking(call, options, flow, runner, parent, orders)
-            for task_run_id, call in zip(ids, calls, strict=True)
-        }
+        asking = Asking(options, flow, runner, parent, orders)
         claim = Claim(
             id(runner),
             here=options.here,
@@ -195,10 +190,9 @@ class Session:
         self.persisting.look(runner, flow, options.results, may_raise=parent is None)
 
         def accept() -> None:
-            self.dispatcher.asked.update(askings)
-            early = [each for run_id in ids for each in self._early.pop(run_id, ())]
-            if early:  # some of it waits for this thread
-                threading.Thread(target=self.news, args=(early,)).start()
+            self.dispatcher.asked.update(dict.fromkeys(ids, asking))
+            self.dispatcher.calls.update(zip(ids, calls, strict=True))
+            self._hearing.asked_for(ids)
             if options.caching is not None:
                 self.caches.watch(ids, options, flow)
             if options.callbacks is not None:
@@ -210,7 +204,7 @@ class Session:
         if orders is not None:
             for task_run_id in ids:
                 self.tracker.when_final(task_run_id, partial(orders.put, None))
-        return list(askings.values())
+        return asking
 
     def note_asked(self, event: ev.TaskCreated) -> None:
         """Note that a task run was asked for whose recorded value its caller takes at once."""
@@ -218,52 +212,15 @@ class Session:
 
     # The host of open runners -------------------------------------------------------------------------
 
-    @property
-    def root_id(self) -> str:
-        """The root flow run that is driven."""
-        return self.root.flow_run_id
-
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. After the end of the flow run nobody hears it."""
         if self.tracker.ended and self.tracker.failure is None:
             return
-        for message in messages:
-            if isinstance(message, ChildrenCreated | FlowAsked) and self._is_early(message):
-                continue
-            if isinstance(message, ChildrenCreated):
-                self._ask_for_attempt(message)
-            elif isinstance(message, FlowAsked):
-                self._answer(self, message)
-            elif isinstance(message, Printed):
-                run_logs.print_line(message.text)
-            elif isinstance(message, CancelAsked):
-                self.cancel(message.task_run_ids)
-            elif isinstance(message, OverQuota):
-                self.persisting.over(message.size)
-            elif isinstance(message, ev.AttemptRaised | ev.AttemptTimedOut):
-                # A retry is timed by the driver's clock and luck: a worker's clock may be hours off.
-                now, luck = self.clock.now(), self.ids.luck()
-                self.tracker.post(replace(message, at=now, luck=luck))
-            else:
-                self.tracker.post(message)
+        self._hearing.news(messages)
 
     def link(self, info: AttemptInfo) -> LocalLink:
         """Return a link for an attempt that runs in this process."""
         return LocalLink(self, info.task_run_id, info.dispatch)
-
-    def _is_early(self, message: ChildrenCreated | FlowAsked) -> bool:
-        """Keep what an adopted attempt asks for, until its task run is asked for again."""
-        task_run_id = message.parent[0]
-        if self.adopter is None or task_run_id in self.dispatcher.asked:
-            return False
-        self._early.setdefault(task_run_id, []).append(message)
-        return True
-
-    def _ask_for_attempt(self, message: ChildrenCreated) -> None:
-        parent = self.dispatcher.asked.get(message.parent[0])
-        if parent is None:
-            raise InternalError(f"An attempt of an unknown task run asked: {message.parent}.")
-        self.ask(message.event, message.calls, message.options, parent.runner, message.parent)
 
     # Values -------------------------------------------------------------------------------------------------
 
@@ -317,7 +274,9 @@ class Session:
 
     def kept_bytes(self, run_id: str) -> bytes:
         """Return the pickled value of a run that the journal keeps. Raises `MissingResult`."""
-        data = self._reopened(run_id) if self._closed else self.journal.value(run_id)
+        data = self.recent.get(run_id)
+        if data is None:
+            data = self._reopened(run_id) if self._closed else self.journal.value(run_id)
         if data is None:
             raise MissingResult(f"The journal has no value of '{self.name_of(run_id)}'.")
         return data

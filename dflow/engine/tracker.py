@@ -13,19 +13,24 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.creation import ids_of as ids_of
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine.alarms import Alarms
-from dflow.engine.claims import Changes, Claim
+from dflow.engine.claims import Changes
 from dflow.engine.ledger import Ledger
 from dflow.engine.notes import Noted
+from dflow.engine.posts import Alarm as Alarm
+from dflow.engine.posts import Asked as Asked
+from dflow.engine.posts import Came as Came
+from dflow.engine.posts import Committed as Committed
+from dflow.engine.posts import Do as Do
+from dflow.engine.posts import News as News
+from dflow.engine.posts import Post as Post
 from dflow.errors import (
     CancelledError,
     DflowError,
@@ -35,8 +40,12 @@ from dflow.errors import (
 from dflow.messages import HandleDropped, Key, LogEntry, Storing
 from dflow.ports import Batch, Clock, RunJournal
 
-GROUP = 500
+GROUP = 2000
 """How many posts are taken together into one transaction."""
+HOLD = 0.005
+"""Seconds that the record of first dispatches, which are out already, may wait for what comes next."""
+HELD, ROUNDS = 500, 20
+"""How many such events wait at most, and for how many rounds."""
 RETRY_WRITE = 0.5
 """Seconds between two tries of a transaction that the journal could not write."""
 LOOK = 0.1
@@ -45,49 +54,13 @@ LOOK = 0.1
 _log = logging.getLogger("dflow.engine")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Task runs are asked for. Who acts on their commands is known once `accept` has been called."""
-
-    event: ev.TaskCreated | ev.MapCreated
-    claim: Claim
-    handles: bool
-    accept: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Do:
-    """Something to do with the ledger, in the tracker's own thread."""
-
-    action: Callable[[Ledger], Any]
-
-
-@dataclass(slots=True)
-class Committed:
-    """Set `reached` once all that was posted before is `durable` and shown, or never will be."""
-
-    reached: threading.Event = field(default_factory=threading.Event)
-    durable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """Call `then` when the time has come that is `due` now, however the time of day is set meanwhile."""
-
-    due: float
-    then: Callable[[], None]
-
-
-Post = ev.Event | LogEntry | HandleDropped | Asked | Do | Committed | Alarm | Storing
-
-
 class Tracker:
     """The thread that owns the ledger.
 
     `act` is called with the commands of each transaction after it is durable, `echo` with its log lines and
-    events, `changed` with each record that it changed, `tell` with what was noted of watched task runs. An
-    event that `holds` takes is not applied; `luck` feeds the jitter of retries. What was asked to stop has
-    `stop_grace` seconds for it.
+    events, `changed` with the records that it changed, `tell` with what was noted of watched task runs. First
+    dispatches overtake their record, which waits a moment for what comes next. An event that `holds` takes is
+    not applied; `luck` feeds the jitter of retries. What was asked to stop has `stop_grace` seconds for it.
     """
 
     def __init__(
@@ -98,7 +71,7 @@ class Tracker:
         *,
         act: Callable[[Sequence[do.Command]], None],
         echo: Callable[[Sequence[LogEntry], Sequence[ev.Event]], None],
-        changed: Callable[[TaskRun | FlowRun], None],
+        changed: Callable[[Iterable[TaskRun | FlowRun]], None],
         stop_grace: float = 10.0,
         holds: Callable[[ev.Event], bool],
         tell: Callable[[Sequence[Noted]], None],
@@ -129,6 +102,8 @@ class Tracker:
         self._asked_for: list[str] = []
         self._reached: list[Committed] = []
         self._closing = False
+        self._calm = True
+        self._held = 0
         self._thread = threading.Thread(target=self._run, name="dflow-tracker", daemon=True)
 
     # From any thread --------------------------------------------------------------------------------
@@ -255,53 +230,73 @@ class Tracker:
 
     def _round(self) -> bool:
         """Take what has come, commit it, act on it; return False when there is nothing more to come."""
-        goes_on = True
-        for post in self._gather():
-            if post is None:
-                goes_on = False
-            else:
-                self._absorb(post)
+        self._calm = True
+        goes_on = self._take_in()
         self._ring()
+        if firsts := self._ledger.take_firsts():
+            self._act(firsts)
+        if goes_on and self._calm and 0 < self._ledger.weight < HELD and self._held < ROUNDS:
+            self._held += 1
+            return True
+        self._held = 0
         changes = self._ledger.take()
         self._write(changes)
         self._show(changes)
-        flows = self._ledger.table.flow_runs
-        self._act([o for o in changes.orders if not self._alarms.take(o, o.run_id in flows)])
+        if changes.orders:
+            flows = self._ledger.table.flow_runs
+            self._act([o for o in changes.orders if not self._alarms.take(o, o.run_id in flows)])
         for mark in self._reached:
             mark.durable = True
             mark.reached.set()
         self._reached.clear()
         return goes_on
 
-    def _gather(self) -> Iterable[Post | None]:
+    def _take_in(self) -> bool:
+        """Take what has come, waiting for something; return False after the last post."""
         timeout = self._alarms.seconds_left()
+        taken = 0
         try:
-            yield self._posts.get(timeout=timeout)
-            for _ in range(GROUP):
-                yield self._posts.get_nowait()
+            post = self._posts.get(timeout=min(timeout, HOLD) if self._held else timeout)
+            while post is not None:
+                taken += self._absorb(post)
+                if taken >= GROUP:
+                    return True
+                post = self._posts.get_nowait()
         except Empty:
-            return
+            self._calm = self._calm and taken > 0
+            return True
+        return False
 
-    def _absorb(self, post: Post) -> None:
+    def _absorb(self, post: Post) -> int:
+        """Take a post; return for how many it counts."""
+        if isinstance(post, Asked):
+            post.accept()
+            if not self._ledger.ask(post.event, post.claim, post.handles):
+                self._calm = False
+                self._asked_for += ids_of(post.event)
+            return 1
+        if isinstance(post, HandleDropped):
+            self._ledger.drop_handles(post.task_run_ids)
+            return 1
+        self._calm = False
         match post:
+            case News():
+                for came in post.came:
+                    self._absorb(came)
+                return len(post.came)
             case ev.Event():
                 self._apply(post)
-            case Asked():
-                post.accept()
-                self._ledger.ask(post.event, post.claim, post.handles)
-                self._asked_for += ids_of(post.event)
             case Storing():
                 self._storing.add(post.key)
             case LogEntry():
                 self._logs.append(post)
-            case HandleDropped():
-                self._ledger.drop_handles(post.task_run_ids)
             case Do():
                 post.action(self._ledger)
             case Committed():
                 self._reached.append(post)
             case Alarm():
                 self._alarms.set(post.due, post.then)
+        return 1
 
     def _apply(self, event: ev.Event) -> None:
         if not self._holds(event):
@@ -339,7 +334,7 @@ class Tracker:
         self.trouble = error
 
     def _show(self, changes: Changes) -> None:
-        records = dict(changes.records)
+        records = changes.records
         for run_id in self._asked_for:
             if run_id not in self.shown:
                 records.setdefault(run_id, self._ledger.table.task_runs[run_id])
@@ -347,18 +342,18 @@ class Tracker:
         self.shown.update(records)
         if noted := self._ledger.notes.take():
             self._tell(noted)
-        final = [run for run in records.values() if run.stage.final]
         calls: list[Callable[[], None]] = []
         with self._waiting_lock:
-            for run in final:
-                calls += self._waiting.pop(run.id, ())
-        for record in records.values():
-            self._changed(record)
+            for run_id in self._waiting.keys() & records.keys():
+                if records[run_id].stage.final:
+                    calls += self._waiting.pop(run_id)
+        self._changed(records.values())
         for call in calls:
             call()
 
     def _ring(self) -> None:
         for ripe in self._alarms.ripe():
+            self._calm = False
             if isinstance(ripe, ev.AttemptTimedOut) and _key(ripe) in self._storing:
                 self._storing.discard(_key(ripe))
             elif isinstance(ripe, ev.Event):

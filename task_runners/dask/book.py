@@ -404,6 +404,8 @@ class Book:
         self._end(entry, WorkerLost(**_of(entry), message=message))
 
     def _end(self, entry: Entry, event: Event, *, good: bool = False) -> None:
+        if entry.ended:
+            return
         entry.ended, entry.good = True, good
         entry.sources, entry.work = (), None
         if entry.due is not None:

@@ -76,7 +76,7 @@ class Works:
         return known[1]
 
     def sound(self, entries: Sequence[Any]) -> list[Entry]:
-        """Return those of some entries that can run; the others are void.
+        """Return those of some entries that can run; the others are void, or will be.
 
         What an earlier driver had sent out cannot be sent again by this one, which has not been asked for it.
         """
@@ -86,12 +86,15 @@ class Works:
         if not any(entry.sources for entry in entries):
             return list(entries)
         found = []
+        stuck: set[Entry] = set()
         for entry in entries:
             dead = [source for source in entry.sources if self._book.dead(source)]
             for source in dead:
                 self._book.lost(source)
             if dead:
                 self._book.void_behind(entry, GONE)
+            if dead or not stuck.isdisjoint(entry.sources):
+                stuck.add(entry)
             else:
                 found.append(entry)
         return [entry for entry in found if not entry.ended]

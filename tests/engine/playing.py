@@ -127,12 +127,13 @@ class Play:
 
     def act(self) -> None:
         """Take what has changed, as the tracker does, and do what is to be done."""
+        firsts = self.ledger.take_firsts()
         changes = self.ledger.take()
         self.events += changes.events
         for event in changes.events:
             if isinstance(event, ev.AttemptSucceeded):
                 self.values.add(event.task_run_id)
-        for order in changes.orders:
+        for order in (*firsts, *changes.orders):
             match order:
                 case do.Dispatch():
                     assert (order.run_id, order.dispatch) not in self.out, "dispatched twice"

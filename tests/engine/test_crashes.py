@@ -9,7 +9,7 @@ the driver.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core import invariants
 from dflow.core.history import unroll
-from dflow.core.records import Cause, FlowRun, Held, Need, Policy, TaskRun, Upstream
+from dflow.core.records import Cause, FlowRun, Held, Need, Policy, Stage, TaskRun, Upstream
 from dflow.engine.claims import Claim
 from dflow.engine.ledger import Ledger
 from dflow.engine.recovery import recover
@@ -118,20 +118,34 @@ class Driver:
         self.fuse.reached("after the commit")
         return number
 
-    def changed(self, record: Record) -> None:
-        """Show a record."""
-        self.shown.append(record)
-        self.fuse.reached("showing")
+    def changed(self, records: Iterable[Record]) -> None:
+        """Show records."""
+        for record in records:
+            self.shown.append(record)
+            self.fuse.reached("showing")
 
     def act(self, orders: Sequence[do.Command]) -> None:
-        """Carry out orders, each of which must follow from what is recorded."""
+        """Carry out orders, each of which but a first dispatch must follow from what is recorded.
+
+        What a first dispatch takes must be recorded, too.
+        """
         for order in orders:
             self.fuse.reached("carrying out")
             if isinstance(order, do.Dispatch):
                 recorded = self.record.task_run(order.run_id)
-                assert recorded is not None
-                assert recorded.dispatch >= order.dispatch
+                if recorded is None:
+                    assert order.dispatch == 1
+                    self._check_inputs(self.ledger.table.task_runs[order.run_id])
+                else:
+                    assert recorded.dispatch >= order.dispatch
                 self.out.append(order)
+
+    def _check_inputs(self, run: TaskRun) -> None:
+        """Assert that the values which a task run takes are recorded, if they are there."""
+        for upstream in run.upstreams:
+            source = self.ledger.table.task_runs[upstream.task_run_id]
+            if source.stage is Stage.COMPLETED:
+                assert self.record.task_run(source.id) == source
 
     def round(self) -> None:
         """Let the tracker take what was posted."""

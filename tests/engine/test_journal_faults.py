@@ -153,7 +153,7 @@ def test_a_full_disk_behind_the_end_of_a_run_takes_nothing_from_it(
     disk = Disk()
     journal = MemoryJournal(is_alive=lambda holder: not disk.full)
     catalog = journal.catalog
-    catalog.update = disk.guarded(catalog.update)  # type: ignore[method-assign]  # for this one
+    catalog.end = disk.guarded(catalog.end)  # type: ignore[method-assign]  # for this one
 
     def full() -> int:
         disk.full = True
@@ -305,7 +305,10 @@ def test_an_outcome_is_durable_before_it_is_shown(runner: ScriptedRunner) -> Non
         runner.succeed(runner.expect(2)[1], 5)
         assert running[0].result() == 5
     steps = {written[0]: (visible, works) for written, visible, works, _ in seen if written}
-    assert steps["Running"] == (["Pending"], 1)
+    assert steps["Running"] in (
+        (["Pending"], 1),
+        ([], 1),
+    )  # its creation may be of the same transaction
     assert steps["Retrying"] == (["Running"], 1)
     assert steps["Completed"][0] in (["Pending"], ["Retrying"])
     assert not any(done for _, _, _, done in seen)

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 _HERE = files("dflow.journal.sqlite")
+_VALUES = re.compile(r"VALUES (\([?, ]+\))")
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -32,6 +33,12 @@ def migrations(name: str) -> tuple[str, ...]:
 def views(name: str, version: int) -> str:
     """Return the script that shows a file of an earlier version as one of the newest."""
     return (_HERE / "views" / name / f"{version:04}.sql").read_text(encoding="utf-8")
+
+
+@cache
+def for_rows(query: str, count: int) -> str:
+    """Return a query whose one row of values, ``VALUES (?, …)``, is `count` rows."""
+    return _VALUES.sub(lambda found: "VALUES " + ", ".join([found[1]] * count), query)
 
 
 def statements(script: str) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from zlib import crc32
 
@@ -16,6 +17,7 @@ from dflow.journal.holding import taken_over
 from dflow.journal.sqlite.connection import Connection
 from dflow.journal.sqlite.failures import damaged
 from dflow.journal.sqlite.files import exists
+from dflow.journal.sqlite.queries import for_rows
 from dflow.journal.sqlite.rows import (
     Head,
     Row,
@@ -33,6 +35,10 @@ from dflow.ports import Batch, Missing, RunEntry
 
 BUSY_SECONDS = 10.0
 """How long a writer waits for readers, where it must."""
+
+
+TOGETHER = (256, 64, 16, 4, 1)
+"""How many rows a statement may have: few sizes, so that SQLite knows the statements already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class SqliteRunJournal(SqliteRunReader):
                 _write_task_runs(db, batch)
                 after = replace(after, task_runs=_number(db, "last_task_run"))
             if batch.flow_runs:
-                db.executemany(SQL["save_flow_run"], map(flow_run_row, batch.flow_runs))
+                _put(db, "save_flow_run", map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
             if batch.logs:
                 after = replace(after, logs=_write_logs(db, batch, before.logs or 0))
@@ -119,23 +125,35 @@ def _write_events(db: sqlite3.Connection, batch: Batch, last: int) -> None:
         rows.append(row)
         if owner is not None:
             values[owner] = value
-    db.executemany(SQL["insert_event"], rows)
+    _put(db, "insert_event", rows)
     dropped = [(owner,) for owner, value in values.items() if value is None]
     saved = [value_row(owner, value) for owner, value in values.items() if value is not None]
-    if dropped:
-        db.executemany(SQL["drop_value"], dropped)
-    if saved:
-        db.executemany(SQL["save_value"], saved)
+    _put(db, "drop_value", dropped)
+    _put(db, "save_value", saved)
 
 
 def _write_task_runs(db: sqlite3.Connection, batch: Batch) -> None:
     latest = {run.id: run for run in batch.task_runs}
-    db.executemany(SQL["save_task_run"], map(task_run_row, latest.values()))
+    _put(db, "save_task_run", map(task_run_row, latest.values()))
 
 
 def _write_logs(db: sqlite3.Connection, batch: Batch, last: int) -> int:
-    db.executemany(SQL["insert_log"], map(log_row, count(last + 1), batch.logs))
+    _put(db, "insert_log", map(log_row, count(last + 1), batch.logs))
     return last + len(batch.logs)
+
+
+def _put(db: sqlite3.Connection, query: str, rows: Iterable[Row]) -> None:
+    """Run a query for many rows, with as few statements as can be.
+
+    SQLite lets other threads run during each statement: one for every row would give up the interpreter, and
+    wait for its turn again, thousands of times in a transaction.
+    """
+    left, done = list(rows), 0
+    for size in TOGETHER:
+        while len(left) - done >= size:
+            together = left[done : done + size]
+            db.execute(for_rows(SQL[query], size), list(chain.from_iterable(together)))
+            done += size
 
 
 def _number(db: sqlite3.Connection, query: str) -> int:

@@ -74,7 +74,7 @@ INSERT INTO results (run_id, value, mark) VALUES (?, ?, ?)
 ON CONFLICT (run_id) DO UPDATE SET value = excluded.value, mark = excluded.mark;
 
 -- name: drop_value
-DELETE FROM results WHERE run_id = ?;
+DELETE FROM results WHERE run_id IN (VALUES (?));
 
 -- name: values
 SELECT run_id, value, mark FROM results ORDER BY run_id;
