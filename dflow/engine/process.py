@@ -25,8 +25,7 @@ from dflow.attempts.haste import calm, hurry
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
-from dflow.engine import listing, remote_flows, run_logs, runners, system
-from dflow.engine.adoption import reattach
+from dflow.engine import adoption, listing, remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.recovery import forget_damaged, forget_gone, recover
 from dflow.engine.renewal import Again
@@ -299,7 +298,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             )
         )
         return
-    reattach(opened)
+    adoption.reattach(opened)
     opened.in_tracker(lambda ledger: recover(ledger, now))
     forget_damaged(opened)
     forget_gone(opened)
