@@ -131,7 +131,7 @@ class Catalog(Protocol):
     """All root flow runs, and who drives each. Several processes use it at once."""
 
     def create(self, entry: RunEntry) -> None:
-        """Add a run. Raises ValueError if its id is there already."""
+        """Add a run, claimed already if it has a holder. Raises ValueError if its id is there already."""
 
     def claim(self, run_id: str, holder: Holder, at: float) -> int:
         """Make `holder` the driver of a run and return the new epoch.
@@ -145,14 +145,14 @@ class Catalog(Protocol):
     def update(self, run_id: str, epoch: int, state_name: str, message: str, at: float) -> None:
         """Set the state that lists show. Raises `RunTakenOver` if the epoch is not the present one."""
 
+    def end(self, run_id: str, epoch: int, state_name: str, message: str, at: float) -> None:
+        """Set the last state of a run, and let go of it. Raises as `update` does."""
+
     def release(self, run_id: str, epoch: int) -> None:
         """Let go of a run; nothing happens if the epoch is not the present one."""
 
     def find(self, text: str) -> RunEntry:
-        """Return the run with this id, this unique start of an id, this name, or the ``latest``.
-
-        Raises `RunNotFound` when none or several fit; its message says which.
-        """
+        """Return the run with this id, unique start of an id, name, or the ``latest``. Else `RunNotFound`."""
 
     def list(self, limit: int | None = None) -> list[RunEntry]:
         """Return runs, the newest first."""
@@ -364,7 +364,10 @@ class OpenRunner(Protocol):
 
 
 class TaskRunner(Protocol):
-    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share."""
+    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share.
+
+    One that says that it `outlives` its drivers opens runners that can `reattach`: see `engine.adoption`.
+    """
 
     def open(self, host: Host) -> OpenRunner:
         """Start to work for a flow run, starting whatever is needed. Raises `ClusterError`."""
@@ -374,9 +377,6 @@ class TaskRunner(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """Return the kind and the settings, JSON-able, as the journal records them."""
-
-
-# Clock and luck ------------------------------------------------------------------------------------
 
 
 class Clock(Protocol):

@@ -68,9 +68,10 @@ def _children() -> list[psutil.Process]:
     for process in psutil.Process().children(recursive=True):
         try:
             line = " ".join(process.cmdline())
+            mine = process.ppid() == os.getpid()  # a fork of a fork server looks like that
         except psutil.Error:  # it has just ended
             continue
-        if not any(helper in line for helper in HELPERS):
+        if not (mine and any(helper in line for helper in HELPERS)):
             found.append(process)
     return found
 

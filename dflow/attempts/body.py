@@ -11,16 +11,17 @@ from typing import Any
 from dflow.attempts import caching, clock, names, result_names
 from dflow.attempts.calls import Call, resolved
 from dflow.attempts.capture import capture
-from dflow.attempts.context import RunContext, at_work, entered
+from dflow.attempts.context import NOTHING, RunContext, at_work, entered
 from dflow.attempts.deadlines import DeadlinePassed
 from dflow.attempts.forks import copies_end
 from dflow.attempts.hearing import heard
 from dflow.attempts.kinds import kind_of
 from dflow.attempts.parameters import by_name
 from dflow.attempts.performing import HandedOut, Manner, perform
-from dflow.attempts.persisting import Returned, check, put
+from dflow.attempts.persisting import Place, Returned, check, put
 from dflow.attempts.stepping import finished, uncarried
 from dflow.attempts.tagging import tags
+from dflow.attempts.usage import Usage
 from dflow.core.events import (
     AttemptRaised,
     AttemptStarted,
@@ -78,7 +79,7 @@ async def attempt(
     and the cancellation of a coroutine that its caller awaits.
     """
     info: Any = context.info
-    times = _Times(info, context.worker)
+    times = _Times(info, context.worker, manner.usage)
     context.link.send(times.started())
     try:
         if info.confirm_start:
@@ -98,11 +99,14 @@ async def attempt(
 
 
 class _Times:
-    """Says when and where an attempt started and ended."""
+    """Says when and where an attempt started and ended, and what it took."""
 
-    def __init__(self, info: AttemptInfo, worker: str) -> None:
+    __slots__ = ("_at", "_info", "_start", "_usage", "_worker")
+
+    def __init__(self, info: AttemptInfo, worker: str, usage: Usage) -> None:
         self._info = info
         self._worker = worker
+        self._usage = usage
         self._at, self._start = clock.now(), clock.monotonic()
 
     def started(self) -> AttemptStarted:
@@ -126,6 +130,8 @@ class _Times:
             "started_at": self._at,
             "seconds": seconds,
             "worker": self._worker,
+            "cpu": self._usage.cpu(),
+            "memory": self._usage.memory(),
         }
 
 
@@ -143,7 +149,7 @@ async def _execute(
         parameters = by_name(call.function, args, kwargs)
         context.notes["result name"] = result_names.made(info.keeping.name, info, parameters)
     around = getattr(context.info, "around", ())
-    tagged = tags(*around) if around else nullcontext()
+    tagged = tags(*around) if around else NOTHING
     with entered(context), heard(context), tagged:
         try:
             with copies_end():
@@ -151,10 +157,9 @@ async def _execute(
         except BaseException:
             await context.end(failed=True)
             raise
-        await context.end(failed=False)
-        resolve = context.notes.get(
-            "resolve"
-        )  # there if the body has asked for task runs of its own
+        if context.at_end:
+            await context.end(failed=False)
+        resolve = context.notes.get("resolve")  # if the body has asked for task runs of its own
         if resolve is None or isinstance(value, State | HandedOut):
             return value
         return await resolve(value, native=context.notes["native"])
@@ -194,9 +199,27 @@ async def _returned(
     place = await put(returned, info.small, caching.keeping_of(info), context, native=native)
     place = await caching.cached(place, context, native=native)
     outcome = AttemptSucceeded(
-        **times.ended(), held=place.held, value=place.value, message=message, stored=place.stored
+        **times.ended(),
+        held=place.held,
+        value=place.value,
+        message=message,
+        stored=place.stored,
+        size=_size_of(place, value),
     )
     return outcome, value
+
+
+def _size_of(place: Place, value: Any) -> int | None:
+    """Return how many bytes a value takes, if that is known without more ado."""
+    if place.value is not None:
+        return len(place.value)
+    if place.stored is not None:
+        return place.stored.size
+    try:
+        found = len(value) if isinstance(value, str | bytes) else getattr(value, "nbytes", None)
+    except Exception:  # it is somebody else's code that says it, and not worth a failure
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _data(state: State) -> Any:

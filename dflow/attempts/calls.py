@@ -12,9 +12,11 @@ from typing import Any
 
 from dflow.attempts.failures import Failure
 from dflow.attempts.names import NameRule
+from dflow.core.making import swift
 from dflow.messages import Ref
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Call:
     """A function and its arguments by name. `has_refs` says whether any `STAND_INS` are among them.

@@ -16,6 +16,11 @@ def monotonic() -> float:
     return time.perf_counter()
 
 
+def thread_time() -> float:
+    """Return seconds that processors have been busy with this thread."""
+    return time.thread_time()
+
+
 def luck() -> float:
     """Return a number in [0, 1)."""
     return random.random()

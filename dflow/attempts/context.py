@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from dflow.core.making import swift
 from dflow.core.values import Keeping
 from dflow.messages import AttemptInfo
 from dflow.ports import Link
@@ -34,6 +35,7 @@ class FlowInfo:
     keeping: Keeping | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
     """A flow run or an attempt of a task run, and its link to the driver.
@@ -116,30 +118,52 @@ def beside(context: RunContext) -> Iterator[None]:
         _current.reset(current_token)
 
 
-@contextmanager
-def entered(context: RunContext) -> Iterator[RunContext]:
+class _Entered:
+    """A run that is the current one inside. Every body is entered, and so this is no generator."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> RunContext:
+        self._token = _current.set(self._context)
+        return self._context
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+
+
+def entered(context: RunContext) -> AbstractContextManager[RunContext]:
     """Make `context` the current one."""
-    token = _current.set(context)
-    try:
-        yield context
-    finally:
-        _current.reset(token)
+    return _Entered(context)
 
 
 _far: dict[int, RunContext] = {}
 
 
-@contextmanager
-def at_work(context: RunContext) -> Iterator[None]:
+NOTHING: AbstractContextManager[Any] = nullcontext()
+"""Does nothing."""
+
+
+class _AtWork:
+    """A body of another driver, noted while it runs."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        _far[id(self._context)] = self._context
+
+    def __exit__(self, *_: object) -> None:
+        del _far[id(self._context)]
+
+
+def at_work(context: RunContext) -> AbstractContextManager[None]:
     """Note a body that a runner runs in this process, if its driver is another one."""
-    if not context.link.far:
-        yield
-        return
-    _far[id(context)] = context
-    try:
-        yield
-    finally:
-        del _far[id(context)]
+    return _AtWork(context) if context.link.far else NOTHING
 
 
 def works_for_another() -> bool:

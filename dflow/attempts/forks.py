@@ -8,28 +8,29 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NoReturn
 
 
-@contextmanager
-def copies_end() -> Iterator[None]:
+class copies_end:  # noqa: N801  (reads as a word after `with`)
     """End a copy of this process, made inside, at the end of what is inside."""
-    home = os.getpid()
-    try:
-        yield
-    except SystemExit as error:
-        if os.getpid() != home:
+
+    __slots__ = ("_home",)
+
+    def __enter__(self) -> None:
+        """Note which process this is."""
+        self._home = os.getpid()
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """End, if this is another one."""
+        if os.getpid() == self._home:
+            return
+        if error is None:
+            _end(0)
+        if isinstance(error, SystemExit):
             _end(error.code if isinstance(error.code, int) else int(error.code is not None))
-        raise
-    except BaseException:
-        if os.getpid() != home:
-            traceback.print_exc()
-            _end(1)
-        raise
-    if os.getpid() != home:
-        _end(0)
+        traceback.print_exception(error)
+        _end(1)
 
 
 def _end(code: int) -> NoReturn:

@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle
 
 from dflow.errors import SerializationError
-from dflow.results.pickling import MAIN_NAMES, loads, main_attribute, script
+from dflow.results.pickling import MAIN_NAMES, dumps_by_value, loads, main_attribute, script
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _by_value(function: Callable[..., Any], module: ModuleType | None) -> ByValu
     if registered:
         cloudpickle.register_pickle_by_value(module)
     try:
-        data: bytes = cloudpickle.dumps(function, protocol=5)
+        data = dumps_by_value(function)
     except Exception as error:
         raise SerializationError(
             f"The function '{getattr(function, '__qualname__', function)}' cannot travel to a worker: "

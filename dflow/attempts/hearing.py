@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 
-from dflow.attempts.context import RunContext
+from dflow.attempts.context import NOTHING, RunContext
 from dflow.attempts.extra_loggers import attended
 from dflow.attempts.logs import prints_of
 from dflow.attempts.prints import is_captured
@@ -14,9 +14,11 @@ from dflow.attempts.prints import is_captured
 def heard(context: RunContext) -> AbstractContextManager[None]:
     """Let what a body prints, and what extra loggers say inside, go where its run wants it."""
     info = context.info
-    if info.log_prints or info.extra_loggers or context.link.far or is_captured():
+    if info.extra_loggers:
         return _heard(context)
-    return nullcontext()
+    if info.log_prints or context.link.far or is_captured():
+        return prints_of(context)
+    return NOTHING
 
 
 @contextmanager

@@ -41,8 +41,10 @@ def kind_of(function: Callable[..., Any]) -> Kind:
         if not isinstance(method, FunctionType):
             return Kind.PLAIN
         function = method
-    if not function.__code__.co_flags & _MANY and not inspect.iscoroutinefunction(function):
-        return Kind.PLAIN  # the second question is for functions marked as coroutine functions
+    if not function.__code__.co_flags & _MANY and not (
+        function.__dict__ and inspect.iscoroutinefunction(function)
+    ):
+        return Kind.PLAIN  # what is in the dict may mark a function as a coroutine function
     if inspect.isasyncgenfunction(function):
         return Kind.ASYNC_GENERATOR
     return Kind.GENERATOR if inspect.isgeneratorfunction(function) else Kind.COROUTINE

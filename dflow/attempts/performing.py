@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from dflow.attempts import clock, deadlines
 from dflow.attempts.kinds import Kind, kind_of
-from dflow.attempts.stepping import STOPS, Carried, Closed, hand_out, run_to_end
+from dflow.attempts.stepping import STOPS, Carried, Closed, hand_out, loop_runs, run_to_end
+from dflow.attempts.usage import Usage
+from dflow.core.making import swift
 from dflow.results.pickling import dumps_small
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
     """How a body is to be called.
@@ -22,7 +25,7 @@ class Manner:
     `in_place`: a coroutine is awaited, and a generator handed out item by item or, with `whole`, collected;
     otherwise they are run to their end here. `timeout` is the seconds that it may take, `keep` how many bytes
     of items that were handed out are kept (None: all of them), and `seen` is shown each. `adopted` makes
-    another thread one that belongs to the body.
+    another thread one that belongs to the body. `usage` counts what it takes, from here on.
     """
 
     in_place: bool = False
@@ -31,6 +34,7 @@ class Manner:
     keep: int | None = 0
     seen: Callable[[Any], None] = lambda item: None
     adopted: Callable[[], AbstractContextManager[Any]] = nullcontext
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,12 @@ async def perform(
     Raises what it raises (a StopIteration as `Carried`), and `DeadlinePassed`.
     """
     kind = kind_of(function)
+    if kind is Kind.PLAIN and manner.timeout is None:
+        try:
+            return function(*args, **kwargs)
+        except STOPS as error:
+            raise Carried(error) from None
+    manner.usage.shared = _shares_its_thread(kind, manner)
     if manner.in_place and kind is Kind.COROUTINE:
         return await _in_time(function(*args, **kwargs), manner.timeout, manner.timeout)
     if manner.in_place and kind is Kind.GENERATOR and not manner.whole:
@@ -63,9 +73,25 @@ async def perform(
     try:
         if manner.timeout is None:
             return whole(deadlines.Stop())
-        return deadlines.within(manner.timeout, whole, manner.adopted)
+        return deadlines.within(manner.timeout, partial(_counted, whole, manner), manner.adopted)
     except STOPS as error:
         raise Carried(error) from None
+
+
+def _shares_its_thread(kind: Kind, manner: Manner) -> bool:
+    """Tell whether others use the thread of a body while it goes on, or it uses another one."""
+    if manner.in_place:
+        return kind.native or (kind.hands_out and not manner.whole)
+    return kind.native and loop_runs()
+
+
+def _counted(whole: Callable[[deadlines.Stop], Any], manner: Manner, stop: deadlines.Stop) -> Any:
+    """Run a body to its end, and count the time of this thread, which is not the attempt's own."""
+    began = clock.thread_time()
+    try:
+        return whole(stop)
+    finally:
+        manner.usage.add(clock.thread_time() - began)
 
 
 def _to_the_end(kind: Kind, call: Callable[[], Any], stop: deadlines.Stop) -> Any:

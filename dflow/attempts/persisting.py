@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from dflow.attempts.context import RunContext
 from dflow.attempts.logs import RunLogger
+from dflow.core.making import swift
 from dflow.core.records import Held, Stored
 from dflow.core.values import Keeping
 from dflow.errors import ResultStoreError, SerializationError
@@ -26,6 +27,7 @@ _left: dict[tuple[int, str, str], int] = {}
 _leaving = threading.Lock()
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a value is: pickled in `value`, in a result store, or only with who made it."""
@@ -35,6 +37,7 @@ class Place:
     stored: Stored | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returned:
     """A value that a body has returned, after so many seconds.

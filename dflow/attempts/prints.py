@@ -55,6 +55,8 @@ class Lines:
 
     def finish(self) -> None:
         """Say what is left of a line that was not ended."""
+        if not self._rest:
+            return
         with self._lock:
             rest, self._rest, self._length = "".join(self._rest), [], 0
         if rest:
@@ -94,18 +96,27 @@ _lock = threading.Lock()
 _users = 0
 
 
-@contextmanager
-def captured(say: Callable[[str], None]) -> Iterator[None]:
+class captured:  # noqa: N801  (reads as a word after `with`)
     """Give each line that is printed inside to `say`."""
-    lines = Lines(say)
-    _install(+1)
-    token = _sink.set(lines)
-    try:
-        yield
-    finally:
-        _sink.reset(token)
-        _install(-1)
-        lines.finish()
+
+    __slots__ = ("_installed", "_lines", "_token")
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._lines = Lines(say)
+
+    def __enter__(self) -> None:
+        """Let prints come here."""
+        self._installed = not _settled or not isinstance(sys.stdout, _Stdout)
+        if self._installed:
+            _install(+1)
+        self._token = _sink.set(self._lines)
+
+    def __exit__(self, *_: object) -> None:
+        """Let them go where they went before, and say what is left."""
+        _sink.reset(self._token)
+        if self._installed:
+            _install(-1)
+        self._lines.finish()
 
 
 def is_captured() -> bool:

@@ -162,7 +162,7 @@ class _Segment:
 
 def run_to_end(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine on a loop of its own and return its value; where one runs already, in a thread."""
-    if not _loop_runs():
+    if not loop_runs():
         return asyncio.run(make())
     ends: list[tuple[T | None, BaseException | None]] = []
 
@@ -183,7 +183,8 @@ def run_to_end(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return value  # type: ignore[return-value]  # without an error there is a value
 
 
-def _loop_runs() -> bool:
+def loop_runs() -> bool:
+    """Tell whether an event loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from dflow.cli import text
+from dflow.cli import measures, text
+from dflow.cli.attempts import AttemptFacts, ErrorFacts, attempt_facts, error_facts
+from dflow.cli.measures import UsageFacts
 from dflow.core.asked import given_again, left_behind
-from dflow.core.records import Attempt, ErrorInfo, FlowRun, Held, TaskRun
+from dflow.core.records import FlowRun, Held, TaskRun
 from dflow.messages import LogEntry
 from dflow.results.stores import shown
 from dflow.runs import Listed
@@ -51,14 +53,6 @@ class RunFacts(TypedDict):
     sizes: dict[str, int] | None
 
 
-class ErrorFacts(TypedDict):
-    """An exception in words."""
-
-    type: str
-    text: str
-    traceback: str
-
-
 class FlowRunFacts(TypedDict):
     """A flow run: the root, or a subflow of `parent_id`. `generation` is how often its body was begun."""
 
@@ -86,7 +80,8 @@ class LinkFacts(TypedDict):
 class GroupFacts(TypedDict):
     """The task runs of one task in one flow run; `states` counts them by the names of their states.
 
-    `reused` is the number of those whose recorded values were given, not made, in the last pass.
+    `reused` is the number of those whose recorded values were given, not made, in the last pass; `usage` is
+    what their bodies took.
     """
 
     flow_run_id: str
@@ -95,19 +90,7 @@ class GroupFacts(TypedDict):
     total: int
     states: dict[str, int]
     reused: int
-
-
-class AttemptFacts(TypedDict):
-    """One execution of a body. `ending` is succeeded, raised, timed_out, lost, stopped, abandoned or open."""
-
-    generation: int
-    number: int
-    worker: str
-    started_at: str
-    seconds: float | None
-    ending: str
-    cause: str | None
-    error: ErrorFacts | None
+    usage: UsageFacts
 
 
 class KeptFacts(TypedDict):
@@ -278,11 +261,13 @@ def _left_behind(listed: Listed, flows: list[FlowRun], tasks: list[TaskRun]) -> 
 
 def _groups(flows: list[FlowRun], tasks: list[TaskRun], alive: bool) -> list[GroupFacts]:
     counts: dict[tuple[str, str], Counter[str]] = {}
+    members: dict[tuple[str, str], list[TaskRun]] = {}
     reused: Counter[tuple[str, str]] = Counter()
     around = {run.id: run for run in flows}
     for run in tasks:
         key = run.flow_run_id, run.task_name
         counts.setdefault(key, Counter())[state_now(run, alive)] += 1
+        members.setdefault(key, []).append(run)
         flow_run = around.get(run.flow_run_id)
         reused[key] += flow_run is not None and given_again(run, flow_run)
     names = {run.id: run.name for run in flows}
@@ -294,6 +279,7 @@ def _groups(flows: list[FlowRun], tasks: list[TaskRun], alive: bool) -> list[Gro
             total=states.total(),
             states=dict(states),
             reused=reused[flow_run_id, task],
+            usage=measures.of_runs(members[flow_run_id, task]),
         )
         for (flow_run_id, task), states in counts.items()
     ]
@@ -312,13 +298,13 @@ def of_flow_run(run: FlowRun, alive: bool) -> FlowRunFacts:
         changed_at=text.iso(run.changed_at),
         generation=run.generation,
         tags=list(run.tags),
-        error=_error(run.error),
+        error=error_facts(run.error),
     )
 
 
 def of_task_run(run: TaskRun, alive: bool) -> TaskRunFacts:
     """Return the facts of a task run from its record."""
-    attempts = [_attempt(attempt) for attempt in run.attempts]
+    attempts = [attempt_facts(attempt) for attempt in run.attempts]
     return TaskRunFacts(
         id=run.id,
         flow_run_id=run.flow_run_id,
@@ -351,28 +337,6 @@ def _kept(run: TaskRun) -> KeptFacts | None:
             serializer=run.stored.serializer,
         )
     return None
-
-
-def _attempt(attempt: Attempt) -> AttemptFacts:
-    seconds = attempt.seconds
-    if seconds is None and attempt.ended_at is not None:
-        seconds = attempt.ended_at - attempt.started_at
-    return AttemptFacts(
-        generation=attempt.generation,
-        number=attempt.number,
-        worker=attempt.worker,
-        started_at=text.iso(attempt.started_at),
-        seconds=seconds,
-        ending=str(attempt.ending),
-        cause=None if attempt.cause is None else str(attempt.cause),
-        error=_error(attempt.error),
-    )
-
-
-def _error(error: ErrorInfo | None) -> ErrorFacts | None:
-    if error is None:
-        return None
-    return ErrorFacts(type=error.type_name, text=error.text, traceback=error.traceback)
 
 
 def of_log(entry: LogEntry, name: str = "") -> LogFacts:

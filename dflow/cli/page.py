@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from dflow.cli import streams, text
+from dflow.cli import measures, streams, text
+from dflow.cli.attempts import AttemptFacts, ErrorFacts
 from dflow.cli.facts import (
-    AttemptFacts,
-    ErrorFacts,
     FlowRunFacts,
     LinkFacts,
     Recorded,
@@ -29,6 +28,14 @@ EXPLAINED = 20
 
 _FAILED = {StateType.FAILED, StateType.CRASHED}
 _WELL = ("succeeded", "open")
+_Used = Literal["seconds", "cpu", "memory", "bytes"]
+_USED: dict[_Used, tuple[str, Callable[[Any], str]]] = {
+    "seconds": ("took", text.took),
+    "cpu": ("cpu", text.took),
+    "memory": ("memory", text.size),
+    "bytes": ("value", text.size),
+}
+"""What is shown of what the bodies of a task took: the heading, and how it is written."""
 
 
 class Page:
@@ -116,7 +123,14 @@ class Page:
 
     def _groups(self) -> None:
         several = len(self._recorded["flow_runs"]) > 1
-        table = streams.table("task", *(["flow run"] if several else []), ">total", "states")
+        used = [name for name in _USED if any(g["usage"][name] for g in self._recorded["groups"])]
+        table = streams.table(
+            "task",
+            *(["flow run"] if several else []),
+            ">total",
+            "states",
+            *(f">{_USED[name][0]}" for name in used),
+        )
         for group in self._recorded["groups"]:
             states = Text(", ").join(
                 Text.assemble(f"{number} ", streams.state(name))
@@ -130,6 +144,7 @@ class Page:
                 *([Text(text.name(group["flow_run"]))] if several else []),
                 str(group["total"]),
                 states,
+                *(Text(measures.shown(group["usage"][name], _USED[name][1])) for name in used),
             )
         self._console.print(Padding.indent(table, 2))
 

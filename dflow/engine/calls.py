@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from dflow.attempts.calls import ATOMS, Call, Quoted, swap
 from dflow.attempts.failures import Failure
+from dflow.core.making import swift
 from dflow.core.records import Need, Upstream
 from dflow.engine.annotations import Annotation, allow_failure, opaque, quote
 from dflow.engine.future_lists import TaskFutureList
@@ -26,6 +27,7 @@ LEAVES = (TaskFuture, State, Annotation, TaskFutureList)
 """What stands for other values in the arguments of a call."""
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A call, what it depends on, and what is known of its inputs, for its identity."""
@@ -102,6 +104,7 @@ def limit_of(given: Any) -> int | None:
 # Values -----------------------------------------------------------------------------------------------
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Referred:
     """Arguments as they are sent, whom they refer to, and whether anything in them stands for another."""

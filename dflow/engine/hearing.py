@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ class Hearing:
     def __init__(self, session: Session, answer: Callable[[Session, FlowAsked], None]) -> None:
         self._session = session
         self._answer = answer
+        self._early: dict[str, list[ChildrenCreated | FlowAsked]] = {}
 
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order: the tracker gets it in as few posts as can be."""
@@ -67,6 +69,8 @@ class Hearing:
     def _hear(
         self, message: ChildrenCreated | FlowAsked | Printed | CancelAsked | OverQuota
     ) -> None:
+        if isinstance(message, ChildrenCreated | FlowAsked) and self._is_early(message):
+            return
         if isinstance(message, ChildrenCreated):
             self._ask_for_attempt(message)
         elif isinstance(message, FlowAsked):
@@ -84,3 +88,21 @@ class Hearing:
             raise InternalError(f"An attempt of an unknown task run asked: {message.parent}.")
         calls, options = message.calls, message.options
         self._session.ask(message.event, calls, options, parent.runner, message.parent)
+
+    # What comes before it can be answered -------------------------------------------------------------
+
+    def _is_early(self, message: ChildrenCreated | FlowAsked) -> bool:
+        """Keep what an adopted attempt asks for, until its task run is asked for again."""
+        task_run_id = message.parent[0]
+        if self._session.adopter is None or task_run_id in self._session.dispatcher.asked:
+            return False
+        self._early.setdefault(task_run_id, []).append(message)
+        return True
+
+    def claimed(self, task_run_ids: Sequence[str]) -> None:
+        """Hear what attempts of task runs have asked for before these were asked for again."""
+        if not self._early:
+            return
+        early = [each for run_id in task_run_ids for each in self._early.pop(run_id, ())]
+        if early:  # some of it waits for the thread that calls this
+            threading.Thread(target=self.news, args=(early,), name="dflow-early").start()

@@ -26,6 +26,7 @@ from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
 from dflow.engine import listing, remote_flows, run_logs, runners, system
+from dflow.engine.adoption import reattach
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.recovery import forget_damaged, forget_gone, recover
 from dflow.engine.renewal import Again
@@ -187,8 +188,9 @@ def session(root: RootRun) -> Iterator[Session]:
         calm()
     listing.tell()
     run_id, now = root.flow.flow_run_id, here.clock.now()
-    catalog = here.journal.catalog
+    catalog, holder = here.journal.catalog, system.holder()
     if root.again is None:
+        epoch = 1
         catalog.create(
             RunEntry(
                 id=run_id,
@@ -196,11 +198,14 @@ def session(root: RootRun) -> Iterator[Session]:
                 flow_name=root.flow.flow_name,
                 created_at=now,
                 changed_at=now,
+                epoch=epoch,
+                holder=holder,
+                heartbeat=now,
                 details=root.details,
             )
         )
-    holder = system.holder()
-    epoch = catalog.claim(run_id, holder, now)
+    else:
+        epoch = catalog.claim(run_id, holder, now)
     try:
         journal = here.journal.write(run_id, epoch)
         table = None if root.again is None else _table_of(journal)
@@ -252,13 +257,12 @@ def session(root: RootRun) -> Iterator[Session]:
 def _tell_end(opened: Session, catalog: Catalog, epoch: int, *, refused: bool) -> None:
     """Let the catalog know how a run ended, and that nobody drives it; of a refused one only that."""
     run_id = opened.root.flow_run_id
-    release = partial(catalog.release, run_id, epoch)
     run = opened.tracker.shown.get(run_id)
     if refused or run is None or opened.tracker.failure is not None:
-        listing.tell(release)
+        listing.tell(partial(catalog.release, run_id, epoch))
     else:
         state = (run.state_name, run.message, run.changed_at)
-        listing.tell(partial(catalog.update, run_id, epoch, *state), release)
+        listing.tell(partial(catalog.end, run_id, epoch, *state))
 
 
 def _table_of(journal: Any) -> Table:
@@ -282,7 +286,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             LogEntry(now, run_id, None, 0, logging.WARNING, __name__, _told(missing))
         )
     if root.again is None or run_id not in opened.tracker.shown:
-        opened.tracker.commit(
+        opened.tracker.post(  # recorded with its start, for which whoever runs its body waits
             ev.FlowRunCreated(
                 at=now,
                 flow_run_id=run_id,
@@ -295,6 +299,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             )
         )
         return
+    reattach(opened)
     opened.in_tracker(lambda ledger: recover(ledger, now))
     forget_damaged(opened)
     forget_gone(opened)

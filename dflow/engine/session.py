@@ -95,6 +95,7 @@ class Session:
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
+        self.adopter: OpenRunner | None = None
         self.owners = Owners()
         self.hooks = Hooks(self)
         self.conditions = Conditions(self)
@@ -190,6 +191,7 @@ class Session:
         def accept() -> None:
             self.dispatcher.asked.update(dict.fromkeys(ids, asking))
             self.dispatcher.calls.update(zip(ids, calls, strict=True))
+            self._hearing.claimed(ids)
             if options.caching is not None:
                 self.caches.watch(ids, options, flow)
             if options.callbacks is not None:

@@ -180,6 +180,11 @@ class MemoryCatalog:
         """Set the state that lists show."""
         self._change(run_id, epoch, state_name=state_name, message=message, changed_at=at)
 
+    def end(self, run_id: str, epoch: int, state_name: str, message: str, at: float) -> None:
+        """Set the last state of a run, and let go of it."""
+        changes = {"state_name": state_name, "message": message, "changed_at": at, "holder": None}
+        self._change(run_id, epoch, **changes)
+
     def _change(self, run_id: str, epoch: int, **changes: Any) -> None:
         with self._lock:
             entry = self._entries.get(run_id)

@@ -12,6 +12,7 @@ import io
 import pickle
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -57,11 +58,37 @@ def lives_in_script(value: Any) -> bool:
     return target is value
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """cloudpickle's pickler, with the script's functions and classes by reference."""
+class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """cloudpickle's pickler, that can take functions with ``lru_cache`` by value too; their caches stay."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type | FunctionType) and lives_in_script(obj):
+        if isinstance(obj, _Cached) and not _is_found(obj):
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
+        return super().reducer_override(obj)
+
+
+_Cached = type(lru_cache(len))
+
+
+def _is_found(value: Any) -> bool:
+    """Tell whether something is found by its name in a module that others can import."""
+    if value.__module__ in MAIN_NAMES:
+        return False
+    target: Any = sys.modules.get(value.__module__)
+    for part in value.__qualname__.split("."):
+        target = getattr(target, part, None)
+    return target is value
+
+
+def _cached(function: Any, parameters: dict[str, Any]) -> Any:
+    return lru_cache(**parameters)(function)
+
+
+class _Pickler(_ByValue):
+    """The same, with the script's functions and classes by reference."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | FunctionType | _Cached) and lives_in_script(obj):
             return main_attribute, (obj.__qualname__,)
         return super().reducer_override(obj)
 
@@ -91,10 +118,16 @@ def dumps(value: Any, *, script_by_reference: bool = True) -> bytes:
     if type(value) in _PLAIN:
         return pickle.dumps(value, protocol=5)
     if not script_by_reference:
-        data: bytes = cloudpickle.dumps(value, protocol=5)
-        return data
+        return dumps_by_value(value)
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=5).dump(value)
+    return buffer.getvalue()
+
+
+def dumps_by_value(value: Any) -> bytes:
+    """Return `value` pickled so that any process can read it."""
+    buffer = io.BytesIO()
+    _ByValue(buffer, protocol=5).dump(value)
     return buffer.getvalue()
 
 

@@ -15,7 +15,7 @@ import contextlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Protocol
@@ -55,6 +55,9 @@ class Cluster(Protocol):
     def connect(self) -> Client:
         """Return a new client. Raises `ClusterError`."""
 
+    def in_use(self) -> bool:
+        """Tell whether a client of it is open."""
+
     def alive(self) -> bool:
         """Tell whether it can be used."""
 
@@ -87,6 +90,7 @@ class InProcess:
         _check_dashboard(own)
         self.own: OwnCluster | None = own
         self._quiet = _Quiet()
+        self._clients: WeakSet[Client] = WeakSet()
         workers, _ = settings.size(own)
         try:
             # Dask reads these settings while it starts; afterwards they are the user's again.
@@ -106,7 +110,13 @@ class InProcess:
 
     def connect(self) -> Client:
         """Return a new client."""
-        return Client(self._cluster, set_as_default=False)
+        client = Client(self._cluster, set_as_default=False)
+        self._clients.add(client)
+        return client
+
+    def in_use(self) -> bool:
+        """Tell whether a client is open."""
+        return _any_open(self._clients)
 
     def alive(self) -> bool:
         """Tell whether it runs."""
@@ -125,6 +135,10 @@ class InProcess:
             raise
         finally:
             self._quiet.end()
+
+
+def _any_open(clients: Iterable[Client]) -> bool:
+    return any(client.status != "closed" for client in list(clients))
 
 
 class _Quiet:
@@ -171,6 +185,10 @@ class Connected:
         self._clients.add(client)
         return client
 
+    def in_use(self) -> bool:
+        """Tell whether a client is open, beside that of the connection itself."""
+        return _any_open(self._clients)
+
     def alive(self) -> bool:
         """Tell whether the connection stands."""
         return bool(self.base.status == "running")
@@ -207,6 +225,10 @@ class Processes:
         """Return a new client, that takes values straight from the workers."""
         return self._connected.client(direct=True)
 
+    def in_use(self) -> bool:
+        """Tell whether a client is open."""
+        return self._connected.in_use()
+
     def alive(self) -> bool:
         """Tell whether its processes run."""
         return self._host.alive() and self._connected.alive()
@@ -242,6 +264,10 @@ class External:
     def connect(self) -> Client:
         """Return a new client."""
         return self._connected.client(direct=None)
+
+    def in_use(self) -> bool:
+        """Tell whether a client is open."""
+        return self._connected.in_use()
 
     def alive(self) -> bool:
         """Tell whether the connection stands."""
@@ -316,8 +342,21 @@ def _end(cluster: Cluster) -> None:
         _log.warning("A cluster did not close in order.", exc_info=True)
 
 
-shared: Shared[DaskTaskRunner, Cluster] = Shared(_start, lambda cluster: cluster.alive(), _end)
-"""The cluster of each runner: anew when it was lost. Starting one may raise `ClusterError`."""
+def _patience(cluster: Cluster) -> float | None:
+    return None if cluster.own is None else cluster.own.idle_seconds
+
+
+shared: Shared[DaskTaskRunner, Cluster] = Shared(
+    _start,
+    lambda cluster: cluster.alive(),
+    _end,
+    in_use=lambda cluster: cluster.in_use(),
+    patience=_patience,
+)
+"""The cluster of each runner: anew when it was lost, or was closed because nobody had used it for long.
+
+Starting one may raise `ClusterError`.
+"""
 
 
 @atexit.register

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ MAX_NAME = 80
 CACHED = 8
 """How many large parts are kept on the cluster for dispatches to come."""
 
-tickets = itertools.count(1)
-"""Numbers of dispatches and parcels: no two in this process are equal."""
+tickets = itertools.count(int.from_bytes(os.urandom(5)))
+"""Numbers of dispatches and parcels: no two are equal, in this process or among the drivers of a run."""
 
 Part = tuple[str, bytes]
 """The hash of some bytes, and the bytes."""

@@ -115,18 +115,26 @@ def stand_in(script: dict[str, str | None] | None) -> ModuleType:
 def start(configuration: dict[str, Any], failed: Callable[[str], None]) -> Any:
     """Start the cluster and return it; `failed` is called if a worker ends before it is one."""
     import dask  # lazy: found by the search path that was adopted
-    from distributed import Scheduler, SpecCluster  # lazy: the same
 
     from task_runners.dask import settings  # lazy: it imports Dask
-    from task_runners.dask.internals import ReportingNanny  # lazy: the same
+    from task_runners.dask.forks import METHOD, ForkServer  # lazy: the same
+
+    own = OwnCluster(**configuration["cluster"])
+    if not settings.logs_are_configured():
+        os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"  # read by workers when they load Dask
+    # It loads Dask while this process does.
+    forks = ForkServer(settings.configuration(own), configuration["loaded"])
+
+    from distributed import Scheduler, SpecCluster  # lazy: the same
+
+    from task_runners.dask.internals import ReportingNanny, keep_preload  # lazy: the same
 
     ReportingNanny.never_started = lambda code: failed(
         f"a worker process ended while it started (exit code {code}). What it wrote is above."
     )
-    own = OwnCluster(**configuration["cluster"])
-    if not settings.logs_are_configured():
-        os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"  # read by workers when they load Dask
     dask.config.set(settings.configuration(own))
+    keep_preload()
+    dask.config.set({METHOD: forks.method})
     # How workers end the driver tells, in its own words.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     options = settings.worker(own)

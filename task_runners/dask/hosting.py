@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from multiprocessing import process
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ LINGER = 1.0
 """Seconds in which what came from its process may end by itself, when that has ended."""
 LOOK = 0.02
 """Seconds between two looks at whether it has."""
+OURS = "dflow"
+"""The package of which workers load what is loaded here: a script that uses it begins with that."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -58,8 +60,59 @@ class HostProcess:
             _end(self._popen)
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A host process that is starting its cluster, and the pipe by which it will report."""
+
+    popen: subprocess.Popen[bytes]
+    reading: int
+    pid: int
+
+
+_lock = threading.Lock()
+_begun: dict[OwnCluster, _Begun] = {}
+
+
+def begin(own: OwnCluster) -> None:
+    """Let a cluster begin to start; `start` waits for it. Meanwhile this process may load Dask.
+
+    Raises `ClusterError`, and `MissingMainGuard`.
+    """
+    with _lock:
+        if own not in _begun:
+            _begun[own] = _launched(own)
+
+
+def give_up() -> None:
+    """End what was begun and is not wanted any more."""
+    with _lock:
+        left = list(_begun.values())
+        _begun.clear()
+    for begun in left:
+        if begun.pid == os.getpid():  # a fork leaves alone what is its parent's
+            os.close(begun.reading)
+            _end(begun.popen, 0.0)
+
+
 def start(own: OwnCluster) -> HostProcess:
     """Start a cluster of worker processes. Raises `ClusterError`, and `MissingMainGuard`."""
+    with _lock:
+        begun = _begun.pop(own, None)
+    if begun is None or begun.pid != os.getpid():
+        begun = _launched(own)
+    with os.fdopen(begun.reading, "rb") as reports:
+        try:
+            report = _report(reports, begun.popen)
+        except BaseException:
+            _end(begun.popen, 0.0)
+            raise
+    if "error" in report:
+        _end(begun.popen, 1.0)
+        raise ClusterError(f"The cluster could not start: {report['error']}")
+    return HostProcess(begun.popen, report["address"])
+
+
+def _launched(own: OwnCluster) -> _Begun:
     main_guard.check()
     reading, writing = os.pipe()
     try:
@@ -75,17 +128,8 @@ def start(own: OwnCluster) -> HostProcess:
         raise ClusterError(f"The process of the cluster cannot be started: {error}.") from error
     finally:
         os.close(writing)
-    with os.fdopen(reading, "rb") as reports:
-        try:
-            _tell(popen, {**_configuration(own), "report_to": writing})
-            report = _report(reports, popen)
-        except BaseException:
-            _end(popen, 0.0)
-            raise
-    if "error" in report:
-        _end(popen, 1.0)
-        raise ClusterError(f"The cluster could not start: {report['error']}")
-    return HostProcess(popen, report["address"])
+    _tell(popen, {**_configuration(own), "report_to": writing})
+    return _Begun(popen, reading, os.getpid())
 
 
 def _configuration(own: OwnCluster) -> dict[str, Any]:
@@ -95,6 +139,7 @@ def _configuration(own: OwnCluster) -> dict[str, Any]:
         "parent": os.getpid(),
         "script": asdict(script) if script is not None else None,
         "argv": sys.argv,
+        "loaded": [name for name in sys.modules if name.startswith(f"{OURS}.")],
         "path": [str(entry) for entry in sys.path],
         "cwd": os.getcwd(),
         "original_dir": getattr(process, "ORIGINAL_DIR", None),

@@ -42,6 +42,13 @@ class ReportingNanny(Nanny):
         super()._on_worker_exit_sync(exitcode)
 
 
+def keep_preload() -> None:
+    """Leave what a fork server has loaded as it is: distributed would load numpy and pandas here for it."""
+    utils = sys.modules.get("distributed.utils")
+    if hasattr(utils, "_forkserver_preload_set"):
+        setattr(utils, "_forkserver_preload_set", True)  # noqa: B010  (not in its types)
+
+
 def pull(worker: Worker, key: Any, timeout: float) -> list[Any]:
     """Return [the value of a Dask key], from this worker or another one, or [] if nobody has it.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import DefinitionError
@@ -13,6 +13,9 @@ from dflow.ports import Host
 
 if TYPE_CHECKING:
     from task_runners.dask.open_runner import OpenDask
+
+CLUSTERS = "task_runners.dask.clusters"
+"""The module of open clusters: without it there are none, and Dask may not have been loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class OwnCluster:
     dashboard: bool = False
     resources: Any = ()
     """What each worker has: names with amounts, kept as pairs."""
+    idle_seconds: float = 300.0
+    """Seconds after which a cluster that no flow run uses is closed; infinite: never."""
 
     def __post_init__(self) -> None:
         for name in ("n_workers", "threads_per_worker"):
@@ -37,6 +42,11 @@ class OwnCluster:
         for name in ("processes", "dashboard"):
             if type(getattr(self, name)) is not bool:
                 raise DefinitionError(f"cluster_kwargs: {name} is True or False.")
+        idle = self.idle_seconds
+        if type(idle) not in (int, float) or not idle > 0:
+            raise DefinitionError(
+                f"cluster_kwargs: idle_seconds={idle!r} is not a time: give seconds, more than 0."
+            )
         object.__setattr__(self, "resources", _pairs(self.resources))
         if self.memory_limit is not None and type(self.memory_limit) not in (str, int, float):
             raise DefinitionError(
@@ -49,6 +59,12 @@ class OwnCluster:
                 "only worker processes can be kept to a limit."
             )
 
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        """Take over what was pickled; what it did not have yet is as by default."""
+        for number, one in enumerate(fields(self)):
+            value = state[number] if number < len(state) else one.default
+            object.__setattr__(self, one.name, value)
+
 
 @dataclass(frozen=True, slots=True)
 class DaskTaskRunner:
@@ -58,8 +74,9 @@ class DaskTaskRunner:
     on this machine when a flow first submits something, and shared by equal runners. `cluster_kwargs` says
     how it is to be: `n_workers`, `threads_per_worker`, `processes` (False: threads of this process),
     `memory_limit` per worker, `dashboard` (needs bokeh), `resources` that each worker has, such as
-    ``{"GPU": 1}``. A cluster at an `address` keeps the work of a driver that has gone for `lease_seconds`:
-    who resumes the run by then finds what has finished and what still runs.
+    ``{"GPU": 1}``, `idle_seconds` (300): a cluster that no flow run has used for so long is closed, and the
+    next one starts it again. A cluster at an `address` keeps the work of a driver that has gone for
+    `lease_seconds`: who resumes the run by then finds what has finished and what still runs.
 
     Example:
         >>> DaskTaskRunner(cluster_kwargs={"n_workers": 2}).describe()["n_workers"]
@@ -89,15 +106,31 @@ class DaskTaskRunner:
             )
         object.__setattr__(self, "own", None)
 
+    @property
+    def outlives(self) -> bool:
+        """Whether work that it was given may outlive the driver."""
+        return self.own is None
+
     def open(self, host: Host) -> OpenDask:
         """Start to work for a flow run, starting the cluster if need be. Raises `ClusterError`."""
+        if self.own is None or not self.own.processes or CLUSTERS in sys.modules:
+            return self._opened(host)
+        from task_runners.dask import hosting  # lazy: only for clusters of processes
+
+        hosting.begin(self.own)  # the first one starts while this process loads Dask
+        try:
+            return self._opened(host)
+        finally:
+            hosting.give_up()
+
+    def _opened(self, host: Host) -> OpenDask:
         from task_runners.dask.open_runner import OpenDask  # lazy: a description costs no Dask
 
         return OpenDask(self, host)
 
     def shutdown(self) -> None:
         """Close the cluster, or the connection, that equal runners share."""
-        clusters = sys.modules.get("task_runners.dask.clusters")
+        clusters = sys.modules.get(CLUSTERS)
         if clusters is not None:  # or there was never any
             clusters.shared.close(self)
 
@@ -113,6 +146,7 @@ class DaskTaskRunner:
             "memory_limit": self.own.memory_limit,
             "dashboard": self.own.dashboard,
             "resources": dict(self.own.resources),
+            "idle_seconds": self.own.idle_seconds,
         }
 
 

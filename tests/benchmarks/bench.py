@@ -23,11 +23,11 @@ from tests.benchmarks.work import TWO_WORKERS, WORKERS, warm_task
 
 T = TypeVar("T")
 
-QUIET = 0.06
-"""Of one processor: what all processes together use when nothing is going on."""
+QUIET = 0.35
+"""Of one processor: what idle clusters use at the most, heartbeats of seven processes."""
 GLANCE = 0.2
 """Seconds over which that is measured."""
-PATIENCE = 20.0
+PATIENCE = 10.0
 """Seconds that what is left of a piece of work may take to be cleared away."""
 
 
@@ -180,21 +180,19 @@ def in_flow(action: Callable[[], Any], runner: Any = TWO_WORKERS) -> Any:
 def settle() -> None:
     """Wait until the processes of this tree are quiet: what the work before left behind is cleared away."""
     gc.collect()
+    me = psutil.Process()
+    tree = [me, *me.children(recursive=True)]
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        before = _processor_time()
+        before = sum(map(_processor_time, tree))
         threading.Event().wait(GLANCE)
-        if _processor_time() - before <= QUIET * GLANCE:
+        if sum(map(_processor_time, tree)) - before <= QUIET * GLANCE:
             return
 
 
-def _processor_time() -> float:
-    me = psutil.Process()
-    found = 0.0
-    for process in (me, *me.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.Error:  # it has just ended
-            continue
-        found += times.user + times.system
-    return found
+def _processor_time(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:  # it has just ended
+        return 0.0
+    return float(times.user + times.system)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dflow.cli import facts
+from dflow.cli import attempts, facts, measures
 from dflow.cli.facts import LogFacts
 from tests.cli.conftest import Command
 
@@ -63,9 +63,29 @@ def test_show_as_json(command: Command, flows: Path) -> None:
     failed = next(run for run in shown["task_runs"] if run["state"] == "Failed")
     assert set(failed) == keys(facts.TaskRunFacts)
     assert [attempt["ending"] for attempt in failed["attempts"]] == ["raised", "raised"]
-    assert set(failed["attempts"][0]) == keys(facts.AttemptFacts)
-    assert set(failed["attempts"][0]["error"]) == keys(facts.ErrorFacts)
+    assert set(failed["attempts"][0]) == keys(attempts.AttemptFacts)
+    assert set(failed["attempts"][0]["error"]) == keys(attempts.ErrorFacts)
     assert shown["run"]["id"] == shown["flow_runs"][0]["id"]
+    usage = next(group["usage"] for group in shown["groups"] if group["task"] == "picky")
+    assert set(usage) == keys(measures.UsageFacts)
+    assert 0 <= usage["cpu"]["median"] <= usage["cpu"]["max"]
+    assert usage["memory"]["max"] > 1_000_000
+    assert usage["bytes"]["max"] == max(
+        attempt["bytes"]
+        for run in shown["task_runs"]
+        if run["task"] == "picky"
+        for attempt in run["attempts"]
+        if attempt["ending"] == "succeeded"
+    )
+    assert failed["attempts"][0]["bytes"] is None
+    assert failed["attempts"][0]["cpu"] is not None
+
+
+def test_show_tells_what_tasks_took(command: Command, flows: Path) -> None:
+    """For each task the time, the processors' time, the memory and the size of the value, as far as known."""
+    command("run", f"{flows}:failing")
+    (heading,) = [line for line in command("show", "latest").out.splitlines() if "total" in line]
+    assert heading.split() == ["task", "total", "states", "took", "cpu", "memory", "value"]
 
 
 def test_show_explains_failures(command: Command, flows: Path) -> None:

@@ -140,6 +140,29 @@ def test_the_state_of_a_run_is_shown(journal: Journal) -> None:
     assert journal.catalog.find(RUN) == changed
 
 
+def test_the_end_of_a_run_is_shown_and_lets_go_of_it(journal: Journal) -> None:
+    """State and driver change together; who does not drive the run any more changes neither."""
+    journal.catalog.create(entry())
+    epoch = journal.catalog.claim(RUN, holder(1), 1.0)
+    before = journal.catalog.find(RUN)
+    with pytest.raises(RunTakenOver):
+        journal.catalog.end(RUN, epoch + 1, "Failed", "no", 3.0)
+    assert journal.catalog.find(RUN) == before
+    journal.catalog.end(RUN, epoch, "Completed", "", 3.0)
+    ended = replace(before, state_name="Completed", changed_at=3.0, holder=None)
+    assert journal.catalog.find(RUN) == ended
+
+
+def test_a_run_may_be_added_by_its_driver(journal: Journal, world: World) -> None:
+    """What is added with a holder is claimed: nobody else gets it while that one lives."""
+    journal.catalog.create(replace(entry(), epoch=1, holder=holder(1), heartbeat=5.0))
+    with pytest.raises(RunHeld):
+        journal.catalog.claim(RUN, holder(2), 6.0)
+    journal.catalog.heartbeat(RUN, 1, 7.0)
+    world.dead.add(1)
+    assert journal.catalog.claim(RUN, holder(2), 8.0) == 2
+
+
 def test_of_many_claims_one_wins(open_journal: Callable[[], Journal]) -> None:
     """However many threads claim a run at once, one gets it and the others hear who has it."""
     open_journal().catalog.create(entry())

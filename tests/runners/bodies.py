@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import sys
 import threading
 import time
 from typing import Any
+
+import numpy as np
 
 from dflow.attempts.calls import Call
 from dflow.attempts.context import current
@@ -68,6 +71,72 @@ def talk(text: str) -> str:
     return text
 
 
+def fail_or_talk(fails: bool, text: str) -> str:
+    """Talk, and raise if asked to."""
+    talk(text)
+    if fails:
+        raise ValueError(text)
+    return text
+
+
+def total(own: int, size: int, *below: tuple[int, bytes]) -> tuple[int, bytes]:
+    """Return a sum, with so many bytes beside it; what is negative is refused."""
+    if own < 0:
+        raise ValueError(own)
+    return own + sum(each for each, _ in below), bytes(size)
+
+
+def note(path: str, text: str, dies: bool = False) -> str:
+    """Append this process's id and a text to a file, at once; end the process if asked to."""
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()} {text}\n")
+    if dies:
+        os._exit(1)
+    return text
+
+
+def leave_or_not(how: str) -> str:
+    """Ask the process to end, in one way or another, or return."""
+    if how == "exit":
+        sys.exit(3)
+    if how == "interrupt":
+        raise KeyboardInterrupt
+    return how
+
+
+def wait_in_slot_if(path: str) -> str:
+    """Give the slot back until a file appears, if one is named."""
+    context = current()
+    assert context is not None
+    if path:
+        with context.slot():
+            while not os.path.exists(path):
+                threading.Event().wait(0.02)
+    return path
+
+
+class Telling:
+    """Appends the id of the process in which it is unpickled to a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return tell_pid, (self.path,)
+
+
+def tell_pid(path: str) -> Telling:
+    """Append this process's id to a file."""
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()} ")
+    return Telling(path)
+
+
+def same(*_: Any, **__: Any) -> int:
+    """Return the id of this process, whatever is given."""
+    return os.getpid()
+
+
 def remember(what: Any) -> list[Any]:
     """Return all that was remembered in this process."""
     calls.append(what)
@@ -77,6 +146,15 @@ def remember(what: Any) -> list[Any]:
 def pid(*_: Any) -> int:
     """Return the id of this process."""
     return os.getpid()
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what a worker process has of its own, and what it must not have."""
+    return {
+        "luck": (random.random(), float(np.random.random())),
+        "hash": hash("dflow"),
+        "environment": dict(os.environ),
+    }
 
 
 def die(*_: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
 from task_runners.dask.connection import FORCE
 from tests.runners.hosts import FakeHost
+from tests.runners.scripts import Script
 
 PROCESSES = DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1})
 ONE_PROCESS = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 1})
@@ -64,3 +66,11 @@ def processes(host: FakeHost) -> Iterator[Any]:
     runner = PROCESSES.open(host)
     yield runner
     runner.close()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Script]:
+    """A place for scripts."""
+    made = Script(tmp_path)
+    yield made
+    made.close()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psutil
+
 from dflow.attempts.calls import Call
 from dflow.core.events import AttemptStarted, DispatchVoided, Outcome, WorkerLost
 from dflow.messages import AtRunner, AttemptInfo, Down, Key, LogEntry, Ref, Up, Work
@@ -149,6 +151,14 @@ def work(
     )
     call = Call(function, args, shared=shared or {}, has_refs=bool(ups))
     return Work(info, opened.pack(call), ups)
+
+
+def workers_of(host_pid: int) -> list[psutil.Process]:
+    """Return the worker processes of a cluster: new ones, or forks of its fork server."""
+    children = psutil.Process(host_pid).children()
+    spawned = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+    servers = [one for one in children if "multiprocessing.forkserver" in " ".join(one.cmdline())]
+    return [*spawned, *(fork for server in servers for fork in server.children())]
 
 
 def patiently(found: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:

@@ -35,6 +35,7 @@ from task_runners.dask import host, in_process, main_guard
 from task_runners.dask.book import INQUEST, Book
 from task_runners.dask.carried import BodyFailed, Carried
 from task_runners.dask.parcels import Entry, Parcel
+from task_runners.dask.runner import OwnCluster
 from task_runners.dask.sequence import Sequences
 from task_runners.pool import Job, Pool
 from tests.runners.hosts import patiently
@@ -71,6 +72,8 @@ def test_equal_runners_are_one() -> None:
         (lambda: DaskTaskRunner(cluster_kwargs={"memory_limit": []}), "memory_limit"),
         (lambda: DaskTaskRunner(cluster_kwargs={"resources": {"GPU": 0}}), "resources"),
         (lambda: DaskTaskRunner(cluster_kwargs={"resources": "GPU"}), "resources"),
+        (lambda: DaskTaskRunner(cluster_kwargs={"idle_seconds": 0}), "idle_seconds"),
+        (lambda: DaskTaskRunner(cluster_kwargs={"idle_seconds": "1 min"}), "idle_seconds"),
         (lambda: DaskTaskRunner(""), "address"),
         (lambda: DaskTaskRunner("tcp://a:1", {"n_workers": 1}), "address and cluster_kwargs"),
         (
@@ -83,6 +86,14 @@ def test_wrong_descriptions(make: Callable[[], Any], named: str) -> None:
     """What cannot be is refused when it is written, and the error names the argument."""
     with pytest.raises(DefinitionError, match=named):
         make()
+
+
+def test_descriptions_of_earlier_records() -> None:
+    """A description that was pickled before it had all of its fields has the defaults of the others."""
+    made = OwnCluster(n_workers=2)
+    earlier = OwnCluster.__new__(OwnCluster)
+    earlier.__setstate__([2, None, True, None, False, ()])
+    assert earlier == made
 
 
 def test_descriptions_can_be_recorded() -> None:

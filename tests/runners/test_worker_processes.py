@@ -29,7 +29,7 @@ from task_runners.dask import clusters
 from task_runners.dask.internals import count_tasks
 from tests.runners import bodies
 from tests.runners.conftest import PROCESSES
-from tests.runners.hosts import FakeHost, patiently, work
+from tests.runners.hosts import FakeHost, patiently, work, workers_of
 
 
 def pid_in(path: Path) -> int:
@@ -111,11 +111,7 @@ def test_each_dispatch_ends_once(processes: Any, host: FakeHost) -> None:
 
     def kill() -> None:
         while not done.wait(luck.uniform(0.1, 0.5)):
-            found = [
-                child
-                for child in psutil.Process(cluster.host_pid).children()
-                if "spawn_main" in " ".join(child.cmdline())
-            ]
+            found = workers_of(cluster.host_pid)
             if found:
                 luck.choice(found).kill()
 

@@ -58,6 +58,11 @@ class SqliteCatalog:
         """Set the state that lists show. Raises `RunTakenOver` if the epoch is not the present one."""
         self._change("update", (state_name, storable(message), at), run_id, epoch)
 
+    def end(self, run_id: str, epoch: int, state_name: str, message: str, at: float) -> None:
+        """Set the last state of a run, and let go of it: in one transaction. Raises as `update` does."""
+        values = state_name, storable(message), at
+        self._change("update", values, run_id, epoch, then="release")
+
     def release(self, run_id: str, epoch: int) -> None:
         """Let go of a run; nothing happens if the epoch is not the present one."""
         if self._there():
@@ -99,12 +104,22 @@ class SqliteCatalog:
         with self._file.reading() as db:
             return _select(db, query, parameter)
 
-    def _change(self, query: str, values: tuple[Any, ...], run_id: str, epoch: int) -> None:
+    def _change(
+        self,
+        query: str,
+        values: tuple[Any, ...],
+        run_id: str,
+        epoch: int,
+        *,
+        then: str | None = None,
+    ) -> None:
         if not self._there():
             raise taken_over(run_id, epoch)
         with self._file.writing() as db:
             if db.execute(SQL[query], (*values, run_id, epoch)).rowcount != 1:
                 raise taken_over(run_id, epoch)
+            if then is not None:
+                db.execute(SQL[then], (run_id, epoch))
 
 
 def _select(db: sqlite3.Connection, query: str, parameter: Any) -> list[RunEntry]:

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -145,6 +146,16 @@ class Use:
             raise failure(error, path) from error
         if isinstance(error, UnicodeDecodeError):
             raise damaged(path, "it has text that is none") from error
+
+
+def image_of(build: Callable[[sqlite3.Connection], None]) -> bytes:
+    """Return the bytes of the file that `build` makes of an empty one."""
+    raw = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        build(raw)
+        return raw.serialize()
+    finally:
+        raw.close()
 
 
 def check_process(pid: int, path: Path) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from dflow.errors import JournalTooNew
-from dflow.journal.sqlite.connection import Connection
+from dflow.journal.sqlite.connection import Connection, image_of
 from dflow.journal.sqlite.failures import damaged, folder_failure, not_ours
 from dflow.journal.sqlite.files import draft_of, publish
 from dflow.journal.sqlite.queries import migrations, statements
@@ -69,13 +70,14 @@ class Schema:
         """
         try:
             draft = draft_of(path)
-            connection = Connection(draft, "rwc")
+            draft.touch(mode=0o600)
+            draft.chmod(0o600)
+            draft.write_bytes(_empty(self))
+            connection = Connection(draft, "rw")
             try:
-                draft.chmod(0o600)
                 connection.pragma("journal_mode = OFF")  # a draft that fails is thrown away
                 connection.pragma(f"synchronous = {synchronous}")
                 with connection.writing() as db:
-                    self._apply(db, 0)
                     fill(db)
             except BaseException:
                 draft.unlink(missing_ok=True)
@@ -92,6 +94,12 @@ class Schema:
                 db.execute(statement)
         db.execute(f"PRAGMA application_id = {self.application_id}")
         db.execute(f"PRAGMA user_version = {self.newest}")
+
+
+@cache
+def _empty(schema: Schema) -> bytes:
+    """Return an empty file of the newest version: to copy it is quicker than to run all its scripts."""
+    return image_of(lambda db: schema._apply(db, 0))
 
 
 RUN = Schema("run", int.from_bytes(b"dfRn", "big"), migrations("run"))
