@@ -129,6 +129,17 @@ def test_nothing_runs_twice(
         until(lambda: sum(bodies(tmp_path)[f"end behind{n}"] for n in range(6)) == 6)
     until(lambda: [one["driven"] for one in owners(cluster)] == [False])
     (left,) = owners(cluster)
+    told = subprocess.run(
+        [sys.executable, "-m", "dflow.cli", "doctor", "latest"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    name = runs.find("latest").entry.name
+    assert re.search(
+        rf"run '{name}': {left['keys']} keys \(.*\); without a driver for \d+ s",
+        " ".join(told.split()),
+    )
     assert left["keys"] >= 9
     driver = start(cluster.scheduler_address, str(tmp_path), "latest")
     if when == "they still run":
