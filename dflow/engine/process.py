@@ -285,7 +285,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             LogEntry(now, run_id, None, 0, logging.WARNING, __name__, _told(missing))
         )
     if root.again is None or run_id not in opened.tracker.shown:
-        opened.tracker.commit(
+        opened.tracker.post(  # recorded with its start, for which whoever runs its body waits
             ev.FlowRunCreated(
                 at=now,
                 flow_run_id=run_id,
