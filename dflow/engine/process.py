@@ -25,7 +25,7 @@ from dflow.attempts.haste import calm, hurry
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
-from dflow.engine import listing, remote_flows, run_logs, runners, system
+from dflow.engine import adoption, listing, remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.recovery import forget_damaged, forget_gone, recover
 from dflow.engine.renewal import Again
@@ -285,7 +285,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             LogEntry(now, run_id, None, 0, logging.WARNING, __name__, _told(missing))
         )
     if root.again is None or run_id not in opened.tracker.shown:
-        opened.tracker.commit(
+        opened.tracker.post(  # recorded with its start, for which whoever runs its body waits
             ev.FlowRunCreated(
                 at=now,
                 flow_run_id=run_id,
@@ -298,6 +298,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             )
         )
         return
+    adoption.reattach(opened)
     opened.in_tracker(lambda ledger: recover(ledger, now))
     forget_damaged(opened)
     forget_gone(opened)

@@ -16,12 +16,13 @@ SHOWN = 10
 
 
 def recover(ledger: Ledger, at: float) -> None:
-    """Close what a driver that is gone has left open: nothing that it had sent out will be heard of."""
+    """Close what a driver that is gone has left open, and was not adopted: nothing will be heard of it."""
     for flow_run in list(ledger.table.flow_runs.values()):
         if not flow_run.stage.final and flow_run.stage is not FlowStage.INTERRUPTED:
             ledger.apply(ev.FlowRunInterrupted(at=at, flow_run_id=flow_run.id, message=MESSAGE))
     for run in list(ledger.table.task_runs.values()):
-        if run.stage in (Stage.DISPATCHED, Stage.RUNNING, Stage.CANCELLING):
+        open_stages = (Stage.DISPATCHED, Stage.RUNNING, Stage.CANCELLING)
+        if run.stage in open_stages and run.id not in ledger.adopted.waiting:
             ledger.apply(
                 ev.WorkerLost(
                     at=at,

@@ -93,6 +93,17 @@ class Book:
         for place, entry in enumerate(parcel.entries):
             entry.parcel, entry.place = parcel, place
 
+    def adopt(self, parcel: Parcel) -> None:
+        """Add a parcel that an earlier driver has sent, with those of its dispatches that are in it yet."""
+        self._parcels[parcel.ticket] = parcel
+        for place, entry in enumerate(parcel.entries):
+            entry.place = place
+            if entry.parcel is parcel:
+                parcel.held += 1
+                self._by_key[entry.key] = entry
+                self._by_ticket[entry.ticket] = entry
+        self.planner.add_sent(parcel.left)
+
     def find(self, key: Key) -> Entry | None:
         """Return a dispatch that waits, runs, or has a value here."""
         return self._by_key.get(key)

@@ -94,6 +94,33 @@ def decode(data: bytes) -> Payload:
     return payload
 
 
+Summary = tuple[tuple[int, str, int, str, FunctionRef], ...]
+"""Of each dispatch in a parcel: its ticket, task run, dispatch, task and function."""
+
+
+def summary(data: bytes) -> bytes | None:
+    """Return, pickled, what dispatches a parcel is of; None for bytes that are no parcel of this dflow."""
+    try:
+        payload = decode(data)
+        found: Summary = tuple(
+            (
+                item[0],
+                item[4],
+                item[5],
+                payload.infos[item[1]].task_name,
+                _named_only(payload.functions[item[2]]),
+            )
+            for item in payload.items
+        )
+    except Exception:
+        return None
+    return pickle.dumps(found, protocol=5)
+
+
+def _named_only(function: FunctionRef) -> FunctionRef:
+    return ByValue(function.digest, b"") if isinstance(function, ByValue) else function
+
+
 def info_of(payload: Payload, item: Item) -> AttemptInfo:
     """Return what the attempt of an item knows of itself."""
     extra = item[12]

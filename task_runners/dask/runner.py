@@ -106,6 +106,11 @@ class DaskTaskRunner:
             )
         object.__setattr__(self, "own", None)
 
+    @property
+    def outlives(self) -> bool:
+        """Whether work that it was given may outlive the driver."""
+        return self.own is None
+
     def open(self, host: Host) -> OpenDask:
         """Start to work for a flow run, starting the cluster if need be. Raises `ClusterError`."""
         if self.own is None or not self.own.processes or CLUSTERS in sys.modules:

@@ -6,13 +6,15 @@ import os
 import sys
 from typing import Any
 
+import psutil
 import pytest
 
-from task_runners.dask import clusters, forked
+from task_runners.dask import clusters, forked, hosting
 from task_runners.dask.forks import method
+from task_runners.dask.runner import OwnCluster
 from tests.runners import bodies
 from tests.runners.conftest import PROCESSES
-from tests.runners.hosts import FakeHost, workers_of
+from tests.runners.hosts import FakeHost, patiently, workers_of
 from tests.runners.scripts import Script
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
@@ -120,3 +122,16 @@ if __name__ == "__main__":
     psutil.wait_procs([worker], timeout=10)
     print(do(3, 4))
 """
+
+
+def test_a_cluster_that_is_not_wanted_any_more() -> None:
+    """One that has begun to start, while this process loads Dask, ends without a trace when that fails."""
+    before = psutil.Process().children(recursive=True)
+    hosting.begin(OwnCluster(n_workers=1, threads_per_worker=1))
+    [host] = [one for one in psutil.Process().children() if one not in before]
+    hosting.give_up()
+    assert not host.is_running() or host.status() == psutil.STATUS_ZOMBIE
+    patiently(
+        lambda: not [p for p in psutil.Process().children(recursive=True) if p not in before],
+        "the end of what it had started",
+    )
