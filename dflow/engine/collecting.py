@@ -1,9 +1,9 @@
 """Python's collector of cycles, while there are sessions: it looks less often.
 
 What the engine makes is freed by counting, nothing of it is in a cycle; but each new record of a task run
-counts as one more thing to look through, and by default the collector looks after every 700 of them. That was a
-fifth to a third of the driver's work for large maps. So it looks after every `EVERY` instead, from the first
-session to the end of the last one. Who has set another pace, or sets one meanwhile, keeps it.
+counts as one more thing to look through, and by default the collector looks after every 700 of them. That
+was a fifth to a third of the driver's work for large maps. So it looks after every `EVERY` instead, from the
+first session to the end of the last one. Who has set another pace, or sets one meanwhile, keeps it.
 """
 
 from __future__ import annotations

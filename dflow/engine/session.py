@@ -239,10 +239,6 @@ class Session:
             raise outcomes.failure(run, root, self.errors.get(root.id))
         return self.value_of(run)
 
-    def values(self, task_run_ids: Sequence[str]) -> list[Any]:
-        """Return the values of final task runs in their order, or raise the first failure among them."""
-        return [self.value(task_run_id) for task_run_id in task_run_ids]
-
     def value_of(self, run: TaskRun) -> Any:
         """Return the value of a task run that has completed. Blocks while it is fetched."""
         asked = self.dispatcher.asked.get(run.id)
