@@ -302,9 +302,8 @@ class Link(Protocol):
 class Host(Protocol):
     """What an open runner has of the driver that opened it. All methods may be called by any thread."""
 
-    @property
-    def root_id(self) -> str:
-        """The root flow run that is driven."""
+    root_id: str
+    """The root flow run that is driven."""
 
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. Does not block."""
@@ -364,10 +363,7 @@ class OpenRunner(Protocol):
 
 
 class TaskRunner(Protocol):
-    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share.
-
-    One that says that it `outlives` its drivers opens runners that can `reattach`: see `engine.adoption`.
-    """
+    """Where attempts run: a description, that can be opened for any number of flow runs. Equal ones share."""
 
     def open(self, host: Host) -> OpenRunner:
         """Start to work for a flow run, starting whatever is needed. Raises `ClusterError`."""

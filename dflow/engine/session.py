@@ -75,6 +75,7 @@ class Session:
         holder: Holder | None = None,
     ) -> None:
         self.root = root
+        self.root_id = root.flow_run_id
         self.settings = settings
         self.clock = clock
         self.ids = ids
@@ -192,7 +193,7 @@ class Session:
         def accept() -> None:
             self.dispatcher.asked.update(dict.fromkeys(ids, asking))
             self.dispatcher.calls.update(zip(ids, calls, strict=True))
-            self._hearing.claimed(ids)
+            self._hearing.asked_for(ids)
             if options.caching is not None:
                 self.caches.watch(ids, options, flow)
             if options.callbacks is not None:
@@ -211,11 +212,6 @@ class Session:
         self.tracker.post(Asked(event, Claim(0, here=True), handles=False, accept=lambda: None))
 
     # The host of open runners -------------------------------------------------------------------------
-
-    @property
-    def root_id(self) -> str:
-        """The root flow run that is driven."""
-        return self.root.flow_run_id
 
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. After the end of the flow run nobody hears it."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from dflow.attempts import clock
 from dflow.attempts.capture import capture
-from dflow.attempts.rows import BACK, Row, outcome_in
+from dflow.attempts.rows import BACK, LONG, Row, outcome_in
 from dflow.core.events import (
     AttemptRaised,
     AttemptStarted,
@@ -176,6 +176,8 @@ class Book:
                 self.taken_back(entry)
             elif row[1] is BACK:
                 back += [each for each in parcel.entries[row[0] :] if each.parcel is parcel]
+            elif row[1] is LONG:
+                self.planner.began(entry, clock.monotonic())
             elif entry.parcel is parcel or not entry.ended:
                 self.told(entry, outcome_in(row, entry.key, worker), parcel)
         self._gave_back([entry for entry in back if not entry.ended])
