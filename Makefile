@@ -63,6 +63,10 @@ format: $(VENV)/installed  ## Put the code into its format, and mend what can be
 bench: $(VENV)/installed  ## Measure
 	@$(PY) -m tests.benchmarks
 
+.PHONY: bench-peers
+bench-peers: $(VENV)/installed  ## Measure peers, each installed into an environment of its own
+	@$(PY) -m tests.benchmarks.peers
+
 .PHONY: faults
 faults: $(VENV)/installed  ## Hold the fault campaigns: kills, full disks, corruption
 	@$(PY) -m tests.faults $(FAULTS)
