@@ -302,9 +302,8 @@ class Link(Protocol):
 class Host(Protocol):
     """What an open runner has of the driver that opened it. All methods may be called by any thread."""
 
-    @property
-    def root_id(self) -> str:
-        """The root flow run that is driven."""
+    root_id: str
+    """The root flow run that is driven."""
 
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. Does not block."""

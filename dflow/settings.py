@@ -88,7 +88,8 @@ def load() -> Settings:
 
 def _surroundings() -> tuple[Any, ...]:
     """Return all that the settings are made from; while that is the same, so are they."""
-    ours = tuple(item for item in os.environ.items() if item[0][:6].upper() == PREFIX)
+    names = [name for name in os.environ if name[:6].upper() == PREFIX]
+    ours = tuple((name, os.environ.get(name)) for name in names)
     try:
         folder = os.getcwd()
     except FileNotFoundError:  # it was removed, which matters only to relative paths

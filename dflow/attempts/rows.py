@@ -1,8 +1,8 @@
 """Outcomes in few bytes: rows, for many attempts that one worker has run one after the other.
 
 A row begins with the place of the attempt among them. Alone it says that the attempt was taken back before it
-began; with `BACK`, that this one and all behind it were given back. An outcome as most are is a row of plain
-values; any other one is in its row as it is.
+began; with `BACK`, that this one and all behind it were given back; with `LONG`, that it takes its time.
+An outcome as most are is a row of plain values; any other one is in its row as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ Row = tuple[Any, ...]
 
 BACK = None
 """Stands in a row for: given back."""
+LONG = True
+"""Stands in a row for: it takes its time, or waits for others."""
 
 
 def row_of(place: int, outcome: Outcome, worker: str) -> Row:

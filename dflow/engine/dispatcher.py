@@ -79,6 +79,10 @@ class Dispatcher:
         for order in orders:
             asked = self.asked.get(order.run_id)
             if asked is None:
+                adopter = self._session.adopter
+                if adopter is not None and isinstance(order, Release | do.Withdraw | do.Stop):
+                    _, group = keys.setdefault((id(adopter), type(order)), (adopter, []))
+                    group.append((order.run_id, order.dispatch))
                 continue
             if isinstance(order, do.Dispatch):
                 self._dispatch(order, asked, works)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -19,10 +20,11 @@ from dflow.core.machine import create
 from dflow.core.records import Held, Stage, TaskRun
 from dflow.engine.futures import slot_given_back
 from dflow.engine.identity import Children, Known
+from dflow.engine.ledger import Ledger
 from dflow.engine.outcomes import received
 from dflow.engine.scope import Called, Scope, Status, status_of
 from dflow.engine.session import Session
-from dflow.engine.tracker import ids_of
+from dflow.engine.tracker import Do, ids_of
 from dflow.engine.waiting import inlet
 from dflow.errors import DflowError
 from dflow.messages import AttemptInfo, CallOptions, Go
@@ -47,6 +49,9 @@ class DriverScope:
         self._parent_id = parent_id
         self._runner = runner
         self._opened: OpenRunner | None = None
+        self._dropped: list[str] | None = None
+        # Reentrant: a future may be collected in the middle of the dropping of another one.
+        self._dropping = threading.RLock()
         self._children = Children(parent_id, execution)
         flow_run = session.ledger.table.flow_runs.get(flow_run_id)
         self._generation = 0 if flow_run is None else flow_run.generation
@@ -96,6 +101,7 @@ class DriverScope:
         packed = [runner.pack(call) for call in calls]
         if not runner.runs_here:
             self.session.ask(event, packed, options, runner)
+            self._dropped = None
             return
         finished(self._submit_here(runner, event, packed, options))
 
@@ -110,6 +116,7 @@ class DriverScope:
         ids = ids_of(event)
         orders = inlet(native=False)
         self.session.ask(event, packed, options, runner, orders=orders)
+        self._dropped = None
         left = len(ids)
         with self._given_up(ids):
             while left:
@@ -282,5 +289,22 @@ class DriverScope:
         self.session.cancel([task_run_id])
 
     def drop(self, *task_run_ids: str) -> None:
-        """Note that one future of each of these task runs is gone."""
-        self.session.drop(*task_run_ids)
+        """Note that one future of each of these task runs is gone; destructors call it, anywhere.
+
+        The tracker is told once of all that go before it has come to look, and before more is asked for: it
+        must not hear of the end of a future before it has heard of its task run.
+        """
+        with self._dropping:
+            dropped = self._dropped
+            if dropped is not None:
+                dropped.extend(task_run_ids)
+                return
+            dropped = self._dropped = list(task_run_ids)
+            with suppress(DflowError):  # nobody needs to know any more
+                self.session.tracker.post(Do(partial(self._let_go, dropped)))
+
+    def _let_go(self, dropped: list[str], ledger: Ledger) -> None:
+        with self._dropping:
+            if self._dropped is dropped:
+                self._dropped = None
+        ledger.drop_handles(dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ class Hearing:
     def __init__(self, session: Session, answer: Callable[[Session, FlowAsked], None]) -> None:
         self._session = session
         self._answer = answer
+        self._early: dict[str, list[Up]] = {}
 
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order: the tracker gets it in as few posts as can be."""
@@ -67,6 +69,8 @@ class Hearing:
     def _hear(
         self, message: ChildrenCreated | FlowAsked | Printed | CancelAsked | OverQuota
     ) -> None:
+        if isinstance(message, ChildrenCreated | FlowAsked) and self._is_early(message):
+            return
         if isinstance(message, ChildrenCreated):
             self._ask_for_attempt(message)
         elif isinstance(message, FlowAsked):
@@ -77,6 +81,23 @@ class Hearing:
             self._session.cancel(message.task_run_ids)
         else:
             self._session.persisting.over(message.size)
+
+    def asked_for(self, task_run_ids: Sequence[str]) -> None:
+        """Hear what adopted attempts of these task runs have asked for, now that there is somebody for it."""
+        if not self._early:
+            return
+        early = [each for run_id in task_run_ids for each in self._early.pop(run_id, ())]
+        if early:  # some of it waits for the tracker, whose thread this is
+            threading.Thread(target=self.news, args=(early,), name="dflow-early").start()
+
+    def _is_early(self, message: ChildrenCreated | FlowAsked) -> bool:
+        """Keep what an attempt of an earlier driver asks for, until its task run is asked for again."""
+        task_run_id = message.parent[0]
+        if self._session.again is None or task_run_id in self._session.dispatcher.asked:
+            return False
+        if task_run_id in self._session.ledger.adopted.waiting:
+            self._early.setdefault(task_run_id, []).append(message)
+        return True
 
     def _ask_for_attempt(self, message: ChildrenCreated) -> None:
         parent = self._session.dispatcher.asked.get(message.parent[0])

@@ -244,13 +244,13 @@ class LocalKeeper:
 
     def start(self, flow_run_id: str) -> int:
         """Record that the body begins, and return the generation."""
-        now, generation = self.now(), self._shown(flow_run_id).generation + 1
-        started = ev.FlowRunStarted(at=now, flow_run_id=flow_run_id, generation=generation)
+        now = self.now()
         again = self._session.taken_up(flow_run_id)
 
         def begin(ledger: Ledger) -> None:
             ledger.closed_flows.discard(flow_run_id)
-            ledger.apply(started)
+            generation = ledger.table.flow_runs[flow_run_id].generation + 1
+            ledger.apply(ev.FlowRunStarted(at=now, flow_run_id=flow_run_id, generation=generation))
             if again is not None:
                 ledger.renewal.begin(again, now)
 

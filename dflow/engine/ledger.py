@@ -18,6 +18,7 @@ from dflow.core import machine
 from dflow.core.graph import Graph, Progress
 from dflow.core.records import Cause, FlowStage, Need, Stage, TaskRun
 from dflow.core.replay import Changed, Table
+from dflow.engine.adopted import Adopted
 from dflow.engine.chains import Chains
 from dflow.engine.claims import Changes, Claim, LookUp, Release
 from dflow.engine.gates import Gates
@@ -39,6 +40,7 @@ class Ledger:
         self.notes = Notes()
         self.lookups = Lookups()
         self.judged: set[str] = set()
+        self.adopted = Adopted()
         self.tally = Tally()
         self._graph = Graph()
         self._gates = Gates()
@@ -48,6 +50,7 @@ class Ledger:
         self._valued = Valued(self.table.task_runs, self.claims, self._release)
         self.with_runner = self._valued.with_runner
         self.obtainable = self._valued.obtainable
+        self.take_handles = self._valued.take_handles
         self.renewal = Renewal(self.table, self.apply)
         self._readiness = Readiness(self.table.task_runs, self.claims, self.judged, self.obtainable)
         for run in self.table.task_runs.values():
@@ -94,7 +97,7 @@ class Ledger:
             event = replace(event, asked=flow_run.generation)
         ids = machine.ids_of(event)
         if handles:
-            self._valued.take_handles(ids)
+            self.take_handles(ids)
         if any(map(self.table.task_runs.__contains__, ids)):
             self._ask_again(event, claim)
             return False
@@ -129,6 +132,7 @@ class Ledger:
             run = self.table.task_runs.get(item.task_run_id)
             if run is not None and run.stage is Stage.COMPLETED and self.obtainable(run):
                 self.renewal.give(item, run)
+        self._claim(self.adopted.give(self, items, claim), claim)
         again = [item for item in items if self._runs_again(item.task_run_id)]
         self._claim([item.task_run_id for item in (*new, *again)], claim)
         if isinstance(event, ev.MapCreated) and new:
@@ -187,7 +191,8 @@ class Ledger:
         Under one flow run, the subflows that were not called again included.
         """
         self._cancel_left_flows(flow_run_id, at)
-        left = [run for run in self.unfinished_under(flow_run_id) if run.id not in self.claims]
+        asked = self.claims.keys() - self.adopted.waiting
+        left = [run for run in self.unfinished_under(flow_run_id) if run.id not in asked]
         for run in left:
             self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
         return [run.name for run in left]
@@ -293,6 +298,8 @@ class Ledger:
         """Bring graph and counts up to date; return the events that follow at once."""
         followers: list[ev.Event] = []
         final = run.stage.final
+        if self.adopted:
+            followers += self.adopted.follow(self, run, event.at)
         self.tally.count(before, run)
         self._valued.note(run, event)
         if self.renewal.follows:
@@ -313,13 +320,18 @@ class Ledger:
         if run.upstreams or before.upstreams:
             self._valued.count_consumers(run)
         if self.notes.compare(before, run):
-            self._valued.take_handles(
-                [run.id]
-            )  # a hook that is told of the end may ask for the value
+            # A hook that is told of the end may ask for the value.
+            self.take_handles([run.id])
         if final:
             self.lookups.close(run.id)
             self._valued.release_if_unneeded(run.id)
         return followers
+
+    def connect(self, run: TaskRun, orders: Iterable[do.Command]) -> None:
+        """Take a task run up that is under way, with what is to be done for it."""
+        self._graph.add(run.id, self._readiness.edges(run), self._readiness.progress(run))
+        self._valued.count_consumers(run)
+        self._changes.orders.extend(orders)
 
     def _consider(self, task_run_id: str, at: float) -> Iterator[ev.Event]:
         """Decide whether a waiting task run goes, fails or waits on."""

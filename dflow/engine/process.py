@@ -27,7 +27,7 @@ from dflow.core.records import Policy
 from dflow.core.replay import Table
 from dflow.engine import listing, remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.recovery import forget_damaged, forget_gone, recover
+from dflow.engine.recovery import forget_damaged, forget_gone, take_over
 from dflow.engine.renewal import Again
 from dflow.engine.roots import root_info
 from dflow.engine.session import Session
@@ -285,7 +285,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             LogEntry(now, run_id, None, 0, logging.WARNING, __name__, _told(missing))
         )
     if root.again is None or run_id not in opened.tracker.shown:
-        opened.tracker.commit(
+        opened.tracker.post(  # recorded with its start, for which whoever runs its body waits
             ev.FlowRunCreated(
                 at=now,
                 flow_run_id=run_id,
@@ -298,7 +298,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             )
         )
         return
-    opened.in_tracker(lambda ledger: recover(ledger, now))
+    take_over(opened, now)
     forget_damaged(opened)
     forget_gone(opened)
 

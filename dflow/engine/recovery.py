@@ -6,6 +6,7 @@ from dflow.core import events as ev
 from dflow.core.asked import left_behind, made_from_lost
 from dflow.core.records import Cause, FlowStage, Held, Stage, TaskRun
 from dflow.core.replay import Table
+from dflow.engine.adoption import reattach
 from dflow.engine.ledger import Ledger
 from dflow.engine.session import Session
 from dflow.results import files
@@ -15,13 +16,20 @@ SHOWN = 10
 """How many names are shown."""
 
 
+def take_over(session: Session, at: float) -> None:
+    """Go on with what the driver before has left where it can be, and close the rest."""
+    reattach(session)
+    session.in_tracker(lambda ledger: recover(ledger, at))
+
+
 def recover(ledger: Ledger, at: float) -> None:
-    """Close what a driver that is gone has left open: nothing that it had sent out will be heard of."""
+    """Close what a driver that is gone has left open, and was not adopted: nothing will be heard of it."""
     for flow_run in list(ledger.table.flow_runs.values()):
         if not flow_run.stage.final and flow_run.stage is not FlowStage.INTERRUPTED:
             ledger.apply(ev.FlowRunInterrupted(at=at, flow_run_id=flow_run.id, message=MESSAGE))
     for run in list(ledger.table.task_runs.values()):
-        if run.stage in (Stage.DISPATCHED, Stage.RUNNING, Stage.CANCELLING):
+        open_stages = (Stage.DISPATCHED, Stage.RUNNING, Stage.CANCELLING)
+        if run.stage in open_stages and run.id not in ledger.adopted.waiting:
             ledger.apply(
                 ev.WorkerLost(
                     at=at,

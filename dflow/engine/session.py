@@ -75,6 +75,7 @@ class Session:
         holder: Holder | None = None,
     ) -> None:
         self.root = root
+        self.root_id = root.flow_run_id
         self.settings = settings
         self.clock = clock
         self.ids = ids
@@ -95,6 +96,7 @@ class Session:
         self._open: dict[TaskRunner, OpenRunner] = {}
         self._opening = threading.Lock()
         self.dispatcher = Dispatcher(self)
+        self.adopter: OpenRunner | None = None
         self.owners = Owners()
         self.hooks = Hooks(self)
         self.conditions = Conditions(self)
@@ -190,6 +192,7 @@ class Session:
         def accept() -> None:
             self.dispatcher.asked.update(dict.fromkeys(ids, asking))
             self.dispatcher.calls.update(zip(ids, calls, strict=True))
+            self._hearing.asked_for(ids)
             if options.caching is not None:
                 self.caches.watch(ids, options, flow)
             if options.callbacks is not None:
@@ -208,11 +211,6 @@ class Session:
         self.tracker.post(Asked(event, Claim(0, here=True), handles=False, accept=lambda: None))
 
     # The host of open runners -------------------------------------------------------------------------
-
-    @property
-    def root_id(self) -> str:
-        """The root flow run that is driven."""
-        return self.root.flow_run_id
 
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. After the end of the flow run nobody hears it."""

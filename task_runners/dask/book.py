@@ -14,7 +14,7 @@ from typing import Any
 
 from dflow.attempts import clock
 from dflow.attempts.capture import capture
-from dflow.attempts.rows import BACK, Row, outcome_in
+from dflow.attempts.rows import BACK, LONG, Row, outcome_in
 from dflow.core.events import (
     AttemptRaised,
     AttemptStarted,
@@ -93,6 +93,17 @@ class Book:
         for place, entry in enumerate(parcel.entries):
             entry.parcel, entry.place = parcel, place
 
+    def adopt(self, parcel: Parcel) -> None:
+        """Add a parcel that an earlier driver has sent, with those of its dispatches that are in it yet."""
+        self._parcels[parcel.ticket] = parcel
+        for place, entry in enumerate(parcel.entries):
+            entry.place = place
+            if entry.parcel is parcel:
+                parcel.held += 1
+                self._by_key[entry.key] = entry
+                self._by_ticket[entry.ticket] = entry
+        self.planner.add_sent(parcel.left)
+
     def find(self, key: Key) -> Entry | None:
         """Return a dispatch that waits, runs, or has a value here."""
         return self._by_key.get(key)
@@ -165,6 +176,8 @@ class Book:
                 self.taken_back(entry)
             elif row[1] is BACK:
                 back += [each for each in parcel.entries[row[0] :] if each.parcel is parcel]
+            elif row[1] is LONG:
+                self.planner.began(entry, clock.monotonic())
             elif entry.parcel is parcel or not entry.ended:
                 self.told(entry, outcome_in(row, entry.key, worker), parcel)
         self._gave_back([entry for entry in back if not entry.ended])

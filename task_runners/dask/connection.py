@@ -25,9 +25,10 @@ from task_runners.dask import internals, names, placements, station
 from task_runners.dask.carried import OfItem
 from task_runners.dask.clusters import Cluster
 from task_runners.dask.graph import Draft
+from task_runners.dask.left_work import Left
 from task_runners.dask.line import Line, Post, Way
 from task_runners.dask.owned import Owned
-from task_runners.dask.parcels import DaskKey
+from task_runners.dask.parcels import DaskKey, Parcel
 from task_runners.dask.plain import Plain
 from task_runners.dask.reader import Reader
 
@@ -104,6 +105,17 @@ class Connection:
     def gather(self, key: DaskKey) -> Any:
         """Return what a key holds. Raises whatever Dask raises, KeyError for a key that is not held."""
         return self._way.gather(key)
+
+    def left(self) -> list[Left]:
+        """Return what an earlier driver of the flow run has left here."""
+        return self._way.left() if isinstance(self._way, Owned) else []
+
+    def take_up(self, parcels: Sequence[Parcel]) -> None:
+        """Go on with what an earlier driver has left, and tell what is known of it; all else is let go."""
+        if isinstance(self._way, Owned):
+            keys = [parcel.dask_key for parcel in parcels]
+            attempts = [entry.key for parcel in parcels for entry in parcel.left]
+            self._way.take_up(keys, attempts, self._way.tell)
 
     def withdraw(self, tickets: Sequence[int]) -> None:
         """Let workers refuse dispatches that have not begun."""

@@ -11,7 +11,7 @@ from dask.task_spec import TaskRef
 
 from dflow.attempts import body
 from dflow.attempts.packing import Packer
-from dflow.attempts.rows import Row
+from dflow.attempts.rows import LONG, Row
 from dflow.core.events import AttemptSucceeded, Outcome
 from dflow.messages import Along, AtRunner, Key, Work
 from dflow.ports import Host, Link
@@ -189,6 +189,8 @@ class InMemory:
             if not begins:
                 running.ended((turn,))
             elif len(works) == 1 or self._has_all(work):
+                begun = partial(self._told, ticket, worker, [(turn, LONG)])
+                running.begins(_Start(begun))
                 outcome = self._attempt(work, running, place)
                 running.ended((turn, outcome))
             if place.left:
@@ -261,6 +263,19 @@ class InMemory:
     def close(self) -> None:
         """End the thread that looks after parcels."""
         end_watch()
+
+
+class _Start:
+    """Tells the planner, once, that a body takes its time: the engine hears of its start by its own link."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
+
+    def begun(self) -> None:
+        """Tell it."""
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
 
 
 def _settle(work: Work, outcome: Outcome | None) -> None:

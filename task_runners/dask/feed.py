@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from distributed import Scheduler, SchedulerPlugin
 
 from dflow.attempts import clock
-from task_runners.dask import names, station, wire
+from task_runners.dask import names, payload, station, wire
 
 FLUSH = 0.02
 """Seconds in which at most `BURST` batches go to a driver: what comes then waits for others."""
@@ -131,8 +131,10 @@ class Feed(SchedulerPlugin):
                 owner.keys.discard(key)
         wire.let_go(self._scheduler, name, keys)
 
-    def _on_release(self, owner: str, keys: Iterable[Any], **_: Any) -> None:
-        self.release(owner, keys)
+    def _on_release(self, owner: str, keys: Iterable[Any], client: str = "", **_: Any) -> None:
+        known = self.owners.get(owner)
+        if known is not None and known.driver == client:
+            self.release(owner, keys)
 
     # What happens -----------------------------------------------------------------------------------
 
@@ -245,14 +247,20 @@ class Feed(SchedulerPlugin):
             return
         owner.number += 1
         owner.sent += 1
-        batch = {"number": owner.number, "news": owner.news, "letters": owner.letters}
+        sent = owner.driver is not None and not quietly
+        batch = {
+            "number": owner.number,
+            "news": owner.news,
+            "letters": owner.letters,
+            "sent": sent,
+        }
         owner.news, owner.letters = [], []
         owner.ring.append((owner.number, batch))
         owner.kept += _weight(batch)
         most = RING if owner.driver is not None else ALONE
         while owner.kept > most and len(owner.ring) > 1:
             owner.kept -= _weight(owner.ring.popleft()[1])
-        if owner.driver is not None and not quietly:
+        if sent and owner.driver is not None:
             topic = names.feed_topic(owner.name)
             wire.tell(self._scheduler, owner.driver, topic, clock.now(), batch)
 
@@ -305,6 +313,51 @@ def catch_up(name: str, after: int, dask_scheduler: Any = None) -> Mapping[str, 
     return {"batches": batches, "stand": stand}
 
 
+def inventory(name: str, dask_scheduler: Any = None) -> list[tuple[Any, str, bytes | None]]:
+    """Return what an owner wants: keys, their states, and the `payload.summary` of parcels."""
+    found = []
+    for task in wire.wanted(dask_scheduler, name):
+        data = wire.payload_of(task)
+        about = None if data is None else payload.summary(data)
+        found.append((task.key, task.state, about))
+    return found
+
+
+def release_others(name: str, kept: Iterable[Any], dask_scheduler: Any = None) -> None:
+    """Let go of all keys of an owner but these."""
+    others = {task.key for task in wire.wanted(dask_scheduler, name)} - set(kept)
+    feed_of(dask_scheduler).release(name, others)
+
+
+class About(TypedDict):
+    """What `owners` tells of one; `alone` is for how many seconds it has had no driver."""
+
+    name: str
+    run: str
+    keys: int
+    states: dict[str, int]
+    driven: bool
+    alone: float | None
+    lease: float
+
+
+def owners(dask_scheduler: Any = None) -> list[About]:
+    """Return what is known of each owner on this scheduler; makes nothing."""
+    found: Feed | None = dask_scheduler.plugins.get(Feed.name)
+    return [
+        About(
+            name=owner.name,
+            run=names.root_of(owner.name),
+            keys=len(owner.keys),
+            states=dict(Counter(task.state for task in wire.wanted(dask_scheduler, owner.name))),
+            driven=owner.driver is not None,
+            alone=None if owner.driver is not None else max(0.0, clock.now() - owner.since),
+            lease=owner.lease,
+        )
+        for owner in (found.owners.values() if found is not None else ())
+    ]
+
+
 def leave(name: str, client: str, dask_scheduler: Any = None) -> bool:
     """Let go of an owner, if this client is still its driver; return whether it was."""
     feed = dask_scheduler.plugins.get(Feed.name)
@@ -313,9 +366,3 @@ def leave(name: str, client: str, dask_scheduler: Any = None) -> bool:
         return False
     feed.let_go(name)
     return True
-
-
-def release_all(name: str, dask_scheduler: Any = None) -> None:
-    """Let go of all keys of an owner, which stays."""
-    keys = [task.key for task in wire.wanted(dask_scheduler, name)]
-    feed_of(dask_scheduler).release(name, keys)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -26,6 +26,7 @@ from task_runners.dask.book import Book
 from task_runners.dask.connection import Connection
 from task_runners.dask.couriers import Courier, InMemory, Travelling
 from task_runners.dask.graph import CHUNK, Draft, dask_key, tickets
+from task_runners.dask.left_work import enter, parcels_of
 from task_runners.dask.parcels import DaskKey, Entry, Parcel
 from task_runners.dask.planner import Planner
 from task_runners.dask.reader import Reader
@@ -98,6 +99,28 @@ class OpenDask:
     def pack(self, call: Any) -> Any:
         """Return a call as it travels. Raises `SerializationError`, naming the parameter."""
         return self._courier.pack(call)
+
+    def reattach(
+        self,
+        under_way: Collection[Key],
+        values: Collection[Key],
+        found: Callable[[Collection[Key]], None],
+    ) -> None:
+        """Take up what an earlier driver of the flow run has left on the cluster.
+
+        `under_way` are dispatches that have no end yet, `values` those that ended well. `found` is called
+        with those that are there; then what became of them meanwhile is reported.
+        """
+        with self._lock:
+            if self._connection is None:
+                return
+            parcels = parcels_of(self._connection.left(), set(under_way), set(values))
+            found(enter(self._book, parcels))
+            self._connection.take_up(parcels)
+            self._let_go()
+            news, self._book.news = self._book.news, []
+            self._report(news)
+        self._calls.put(_nothing)
 
     def dispatch(self, works: Sequence[Work]) -> None:
         """Take work, and hand to Dask what can go. Raises `ClusterError` if there is no cluster any more."""

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,16 +22,16 @@ from dask.task_spec import Task, TaskRef
 
 from dflow.attempts.link import open_batch
 from dflow.errors import ClusterError
-from task_runners.dask import feed, names, placements, wire
+from dflow.messages import Key, LogEntry, Printed
+from task_runners.dask import feed, names, placements, station, wire
 from task_runners.dask.carried import OfItem, applied, outcome_of
+from task_runners.dask.fetched import Fetched, loaded
 from task_runners.dask.graph import Draft, Graph, tickets
 from task_runners.dask.line import Line
 from task_runners.dask.parcels import DaskKey
 
-PATIENCE = 30.0
-"""Seconds in which a value must be found that the scheduler says is there."""
-LOOK = 0.1
-"""Seconds between two looks for such a value, if nothing is heard of it."""
+UNRECORDED = 1.0
+"""Seconds after which what a driver has heard of a key is recorded: until then another one may ask for it."""
 
 _log = logging.getLogger("dflow.runners")
 
@@ -64,8 +63,7 @@ class Owned:
         self._sent: dict[str, Sent] = {}
         self._let_go: list[DaskKey] = []
         self._letting_go = False
-        self._waiting: dict[int, list[asyncio.Future[bytes | None]]] = {}
-        self._unreachable: set[str] = set()
+        self._fetched = Fetched(self._client, self._status)
         self._early: dict[int, Mapping[str, Any]] = {}
         self._catching_up = False
         self._lost = False
@@ -103,7 +101,7 @@ class Owned:
         self._submit(draft.graph, annotations)
 
     def _submit(self, graph: Graph, annotations: Mapping[str, Any]) -> None:
-        stimulus = f"{self.owner}-{self._line.run}-{next(self._graphs)}"
+        stimulus = f"{self.owner}-{self._client.id}-{next(self._graphs)}"
         priorities = {key: next(self._orders) for key in graph}
         message = wire.graph(self.owner, graph, priorities, annotations, stimulus)
         self._status.update((key[1], "pending") for key in graph)
@@ -111,8 +109,49 @@ class Owned:
 
     def _forget_found(self) -> None:
         """Let go of what an earlier driver has left: nobody has asked for it."""
+        self.take_up((), (), lambda *_: None)
+
+    def left(self) -> list[tuple[DaskKey, str, bytes | None]]:
+        """Return what an earlier driver has left: keys, their states, and what dispatches they are of."""
+        if not self.found:
+            return []
+        found: Any = self._client.run_on_scheduler(feed.inventory, self.owner)
+        return list(found)
+
+    def take_up(
+        self, keys: Sequence[DaskKey], attempts: Sequence[Key], tell: Callable[[Any, bool], None]
+    ) -> None:
+        """Go on with keys that an earlier driver has left, and the attempts in them; all else is let go.
+
+        `tell` is called with the news that are still there, and whether they were sent to that driver.
+        """
         self.found = False
-        self._client.run_on_scheduler(feed.release_all, self.owner)
+        self._status.update((key[1], "pending") for key in keys)
+        for batch, heard in self._client.sync(self._take_up, keys, attempts):
+            tell(batch, heard)
+
+    async def _take_up(
+        self, keys: Sequence[DaskKey], attempts: Sequence[Key]
+    ) -> list[tuple[Mapping[str, Any], bool]]:
+        run = self._client.run_on_scheduler
+        await run(feed.release_others, self.owner, keys)
+        if not keys:
+            await self._dismiss(attempts)
+            return []
+        told: Any = await run(feed.catch_up, self.owner, 0)
+        found = [(batch, batch["sent"]) for batch in told["batches"]]
+        for batch, _ in found:
+            self._note(batch)
+        if found:
+            self._received = max(self._received, found[-1][0]["number"])
+        last = {"news": self._different(told["stand"]), "letters": ()}
+        self._note(last)
+        self._read_in_turn()
+        await self._dismiss(attempts)
+        return [*found, (last, False)]
+
+    async def _dismiss(self, attempts: Sequence[Key]) -> None:
+        await self._client.run(station.dismiss, self._line.run, attempts, on_error="ignore")
 
     def status(self, key: DaskKey) -> str:
         """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
@@ -128,7 +167,7 @@ class Owned:
         """Return what a key holds. Raises KeyError for a key that is not held, or why there is nothing."""
         if key[1] not in self._status:
             raise KeyError(key)
-        return self._client.sync(self._gather, key)
+        return self._client.sync(self._fetched.fetch, key)
 
     def apply(self, function: OfItem, key: DaskKey) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
@@ -148,7 +187,7 @@ class Owned:
     def close(self) -> None:
         """Wake who still waits for something."""
         self._lost = True
-        self._line.in_loop(self._wake_all)
+        self._line.in_loop(self._fetched.end)
 
     # In the client's thread: sending ----------------------------------------------------------------
 
@@ -160,7 +199,8 @@ class Owned:
         self._let_go.extend(keys)
         if not self._letting_go:
             self._letting_go = True
-            self._line.in_loop(self._send_released)
+            loop = asyncio.get_running_loop()
+            loop.call_later(UNRECORDED if self._line.foreign else 0.0, self._send_released)
 
     def _send_released(self) -> None:
         self._letting_go = False
@@ -250,7 +290,12 @@ class Owned:
         return news
 
     def _read(self, batch: Mapping[str, Any]) -> None:
-        """Note how keys stand, which others ask for at any time; the rest is for the book's own thread."""
+        """Take a batch: what it tells is for the book's own thread."""
+        self._note(batch)
+        self._line.post(lambda: self.tell(batch))
+
+    def _note(self, batch: Mapping[str, Any]) -> None:
+        """Note how keys stand, which others ask for at any time."""
         for kind, ticket, *more in batch["news"]:
             if kind == "graph":
                 self._answered(ticket, more[0])
@@ -259,8 +304,7 @@ class Owned:
             if status is not None and ticket in self._status:
                 self._status[ticket] = status
             if kind in ("memory", "erred", "gone"):
-                self._wake(ticket, more[0] if kind == "erred" else None)
-        self._line.post(lambda: self._tell(batch))
+                self._fetched.wake(ticket, more[0] if kind == "erred" else None)
 
     def _answered(self, stimulus: str, status: str) -> None:
         """A graph has been taken, or not."""
@@ -270,7 +314,7 @@ class Owned:
         for _, ticket in sent.keys:
             if ticket in self._status:
                 self._status[ticket] = "cancelled"
-            self._wake(ticket, None)
+            self._fetched.wake(ticket, None)
         self._line.in_loop(self._find_lost, sent, status)
 
     async def _find_lost(self, sent: Sent, status: str) -> None:
@@ -285,15 +329,19 @@ class Owned:
 
     # In the thread that owns the book ---------------------------------------------------------------
 
-    def _tell(self, batch: Mapping[str, Any]) -> None:
+    def tell(self, batch: Mapping[str, Any], heard: bool = False) -> None:
+        """Tell of a batch; of one that an earlier driver has `heard` only what it may not have recorded."""
         reader = self._line.reader
         for _, _, data in batch["letters"]:
-            reader.letters(open_batch(data))
+            letters = open_batch(data)
+            if heard:
+                letters = [each for each in letters if not isinstance(each[1], LogEntry | Printed)]
+            reader.letters(letters)
         for kind, *more in batch["news"]:
             if kind == "memory":
                 reader.finished(more[0])
             elif kind == "erred":
-                reader.erred(more[0], _loaded(more[1]))
+                reader.erred(more[0], loaded(more[1]))
             elif kind == "gone":
                 reader.cancelled(more[0], "it was cancelled")
             elif kind == "left" and self._line.foreign:
@@ -312,53 +360,13 @@ class Owned:
 
     # In the client's thread: values -----------------------------------------------------------------
 
-    def _wake(self, ticket: int, error: bytes | None) -> None:
-        for waiting in self._waiting.pop(ticket, ()):
-            if not waiting.done():
-                waiting.set_result(error)
-
-    def _wake_all(self) -> None:
-        for ticket in list(self._waiting):
-            self._wake(ticket, None)
-
-    async def _change(self, ticket: int, seconds: float | None) -> bytes | None:
-        """Wait for news of a key; return the error, if it is that."""
-        waiting: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(ticket, []).append(waiting)
-        try:
-            return await asyncio.wait_for(waiting, seconds)
-        except TimeoutError:
-            return None
-
-    async def _gather(self, key: DaskKey) -> Any:
-        ticket, error = key[1], None
-        deadline = None
-        while not self._lost:
-            status = self._status.get(ticket, "cancelled")
-            if status == "finished":
-                found = await wire.gather(self._client, key, self._unreachable)
-                if found:
-                    return found[0]
-                now = asyncio.get_running_loop().time()
-                deadline = deadline or now + PATIENCE
-                if now > deadline:
-                    raise ClusterError("No worker has it any more.")
-                error = await self._change(ticket, LOOK) or error
-            elif status in ("pending", "lost"):
-                error = await self._change(ticket, None) or error
-            elif status == "error" and error is not None:
-                raise _loaded(error)
-            else:
-                raise ClusterError("It could not be computed, or was let go.")
-        raise ClusterError("The connection to the Dask scheduler was lost.")
-
     async def _ask(self, key: DaskKey, function: Callable[..., Any], *args: Any) -> Any:
         """Return what a task of its own makes of a value, before anything else is done."""
         asked: DaskKey = (f"dflow-asked-{self._line.run}", next(tickets))
         graph = Graph({asked: Task(asked, function, *args, TaskRef(key))})
         self._submit(graph, {"priority": placements.FIRST})
         try:
-            return await self._gather(asked)
+            return await self._fetched.fetch(asked)
         finally:
             self.release([asked])
 
@@ -373,14 +381,6 @@ class Owned:
 
 
 _STATUS = {"memory": "finished", "erred": "error", "lost": "lost", "gone": "cancelled"}
-
-
-def _loaded(error: bytes) -> BaseException:
-    try:
-        found = pickle.loads(error)
-    except Exception as problem:
-        return ClusterError(f"An error of Dask could not be read: {problem!r}")
-    return found if isinstance(found, BaseException) else ClusterError(str(found))
 
 
 def _nothing() -> None:

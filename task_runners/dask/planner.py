@@ -66,6 +66,14 @@ class Planner:
             node.held += upstream.batch is None or not upstream.batch.sole
         self._wait(node)
 
+    def add_sent(self, nodes: Iterable[Node]) -> None:
+        """Take in nodes that are out already, together."""
+        nodes = list(nodes)
+        for node in nodes:
+            self.add(node)
+        if nodes:
+            self._send(nodes, self._labels[nodes[0].label], alone=len(nodes) == 1)
+
     def remove(self, node: Node) -> list[Node]:
         """Forget a node that came to nothing; return those that wait for it, which would go without it."""
         self._leave(node)

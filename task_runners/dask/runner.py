@@ -106,6 +106,11 @@ class DaskTaskRunner:
             )
         object.__setattr__(self, "own", None)
 
+    @property
+    def outlives(self) -> bool:
+        """Whether work that it was given may outlive the driver."""
+        return self.own is None
+
     def open(self, host: Host) -> OpenDask:
         """Start to work for a flow run, starting the cluster if need be. Raises `ClusterError`."""
         if self.own is None or not self.own.processes or CLUSTERS in sys.modules:
@@ -128,6 +133,20 @@ class DaskTaskRunner:
         clusters = sys.modules.get(CLUSTERS)
         if clusters is not None:  # or there was never any
             clusters.shared.close(self)
+
+    def examine(self) -> Mapping[str, Any]:
+        """Return what can be seen, without starting anything: what ``dflow doctor`` shows.
+
+        `lacks` is what the installed Dask lacks for work to be owned by its run, `owners` who owns work on
+        the cluster at `address`. Raises `ClusterError` if that does not answer.
+
+        Example:
+            >>> DaskTaskRunner().examine()["owners"]
+            []
+        """
+        from task_runners.dask import examining  # lazy: a description costs no Dask
+
+        return {"lacks": examining.lacks(), "owners": examining.owners(self.address)}
 
     def describe(self) -> Mapping[str, Any]:
         """Return the kind and the settings of this runner."""

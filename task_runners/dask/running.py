@@ -122,6 +122,8 @@ class Running:
 
         @contextmanager
         def waits() -> Iterator[None]:
+            if self._link is not None:
+                self._link.begun()
             self.give_back()
             with place.slot() if self._present == mine else nullcontext():
                 yield

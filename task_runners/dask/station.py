@@ -132,6 +132,14 @@ class Station:
             self._forbidden |= asked - self._begun
             return sorted(asked & self._begun)
 
+    def dismiss(self, kept: Iterable[Key]) -> None:
+        """End what waits here in attempts that are not among these."""
+        with self._lock:
+            others = self._boxes.keys() - set(kept)
+            boxes = [self._boxes.pop(key) for key in others]
+        for box in boxes:
+            box.close()
+
     def close(self) -> None:
         """End what waits here for the driver."""
         with self._lock:
@@ -181,6 +189,14 @@ def deliver(
 def forbid(run: str, tickets: Sequence[int], dask_worker: Worker | None = None) -> list[int]:
     """Take dispatches back on this worker; return those that have begun here."""
     return station(run, dask_worker).forbid(tickets) if dask_worker is not None else []
+
+
+def dismiss(run: str, kept: Sequence[Key], dask_worker: Worker | None = None) -> None:
+    """Let attempts of a flow run on this worker hear nothing more, but for these: they have no driver."""
+    with _lock:
+        found = _stations.get((run, dask_worker.address)) if dask_worker else None
+    if found is not None:
+        found.dismiss(kept)
 
 
 def close(run: str, dask_worker: Worker | None = None) -> None:

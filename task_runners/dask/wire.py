@@ -37,6 +37,8 @@ RELEASE = "dflow-release"
 """The message by which a driver lets keys go; the scheduler's own fails for an unknown owner."""
 LETTERS = "dflow-letters"
 """The message that brings what attempts say; a logged event costs the scheduler several times as much."""
+EXECUTE = "execute"
+"""The name of the function that runs parcels on workers."""
 SAME_TURN = "60s"
 """Graphs that come within this time take turns, as those of Dask's own `Client.get` do."""
 PROBE = 3.0
@@ -285,6 +287,15 @@ def error_of(task: Any) -> bytes:
     if isinstance(given, bytes | bytearray | memoryview):
         return bytes(given)
     return pickle.dumps(given)
+
+
+def payload_of(task: Any) -> bytes | None:
+    """Return the payload in the scheduler's record of a task, or None if it has none.
+
+    It says which dispatches the task is of: a driver that comes later can learn it nowhere else.
+    """
+    function, args = getattr(task.run_spec, "func", None), getattr(task.run_spec, "args", ())
+    return args[0] if getattr(function, "__name__", "") == EXECUTE and args else None
 
 
 async def on_workers(scheduler: Any, function: Callable[..., Any], *args: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dflow.attempts.functions import ByReference, ByValue
+from dflow.core.records import Cause
 from dflow.messages import AtRunner, Work
 from task_runners.dask.book import Book
 from task_runners.dask.graph import tickets
@@ -13,6 +14,7 @@ from task_runners.dask.parcels import Entry
 
 KNOWN = 256
 """How many functions' labels are remembered."""
+ELSEWHERE = "Where its earlier driver had sent it, it did not begin."
 GONE = "What it depends on is not on the cluster any more."
 
 
@@ -69,12 +71,18 @@ class Works:
         if known is None or known[0] is not function:
             if len(self._labels) >= KNOWN:
                 self._labels.clear()
-            known = (function, f"{task_name} {_named(function)}")
+            known = (function, label_of(task_name, function))
             self._labels[task_name, id(function)] = known
         return known[1]
 
     def sound(self, entries: Sequence[Any]) -> list[Entry]:
-        """Return those of some entries that can run; the others are void, or will be."""
+        """Return those of some entries that can run; the others are void, or will be.
+
+        What an earlier driver had sent out cannot be sent again by this one, which has not been asked for it.
+        """
+        for entry in [each for each in entries if each.work is None]:
+            self._book.void(entry, Cause.DRIVER_LOST, ELSEWHERE)
+        entries = [entry for entry in entries if entry.work is not None]
         if not any(entry.sources for entry in entries):
             return list(entries)
         found = []
@@ -90,6 +98,11 @@ class Works:
             else:
                 found.append(entry)
         return [entry for entry in found if not entry.ended]
+
+
+def label_of(task_name: str, function: Any) -> str:
+    """Return by what durations are learned of a task and its function."""
+    return f"{task_name} {_named(function)}"
 
 
 def _named(function: Any) -> str:

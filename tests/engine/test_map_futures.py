@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from dflow.engine.map_futures import MapFutures
 from dflow.errors import WaitTimeout
 from dflow.messages import Key, Work
 from dflow.testing import ScriptedRunner
+from task_runners import ThreadPoolTaskRunner
 from tests.engine.world import World, one_parent, start
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -144,3 +147,30 @@ def test_what_was_seen_of_a_list_is_part_of_the_position() -> None:
 
     with one_parent("p"):
         assert after(together=True) == after(together=False)
+
+
+def test_what_is_dropped_at_once_is_let_go_of(world: World) -> None:
+    """Futures that come and go in several threads, some before the tracker heard of them, leave nothing."""
+    large = b"x" * 20_000
+
+    @task
+    def make(_: int) -> bytes:
+        return large
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+    def main() -> None:
+        def ask(first: int) -> None:
+            for number in range(first, first + 100):
+                make.submit(number)
+                if number % 10 == 0:
+                    make.map([-number, -number - 1])
+
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(contextvars.copy_context().run, ask, 1000 * n) for n in range(4)]
+            for each in asked:
+                each.result()
+        make.submit(-1).result()
+
+    main()
+    assert len(world.task_runs()) == 4 * 120 + 1
+    assert world.session.ledger.with_runner == set()

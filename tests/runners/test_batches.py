@@ -65,15 +65,19 @@ class Count:
 
     def __init__(self, opened: Any) -> None:
         self._client = clusters.shared.get(opened._runner).connect()
+        self._wait()
         self._before = self._now()
+
+    def _wait(self) -> None:
+        under_way = functools.partial(self._client.run_on_scheduler, tasks_under_way)
+        patiently(lambda: under_way() == 0, "the end of all tasks")
 
     def _now(self) -> Counter[str]:
         return Counter(self._client.run_on_scheduler(tasks_done))
 
     def end(self) -> Counter[str]:
         """Return how many have ended since, by prefix, once all have."""
-        under_way = functools.partial(self._client.run_on_scheduler, tasks_under_way)
-        patiently(lambda: under_way() == 0, "the end of all tasks")
+        self._wait()
         found = self._now()
         found.subtract(self._before)
         self._client.close()

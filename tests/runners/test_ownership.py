@@ -219,7 +219,7 @@ def test_a_graph_without_its_upstreams(cluster: LocalCluster, opened: Any, host:
     opened.dispatch([first])
     host.end(first)
     connection = opened._connection
-    connection._client.run_on_scheduler(feed.release_all, connection._way.owner)
+    connection._client.run_on_scheduler(feed.release_others, connection._way.owner, ())
     patiently(lambda: what_is_left(cluster)[0] == 0, "the loss of the value")
     after = work(opened, bodies.size_of, first)
     opened.dispatch([after])

@@ -1,0 +1,169 @@
+"""A driver is killed while its cluster lives: who resumes the run finds what is done, and what still runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+from dflow import runs
+from dflow.core import invariants
+from dflow.core.replay import Table
+from task_runners.dask import feed
+
+LASTING = Path(__file__).parent / "lasting.py"
+DEADLINE = 60.0
+"""Seconds after which what a test waits for will not come any more."""
+TOTAL = 100_000 + sum(range(4)) + 0 + 1 + sum((0, 1, 2, 4, 5))
+"""What the flow returns."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A cluster that is not ours: two workers with one thread each."""
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    ) as made:
+        yield made
+
+
+def until(reached: Callable[[], object], driver: subprocess.Popen[str] | None = None) -> None:
+    """Wait for something. Fails when a driver ends before, or the deadline passes."""
+    deadline = time.monotonic() + DEADLINE
+    while not reached():
+        assert driver is None or driver.poll() is None, f"it ended: {driver.communicate()}"
+        assert time.monotonic() < deadline, "the deadline has passed"
+        time.sleep(0.01)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start a driver."""
+    return subprocess.Popen(
+        [sys.executable, str(LASTING), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def bodies(folder: Path) -> Counter[str]:
+    """Return how often each body has begun and ended."""
+    lines = (folder / "oracle").read_text().splitlines() if (folder / "oracle").exists() else []
+    return Counter(" ".join(line.split()[:2]) for line in lines)
+
+
+def owners(cluster: LocalCluster) -> list[feed.About]:
+    """Return the owners that the scheduler knows."""
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        found: list[feed.About] = client.run_on_scheduler(feed.owners)
+        return found
+
+
+def interrupted(cluster: LocalCluster, folder: Path) -> None:
+    """Begin the flow, and kill its driver while two bodies run and others wait behind them."""
+    driver = start(cluster.scheduler_address, str(folder))
+    until(
+        lambda: (
+            {"begin held0", "begin held1"} <= bodies(folder).keys()
+            and (folder / "submitted").exists()
+            and _recorded() >= 2
+        ),
+        driver,
+    )
+    driver.kill()
+    driver.communicate()
+
+
+def _recorded() -> int:
+    """Return how many bodies are recorded as running."""
+    with runs.opened(runs.find("latest")) as reader:
+        return sum(run.state_name == "Running" for run in reader.task_runs())
+
+
+def check(folder: Path, said: tuple[str, str], code: int, failed: int) -> None:
+    """Check that the flow has completed, that no body has run twice, and the record is sound.
+
+    One that had `failed` before is tried again, as in any run that is resumed.
+    """
+    assert code == 0, said
+    assert said[0].split() == [str(TOTAL)], said
+    ran = bodies(folder)
+    assert ran.pop("begin flow") == 2
+    assert ran.pop("begin behind3") == ran.pop("end behind3") == 1 + failed
+    assert {name: times for name, times in ran.items() if times != 1} == {}
+    assert len(ran) == 2 * (4 + 1 + 2 + 5 + 1)
+    with runs.opened(runs.find("latest")) as reader:
+        assert [flow_run.state_name for flow_run in reader.flow_runs()] == ["Completed"]
+        table = Table()
+        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
+        table.task_runs.update((run.id, run) for run in reader.task_runs())
+        events = [event for _, event in reader.events() if event is not None]
+        assert list(invariants.check(events, table)) == []
+        for run in table.task_runs.values():
+            assert len(run.attempts) == 1 + failed * (
+                run.task_name == "behind" and run.state_name == "Failed"
+            ), run
+    assert not re.search("lost|Traceback", said[1]), said[1]
+
+
+@pytest.mark.parametrize("when", ["they still run", "they have ended"])
+def test_nothing_runs_twice(
+    cluster: LocalCluster, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had finished or was running is taken up by who resumes, whenever that is; no body runs again."""
+    monkeypatch.setenv("DFLOW_HOME", str(tmp_path / "home"))
+    interrupted(cluster, tmp_path)
+    if when == "they have ended":
+        (tmp_path / "go").touch()
+        until(lambda: sum(bodies(tmp_path)[f"end behind{n}"] for n in range(6)) == 6)
+    until(lambda: [one["driven"] for one in owners(cluster)] == [False])
+    (left,) = owners(cluster)
+    told = subprocess.run(
+        [sys.executable, "-m", "dflow.cli", "doctor", "latest"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    name = runs.find("latest").entry.name
+    assert re.search(
+        rf"run '{name}': {left['keys']} keys \(.*\); without a driver for \d+ s",
+        " ".join(told.split()),
+    )
+    assert left["keys"] >= 9
+    (tmp_path / "submitted").unlink()
+    driver = start(cluster.scheduler_address, str(tmp_path), "latest")
+    if when == "they still run":
+        until((tmp_path / "submitted").exists, driver)  # all is asked for again
+        (tmp_path / "go").touch()
+    said = driver.communicate(timeout=DEADLINE)
+    check(tmp_path, said, driver.returncode, int(when == "they have ended"))
+    assert owners(cluster) == []
+
+
+def test_what_is_done_again(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is done again takes nothing up: what was left is let go, and nothing of it is left."""
+    monkeypatch.setenv("DFLOW_HOME", str(tmp_path / "home"))
+    interrupted(cluster, tmp_path)
+    (tmp_path / "go").touch()
+    driver = start(cluster.scheduler_address, str(tmp_path), "latest", "again")
+    said = driver.communicate(timeout=DEADLINE)
+    assert driver.returncode == 0, said
+    assert bodies(tmp_path)["begin small0"] == 2
+    assert owners(cluster) == []
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        from task_runners.dask.internals import count_tasks
+
+        until(lambda: client.run_on_scheduler(count_tasks) == 0)
