@@ -15,6 +15,7 @@ from rich.text import Text
 from dflow import runs, settings
 from dflow.cli import streams, text
 from dflow.cli.checks import check
+from dflow.cli.doctor_clusters import ClusterFacts, lines, look_at, way
 from dflow.cli.options import AsJson, Flag
 from dflow.engine import process
 from dflow.errors import DflowError
@@ -55,22 +56,31 @@ class Findings(TypedDict):
     settings: dict[str, SettingFacts]
     journal: dict[str, str]
     writable: bool
+    dask: str
+    cluster: ClusterFacts | None
     checked: str | None
     events: int | None
     problems: list[str]
 
 
-def doctor(run: str = "", /, *, deep: Flag = False, as_json: AsJson = False) -> int:
+def doctor(
+    run: str = "", /, *, cluster: str = "", deep: Flag = False, as_json: AsJson = False
+) -> int:
     """Tell what dflow finds here; with RUN, check the record of that run too, and its stored results.
+
+    Of a cluster that is not dflow's own it tells which runs own work there, with a driver or without.
 
     Args:
         run: an id, the start of one, a name, or latest
+        cluster: the address of a Dask scheduler; else that of the cluster on which RUN began, if it has one
         deep: read all stored results of RUN, and compare them with what was written
         as_json: print JSON: what was found, and the problems
     """
     found = examine()
     if run:
-        _check(run, found, deep=deep)
+        cluster = _check(run, found, deep=deep) or cluster
+    if cluster:
+        found["cluster"] = look_at(cluster)
     if as_json:
         streams.print_json(found)
     else:
@@ -91,6 +101,8 @@ def examine() -> Findings:
         settings={},
         journal={},
         writable=False,
+        dask=way(),
+        cluster=None,
         checked=None,
         events=None,
         problems=[],
@@ -154,8 +166,8 @@ def writable(home: Path) -> bool:
 # The record of a run ------------------------------------------------------------------------------------
 
 
-def _check(run: str, found: Findings, *, deep: bool) -> None:
-    """Check the record of a run. Raises `RunNotFound`."""
+def _check(run: str, found: Findings, *, deep: bool) -> str:
+    """Check the record of a run; return the address of the cluster on which it began, if it has one."""
     listed = runs.find(run)
     found["checked"] = listed.entry.id
     try:
@@ -164,6 +176,8 @@ def _check(run: str, found: Findings, *, deep: bool) -> None:
     except DflowError as error:
         broken = [str(error)]
     found["problems"] += broken
+    address: str = (listed.entry.details.get("runner") or {}).get("address") or ""
+    return address
 
 
 # On a page --------------------------------------------------------------------------------------------------
@@ -173,13 +187,15 @@ def _print(found: Findings) -> None:
     console = streams.out()
     console.print(Text.assemble(("dflow ", "bold"), found["dflow"]))
     _section("", {"python": found["python"], "platform": found["platform"]})
-    _section("Packages", found["packages"])
+    _section("Packages", found["packages"] | {"work on dask": found["dask"]})
     shown = {
         f"DFLOW_{name.upper()}": f"{setting['value']}  ({setting['origin']})"
         for name, setting in found["settings"].items()
     }
     _section("Settings", shown)
     _section("Journal", found["journal"] | {"writable": "yes" if found["writable"] else "no"})
+    if found["cluster"] is not None:
+        _section("Cluster", lines(found["cluster"]))
     console.print()
     for problem in found["problems"]:
         console.print(Text(f"Problem: {text.block(problem)}", "red"), soft_wrap=True)

@@ -25,9 +25,9 @@ from dflow.attempts.haste import calm, hurry
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
-from dflow.engine import adoption, listing, remote_flows, run_logs, runners, system
+from dflow.engine import listing, remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.recovery import forget_damaged, forget_gone, recover
+from dflow.engine.recovery import forget_damaged, forget_gone, take_over
 from dflow.engine.renewal import Again
 from dflow.engine.roots import root_info
 from dflow.engine.session import Session
@@ -298,8 +298,7 @@ def _begin(opened: Session, root: RootRun, missing: Missing) -> None:
             )
         )
         return
-    adoption.reattach(opened)
-    opened.in_tracker(lambda ledger: recover(ledger, now))
+    take_over(opened, now)
     forget_damaged(opened)
     forget_gone(opened)
 

@@ -6,6 +6,7 @@ from dflow.core import events as ev
 from dflow.core.asked import left_behind, made_from_lost
 from dflow.core.records import Cause, FlowStage, Held, Stage, TaskRun
 from dflow.core.replay import Table
+from dflow.engine.adoption import reattach
 from dflow.engine.ledger import Ledger
 from dflow.engine.session import Session
 from dflow.results import files
@@ -13,6 +14,12 @@ from dflow.results import files
 MESSAGE = "Its driver ended before it did."
 SHOWN = 10
 """How many names are shown."""
+
+
+def take_over(session: Session, at: float) -> None:
+    """Go on with what the driver before has left where it can be, and close the rest."""
+    reattach(session)
+    session.in_tracker(lambda ledger: recover(ledger, at))
 
 
 def recover(ledger: Ledger, at: float) -> None:

@@ -131,8 +131,10 @@ class Feed(SchedulerPlugin):
                 owner.keys.discard(key)
         wire.let_go(self._scheduler, name, keys)
 
-    def _on_release(self, owner: str, keys: Iterable[Any], **_: Any) -> None:
-        self.release(owner, keys)
+    def _on_release(self, owner: str, keys: Iterable[Any], client: str = "", **_: Any) -> None:
+        known = self.owners.get(owner)
+        if known is not None and known.driver == client:
+            self.release(owner, keys)
 
     # What happens -----------------------------------------------------------------------------------
 
@@ -328,14 +330,14 @@ def release_others(name: str, kept: Iterable[Any], dask_scheduler: Any = None) -
 
 
 class About(TypedDict):
-    """What `owners` tells of one; `since` is when its driver has gone."""
+    """What `owners` tells of one; `alone` is for how many seconds it has had no driver."""
 
     name: str
     run: str
     keys: int
     states: dict[str, int]
     driven: bool
-    since: float
+    alone: float | None
     lease: float
 
 
@@ -349,7 +351,7 @@ def owners(dask_scheduler: Any = None) -> list[About]:
             keys=len(owner.keys),
             states=dict(Counter(task.state for task in wire.wanted(dask_scheduler, owner.name))),
             driven=owner.driver is not None,
-            since=owner.since,
+            alone=None if owner.driver is not None else max(0.0, clock.now() - owner.since),
             lease=owner.lease,
         )
         for owner in (found.owners.values() if found is not None else ())

@@ -134,6 +134,20 @@ class DaskTaskRunner:
         if clusters is not None:  # or there was never any
             clusters.shared.close(self)
 
+    def examine(self) -> Mapping[str, Any]:
+        """Return what can be seen, without starting anything: what ``dflow doctor`` shows.
+
+        `lacks` is what the installed Dask lacks for work to be owned by its run, `owners` who owns work on
+        the cluster at `address`. Raises `ClusterError` if that does not answer.
+
+        Example:
+            >>> DaskTaskRunner().examine()["owners"]
+            []
+        """
+        from task_runners.dask import examining  # lazy: a description costs no Dask
+
+        return {"lacks": examining.lacks(), "owners": examining.owners(self.address)}
+
     def describe(self) -> Mapping[str, Any]:
         """Return the kind and the settings of this runner."""
         if self.own is None:

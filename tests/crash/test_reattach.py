@@ -129,10 +129,22 @@ def test_nothing_runs_twice(
         until(lambda: sum(bodies(tmp_path)[f"end behind{n}"] for n in range(6)) == 6)
     until(lambda: [one["driven"] for one in owners(cluster)] == [False])
     (left,) = owners(cluster)
+    told = subprocess.run(
+        [sys.executable, "-m", "dflow.cli", "doctor", "latest"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    name = runs.find("latest").entry.name
+    assert re.search(
+        rf"run '{name}': {left['keys']} keys \(.*\); without a driver for \d+ s",
+        " ".join(told.split()),
+    )
     assert left["keys"] >= 9
+    (tmp_path / "submitted").unlink()
     driver = start(cluster.scheduler_address, str(tmp_path), "latest")
     if when == "they still run":
-        until(lambda: bodies(tmp_path)["begin flow"] == 2, driver)
+        until((tmp_path / "submitted").exists, driver)  # all is asked for again
         (tmp_path / "go").touch()
     said = driver.communicate(timeout=DEADLINE)
     check(tmp_path, said, driver.returncode, int(when == "they have ended"))
