@@ -241,10 +241,7 @@ class Journal(Protocol):
         """
 
     def read(self, run_id: str) -> RunReader:
-        """Open the record of a run to look at.
-
-        Raises `RunNotFound` when nothing was recorded of it, and errors of `JournalError`.
-        """
+        """Open the record of a run to look at. Raises `RunNotFound`, and errors of `JournalError`."""
 
     def size(self, run_id: str) -> int:
         """Return how many bytes the record of a run takes."""

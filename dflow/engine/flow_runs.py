@@ -111,7 +111,7 @@ class _Execution:
                 return Ended(run.state_name, run.message, at=run.changed_at)
 
     async def _begun(self) -> int:
-        """Record that the body begins; return the generation. Who is cancelled meanwhile is so on the record."""
+        """Record that the body begins; return the generation. Who is cancelled meanwhile is recorded so."""
         start = partial(self.keeper.start, self.flow.flow_run_id)
         if not self.body.native:
             return start()
