@@ -273,8 +273,8 @@ class TaskRun:
     @property
     def attempts_now(self) -> tuple[Attempt, ...]:
         """The attempts of the present generation."""
-        if not self.attempts:
-            return ()
+        if not self.attempts or self.attempts[0].generation == self.generation:
+            return self.attempts  # generations only grow
         return tuple(a for a in self.attempts if a.generation == self.generation)
 
 

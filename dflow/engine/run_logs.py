@@ -61,6 +61,8 @@ KEPT = "\n\t"
 
 def escaped(text: str, keep: str = "") -> str:
     """Return text with escapes for what would move a cursor, change a colour or turn the writing round."""
+    if text.isprintable():
+        return text
     return "".join(char if char in keep or char.isprintable() else _escape(char) for char in text)
 
 

@@ -325,7 +325,8 @@ def test_the_end_is_durable_before_the_flow_returns() -> None:
 
     with world_with(Watched(append)) as world:
         assert flow(lambda: 1)() == 1
-        assert written == ["Running", "Completed"]
+        assert written[-2:] == ["Running", "Completed"]
+        assert written[:-2] in ([], ["Pending"])  # its creation may be of the same transaction
         assert world.journal.catalog.find("latest").state_name == "Completed"
         assert world.journal.catalog.find("latest").holder is None
 
