@@ -10,8 +10,9 @@ from typing import Any
 from distributed.scheduler import KilledWorker
 
 from dflow.attempts.link import Ended, Letter
-from task_runners.dask.book import BEHIND, Book
+from task_runners.dask.book import Book
 from task_runners.dask.carried import BodyFailed, TakenBack
+from task_runners.dask.ends import BEHIND
 from task_runners.dask.parcels import Parcel
 from task_runners.dask.placements import described
 

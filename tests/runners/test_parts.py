@@ -32,8 +32,9 @@ from dflow.errors import CancelledError, DefinitionError, MissingMainGuard
 from dflow.messages import Go, LogEntry, Printed, StartConfirmed
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
 from task_runners.dask import host, in_process, main_guard
-from task_runners.dask.book import INQUEST, Book
+from task_runners.dask.book import Book
 from task_runners.dask.carried import BodyFailed, Carried
+from task_runners.dask.ends import INQUEST
 from task_runners.dask.parcels import Entry, Parcel
 from task_runners.dask.runner import OwnCluster
 from task_runners.dask.sequence import Sequences
