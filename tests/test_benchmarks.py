@@ -72,3 +72,27 @@ def test_the_page(tmp_path: Path) -> None:
     assert "1 met, 0 missed, 1 FAILED, 1 BROKEN" in text
     with pytest.raises(ValueError, match="no section 'peers'"):
         report.replaced("peers", "", page)
+
+
+@pytest.mark.timeout(240)
+def test_peers(tmp_path: Path) -> None:
+    """What runs here is measured; a peer that cannot be installed is named, with the reason."""
+    cache = tmp_path / "no folder"
+    cache.write_text("")
+    what = ["--only", "dflow", "joblib", "--rounds", "1", "--share", "0.003"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.peers", *what, "--cache", str(cache)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=220,
+        check=False,
+    )
+    dflow_row, joblib_row = done.stdout.splitlines()
+    assert done.returncode == 1, done.stderr
+    title, *rates, keeps, _ = dflow_row.split(" | ")
+    assert (title, len(rates), keeps) == ("dflow", 3, "every state, on disk")
+    assert all(int(rate.replace(",", "")) > 0 for rate in rates)
+    assert joblib_row.startswith("joblib | – | – | – |")
+    assert "| cannot be installed: " in joblib_row
+    assert "no folder" in joblib_row

@@ -123,12 +123,17 @@ def _inside(value: Any) -> list[tuple[str, Any]]:
     return []
 
 
-def unpack(packed: PackedCall, shared: Mapping[str, Any] | None = None) -> Call:
-    """Return the call that was packed; `shared` saves unpickling what was unpickled before.
+def unpack(
+    packed: PackedCall,
+    shared: Mapping[str, Any] | None = None,
+    function: Callable[..., Any] | None = None,
+) -> Call:
+    """Return the call that was packed; `shared` and `function` are there if they were loaded before.
 
     Raises `SerializationError` when the function or an argument cannot be loaded here.
     """
-    function = resolve(packed.function)
+    if function is None:
+        function = resolve(packed.function)
     try:
         args, kwargs = loads(packed.arguments)
         if shared is None:

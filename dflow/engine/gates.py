@@ -7,6 +7,7 @@ they came.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from dflow.core.records import Stage
@@ -21,7 +22,7 @@ class Gate:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._inside: set[str] = set()
-        self._queue: dict[str, None] = {}
+        self._queue: OrderedDict[str, None] = OrderedDict()
 
     def let_through(self, task_run_id: str) -> bool:
         """Give a task run a place, or a turn in the queue; return whether it may go."""
@@ -38,9 +39,7 @@ class Gate:
     def turns(self) -> Iterator[str]:
         """Yield who queues, the first to come first, while there is a place: who goes takes it."""
         while self._queue and len(self._inside) < self._limit:
-            first = next(iter(self._queue))
-            del self._queue[first]
-            yield first
+            yield self._queue.popitem(last=False)[0]
 
 
 class Gates:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 BOUND = 32_000_000
 """Bytes that the values of one session take at most."""
-OVERHEAD = 200
+OVERHEAD = 300
 """Bytes that one takes beside itself, about."""
 
 
@@ -17,7 +19,7 @@ class Recent:
     def __init__(self, bound: int = BOUND) -> None:
         self._bound = bound
         self._left = bound
-        self._values: dict[str, bytes] = {}
+        self._values: OrderedDict[str, bytes] = OrderedDict()
 
     def get(self, run_id: str) -> bytes | None:
         """Return the value of a run, if it is here."""
@@ -33,4 +35,4 @@ class Recent:
         self._values[run_id] = value
         self._left -= len(value) + OVERHEAD
         while self._left < 0:
-            self._left += len(self._values.pop(next(iter(self._values)))) + OVERHEAD
+            self._left += len(self._values.popitem(last=False)[1]) + OVERHEAD

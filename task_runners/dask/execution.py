@@ -69,6 +69,7 @@ class _Work:
         tell = partial(here.tell, payload.ticket, worker)
         self._running = Running(len(payload.items), tell, payload.patience)
         self._values: dict[int, bytes | Carried] = {}
+        self._functions: dict[int, Callable[..., Any]] = {}
 
     def one(self) -> Carried:
         """Run the only attempt."""
@@ -131,7 +132,7 @@ class _Work:
         return outcome, value
 
     def _load(self, item: Item, link: WorkerLink) -> tuple[Call, Mapping[str, Any]]:
-        call = call_of(self._payload, item, self._beside)
+        call = call_of(self._payload, item, self._beside, self._functions)
         extra = item[12]
         return call, {} if extra is None else self._values_of(extra, link)
 

@@ -10,7 +10,7 @@ import pickle
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -137,10 +137,13 @@ def info_of(payload: Payload, item: Item) -> AttemptInfo:
     )
 
 
-def call_of(payload: Payload, item: Item, beside: Mapping[str, bytes]) -> Call:
+def call_of(
+    payload: Payload, item: Item, beside: Mapping[str, bytes], loaded: dict[int, Callable[..., Any]]
+) -> Call:
     """Return the call of an item; `beside` are the parts that came with the parcel, by hash.
 
-    Raises `SerializationError` when something cannot be loaded here.
+    `loaded` are the functions that were loaded for those before it. Raises `SerializationError` when
+    something cannot be loaded here.
     """
     function, extra = payload.functions[item[2]], item[12]
     if isinstance(function, ByValue) and function.digest in beside:
@@ -148,7 +151,9 @@ def call_of(payload: Payload, item: Item, beside: Mapping[str, bytes]) -> Call:
     named = None if extra is None else extra.named
     packed = PackedCall(function, item[10], None, item[11], named)
     shared = {} if item[3] < 0 else _shared_of(payload, item, beside)
-    return unpack(packed, shared=shared)
+    call = unpack(packed, shared, loaded.get(item[2]))
+    loaded[item[2]] = call.function
+    return call
 
 
 def _shared_of(payload: Payload, item: Item, beside: Mapping[str, bytes]) -> Mapping[str, Any]:

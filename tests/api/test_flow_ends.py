@@ -245,9 +245,14 @@ def test_what_is_raised_decides_the_state(runner: TaskRunner, kind: str, way: st
 def test_a_body_that_raises_leaves_ten_thousand_behind(processes: TaskRunner) -> None:
     """Of ten thousand nothing new begins: it ends within seconds, and all have their state."""
 
+    @task
+    def long(x: int) -> int:
+        time.sleep(0.01)
+        return x
+
     @flow(task_runner=processes)
     def main() -> None:
-        add.map(range(10_000))
+        long.map(range(10_000))
         raise RuntimeError("the body")
 
     begun = time.perf_counter()

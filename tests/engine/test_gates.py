@@ -16,6 +16,7 @@ from dflow.core import events as ev
 from dflow.core import invariants
 from dflow.core.records import Need, Stage, TaskRun
 from dflow.core.replay import Table
+from dflow.engine.gates import Gate
 from dflow.engine.ledger import Ledger
 from dflow.engine.recovery import recover
 from dflow.errors import DefinitionError, ParameterError
@@ -186,3 +187,19 @@ def test_the_name_is_reserved_for_maps() -> None:
     with pytest.raises(DefinitionError, match="parameter 'max_in_flight'"):
         task(gated)
     assert flow(gated).fn(3) == 3
+
+
+def test_a_long_queue_is_taken_in_order() -> None:
+    """Those who queue get their turns in the order in which they came, however many they are."""
+    gate = Gate(1)
+    assert gate.let_through("first")
+    names = [f"t{number}" for number in range(50_000)]
+    assert not any(map(gate.let_through, names))
+    served = []
+    last = "first"
+    for _ in names:
+        gate.leave(last)
+        for last in gate.turns():
+            assert gate.let_through(last)
+            served.append(last)
+    assert served == names

@@ -150,7 +150,7 @@ def test_what_was_seen_of_a_list_is_part_of_the_position() -> None:
 
 
 def test_what_is_dropped_at_once_is_let_go_of(world: World) -> None:
-    """Futures that come and go in several threads, some before the tracker has heard of them, leave nothing."""
+    """Futures that come and go in several threads, some before the tracker heard of them, leave nothing."""
     large = b"x" * 20_000
 
     @task
