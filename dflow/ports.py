@@ -297,10 +297,9 @@ class Link(Protocol):
 
 
 class Host(Protocol):
-    """What an open runner has of the driver that opened it. All methods may be called by any thread."""
+    """What an open runner has of the driver of `root_id`. All methods may be called by any thread."""
 
     root_id: str
-    """The root flow run that is driven."""
 
     def news(self, messages: Sequence[Up]) -> None:
         """Take what came up from attempts, in order. Does not block."""
