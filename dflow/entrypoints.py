@@ -17,6 +17,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+
 from dflow.engine import origins, recorded
 from dflow.engine.calls import called
 from dflow.errors import EntrypointError
@@ -118,6 +120,8 @@ def load_file(path: Path, run_as: str | None = None) -> types.ModuleType:
                 sys.modules[name] = previous
         shown = "".join(traceback.format_exception(type(error), error, _below(error)))
         raise EntrypointError(f"'{path}' raised an error while it was loaded:\n\n{shown}") from None
+    # Where it is not loaded, on the workers of others, what is in it goes by value, as from `__main__`.
+    cloudpickle.register_pickle_by_value(module)
     return module
 
 

@@ -349,6 +349,9 @@ class OpenRunner(Protocol):
     def fetch(self, key: Key) -> Any:
         """Return the value of a dispatch that succeeded. Raises `MissingResult` or `SerializationError`."""
 
+    def fetch_each(self, keys: Sequence[Key]) -> Mapping[Key, Any]:
+        """Return what can be fetched in one go of the values of dispatches; `fetch` gives the others."""
+
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down to the attempt of this dispatch."""
 

@@ -92,6 +92,10 @@ class OpenInline:
         """Return what a function makes of a value. Raises `MissingResult`."""
         return function(self._values.fetch(key))
 
+    def fetch_each(self, _keys: Sequence[Key]) -> Mapping[Key, Any]:
+        """Return nothing: each value is at hand."""
+        return {}
+
     def each_host(self, _function: Callable[..., Any], *_args: Any) -> Mapping[str, Any]:
         """Return nothing: bodies run in this process."""
         return {}

@@ -54,10 +54,12 @@ def refer(
     if name in MAIN_NAMES:
         if script_there and script() is not None and _plain(_find(script(), qualname)) is function:
             return ByReference("__main__", qualname)
-    elif module is not None and _plain(_find(module, qualname)) is function:
-        if importable(module):
+    elif module is not None:
+        found = _plain(_find(module, qualname)) is function
+        if (found or isinstance(function, FunctionType)) and not importable(module):
+            return _by_value(function, module)
+        if found:
             return ByReference(name, qualname)
-        return _by_value(function, module)
     return _by_value(function, None)
 
 

@@ -273,9 +273,13 @@ class DriverScope:
     def values(self, task_run_ids: Sequence[str]) -> list[Any]:
         """Return the values of final task runs, which the body is given. Raises the first failure."""
         found: list[Any] = []
+        together = self.session.fetched(task_run_ids)
         try:
             for task_run_id in task_run_ids:
-                found.append(self.session.value(task_run_id))  # noqa: PERF401  (some may be found)
+                if task_run_id in together:
+                    found.append(together.pop(task_run_id))
+                else:
+                    found.append(self.session.value(task_run_id))
         finally:
             self.saw(*task_run_ids[: len(found) + 1])
         return found

@@ -28,7 +28,8 @@ from dflow.engine import (
 )
 from dflow.engine.context import current_keeper, current_scope
 from dflow.engine.defined import Defined, P, R_co, as_called
-from dflow.engine.flow_runs import Arguments, Body, Ended
+from dflow.engine.flow_ends import Ended, outcome_of
+from dflow.engine.flow_runs import Arguments, Body
 from dflow.engine.futures import state_of
 from dflow.engine.handles import FlowRunHandle
 from dflow.engine.keeping import Keeper, LocalKeeper, Opened
@@ -181,9 +182,9 @@ class FlowBase(Defined[P, R_co, FlowOptions]):
         """Run a call to its end; return its value or its state, or raise."""
         ended, ran = await self._ended(called)
         if called.return_state:
-            return state_of(ended.status, lambda: flow_runs.outcome_of(self.name, ended))
+            return state_of(ended.status, lambda: outcome_of(self.name, ended))
         try:
-            value = flow_runs.outcome_of(self.name, ended)
+            value = outcome_of(self.name, ended)
         except STOPS as error:
             raise Carried(error) from None
         if self.kind.hands_out and not ran:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from dflow.attempts.context import current
 from dflow.core import events as ev
 from dflow.engine import beside
-from dflow.engine.flow_runs import Ended, outcome_of
+from dflow.engine.flow_ends import Ended, outcome_of
 from dflow.engine.futures import slot_given_back, state_of
 from dflow.engine.keeping import Keeper, LocalKeeper
 from dflow.engine.outcomes import failure_of

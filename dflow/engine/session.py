@@ -19,7 +19,7 @@ from dflow.attempts.inputs import read
 from dflow.core import events as ev
 from dflow.core.records import Held, Stage, TaskRun
 from dflow.core.replay import Table
-from dflow.engine import outcomes
+from dflow.engine import collecting, outcomes
 from dflow.engine.cached_calls import cached_of
 from dflow.engine.caching import Caches
 from dflow.engine.callbacks import Owners
@@ -36,7 +36,7 @@ from dflow.engine.renewal import Again
 from dflow.engine.telling import Telling
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet
-from dflow.errors import DflowError, InternalError, MissingResult
+from dflow.errors import DflowError, InternalError, MissingResult, SerializationError
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
@@ -114,6 +114,7 @@ class Session:
             tell=self.hooks.tell,
             luck=ids.luck,
         )
+        collecting.less_often()
         self.tracker.start()
 
     # Flow runs and their runners --------------------------------------------------------------------
@@ -234,9 +235,22 @@ class Session:
             raise outcomes.failure(run, root, self.errors.get(root.id))
         return self.value_of(run)
 
-    def values(self, task_run_ids: Sequence[str]) -> list[Any]:
-        """Return the values of final task runs in their order, or raise the first failure among them."""
-        return [self.value(task_run_id) for task_run_id in task_run_ids]
+    def fetched(self, task_run_ids: Sequence[str]) -> dict[str, Any]:
+        """Return those values of final task runs that their runners give in one go, by id."""
+        groups: dict[OpenRunner, dict[str, Key]] = {}
+        for task_run_id in task_run_ids:
+            run, asked = self.tracker.shown[task_run_id], self.dispatcher.asked.get(task_run_id)
+            runner = None if asked is None else asked.runner
+            if runner is None or runner.shares_memory or not isinstance(run, TaskRun):
+                continue
+            if run.id in self.ledger.with_runner:
+                groups.setdefault(runner, {})[run.id] = (run.id, run.dispatch)
+        found: dict[str, Any] = {}
+        for runner, keys in groups.items():
+            if len(keys) > 1 and not self._closed:
+                values = runner.fetch_each(list(keys.values()))
+                found.update((name, values[key]) for name, key in keys.items() if key in values)
+        return found
 
     def value_of(self, run: TaskRun) -> Any:
         """Return the value of a task run that has completed. Blocks while it is fetched."""
@@ -265,8 +279,15 @@ class Session:
         return outcomes.stand_in(self.task_run(task_run_id), root, live)
 
     def kept(self, run_id: str) -> Any:
-        """Return the value of a run that the journal keeps."""
-        return loads(self.kept_bytes(run_id))
+        """Return the value of a run that the journal keeps. Raises `SerializationError`, `MissingResult`."""
+        data = self.kept_bytes(run_id)
+        try:
+            return loads(data)
+        except Exception as error:
+            raise SerializationError(
+                f"The value of '{self.name_of(run_id)}' cannot be loaded here: {error!r}. Return something "
+                "that can be unpickled, and install what it is made of where it is asked for."
+            ) from error
 
     def task_run(self, task_run_id: str) -> TaskRun:
         """Return a task run as the ledger has it: for the tracker's thread."""
@@ -348,6 +369,8 @@ class Session:
     def close(self) -> None:
         """Let go of runners, tracker and journal. The runs stay as they were recorded."""
         with ExitStack() as stack:
+            if not self._closed:
+                stack.callback(collecting.as_before)
             stack.callback(self.journal.close)
             stack.callback(setattr, self, "_closed", True)
             stack.callback(self.hooks.close)

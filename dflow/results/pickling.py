@@ -72,7 +72,8 @@ _Cached = type(lru_cache(len))
 
 def _is_found(value: Any) -> bool:
     """Tell whether something is found by its name in a module that others can import."""
-    if value.__module__ in MAIN_NAMES:
+    by_value = {*MAIN_NAMES, *cloudpickle.list_registry_pickle_by_value()}
+    if value.__module__ in by_value:
         return False
     target: Any = sys.modules.get(value.__module__)
     for part in value.__qualname__.split("."):

@@ -121,6 +121,10 @@ class Connection:
         """Let workers refuse dispatches that have not begun."""
         self._line.in_loop(self._forbid, tickets)
 
+    def gather_each(self, keys: Sequence[DaskKey]) -> Mapping[DaskKey, Any]:
+        """Return what those of several keys hold that can be gathered in one go."""
+        return self._way.gather_each(keys)
+
     def recover(self, ticket: int, key: DaskKey) -> None:
         """Ask for the outcome that came with a value."""
         self._way.recover(ticket, key)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distributed import Client
@@ -67,6 +67,10 @@ class Fetched:
             else:
                 raise ClusterError("It could not be computed, or was let go.")
         raise ClusterError("The connection to the Dask scheduler was lost.")
+
+    async def fetch_each(self, keys: Sequence[DaskKey]) -> Mapping[DaskKey, Any]:
+        """Return what those of several keys hold that somebody has now."""
+        return await wire.gather_each(self._client, keys, self._unreachable)
 
     async def _change(self, ticket: int, seconds: float | None) -> bytes | None:
         """Wait for news of a key; return the error, if it is that."""

@@ -67,6 +67,9 @@ class Way(Protocol):
     def gather(self, key: DaskKey) -> Any:
         """Return what a key holds. Raises whatever Dask raises, KeyError for a key that is not held."""
 
+    def gather_each(self, keys: Sequence[DaskKey]) -> Mapping[DaskKey, Any]:
+        """Return what those of several keys hold that can be gathered in one go; raises nothing."""
+
     def apply(self, function: OfItem, key: DaskKey) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
 

@@ -23,6 +23,7 @@ from dflow.ports import Host
 from dflow.results.pickling import loads
 from task_runners.dask import clusters, names, settings
 from task_runners.dask.book import Book
+from task_runners.dask.carried import item_of
 from task_runners.dask.connection import Connection
 from task_runners.dask.couriers import Courier, InMemory, Travelling
 from task_runners.dask.graph import CHUNK, Draft, dask_key, tickets
@@ -42,6 +43,8 @@ PATIENCE = 0.02, 2.0
 """What a dispatch may take before what is behind it is given back: seconds at least, and how many times what
 its parcel was expected to take."""
 UNBOUNDED = 1 << 60
+GATHERED = 256
+"""How many tasks' values are gathered in one go."""
 
 _log = logging.getLogger("dflow.runners")
 
@@ -172,6 +175,27 @@ class OpenDask:
             raise MissingResult(
                 f"The value of task run '{key[0]}' was lost, and could not be computed again: {error}"
             ) from error
+
+    def fetch_each(self, keys: Sequence[Key]) -> Mapping[Key, Any]:
+        """Return the values that can be gathered in one go, some at a time; what fails is left out."""
+        with self._lock:
+            connection, found = self._connection, {key: self._book.find(key) for key in keys}
+            at = {
+                key: entry.parcel.dask_key
+                for key, entry in found.items()
+                if entry is not None and entry.good and entry.parcel and entry.copy is None
+            }
+        if connection is None or self.shares_memory:
+            return {}
+        values: dict[Key, Any] = {}
+        wanted = list(dict.fromkeys(at.values()))
+        for start in range(0, len(wanted), GATHERED):
+            there = connection.gather_each(wanted[start : start + GATHERED])
+            for key, place in at.items():
+                if place in there:
+                    with contextlib.suppress(DflowError, KeyError):  # `fetch` says what is wrong
+                        values[key] = item_of(there[place], key[0]).value
+        return values
 
     def tell(self, key: Key, message: Down) -> None:
         """Send a message down to an attempt that has started. In memory the engine does that itself."""

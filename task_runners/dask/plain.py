@@ -73,6 +73,16 @@ class Plain:
         """Return what a key holds. Raises whatever Dask raises, KeyError for a key that is not held."""
         return self._client.gather(self._futures[key])
 
+    def gather_each(self, keys: Sequence[DaskKey]) -> Mapping[DaskKey, Any]:
+        """Return what those of several keys hold that can be gathered in one go; raises nothing."""
+        there = {key: self._futures[key] for key in keys if self.status(key) == "finished"}
+        try:
+            found: dict[DaskKey, Any] = self._client.gather(there, errors="skip")
+        except Exception:
+            _log.debug("Values could not be gathered in one go.", exc_info=True)
+            return {}
+        return {key: value for key, value in found.items() if value is not None}
+
     def apply(self, function: OfItem, key: DaskKey) -> Any:
         """Return what a function makes of a value, on the cluster. Raises whatever that raises."""
         held = self._futures[key]

@@ -180,20 +180,30 @@ def listen(client: Client, topic: str, handler: Callable[[Any], None]) -> None:
 
 
 async def gather(client: Client, key: Any, unreachable: set[str]) -> list[Any]:
-    """Return [what a key holds], or [] if nobody has it now; from a worker itself where it can be reached.
+    """Return [what a key holds], or [] if nobody has it now; from a worker itself where it can be reached."""
+    found = await gather_each(client, [key], unreachable)
+    return [found[key]] if key in found else []
+
+
+async def gather_each(client: Client, keys: Sequence[Any], unreachable: set[str]) -> dict[Any, Any]:
+    """Return what keys hold, of those that somebody has now; from workers where they can be reached.
 
     `Client.gather` takes futures only. Workers that cannot be reached are added to `unreachable`.
     """
     scheduler: Any = client.scheduler
-    who_has: dict[Any, Any] = await scheduler.who_has(keys=[key])
-    near = [worker for worker in who_has.get(key, ()) if worker not in unreachable]
-    near = [worker for worker in near if await _answers(client, worker, unreachable)]
+    who_has: dict[Any, Sequence[str]] = await scheduler.who_has(keys=list(keys))
+    for worker in {each for holders in who_has.values() for each in holders} - unreachable:
+        await _answers(client, worker, unreachable)
+    near = {key: [w for w in holders if w not in unreachable] for key, holders in who_has.items()}
+    near = {key: holders for key, holders in near.items() if holders}
+    found: dict[Any, Any] = {}
     if near:
-        data, *_ = await gather_from_workers({key: near}, rpc=client.rpc)
-        if key in data:
-            return [data[key]]
-    answer: Any = await scheduler.gather(keys=[key])
-    return [answer["data"][key]] if answer["status"] == "OK" else []
+        found, *_ = await gather_from_workers(near, rpc=client.rpc)
+    left = [key for key in keys if key not in found]
+    if left:
+        answer: Any = await scheduler.gather(keys=left)
+        found.update(answer["data"] if answer["status"] == "OK" else {})
+    return found
 
 
 async def _answers(client: Client, worker: str, unreachable: set[str]) -> bool:

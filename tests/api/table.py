@@ -980,6 +980,10 @@ TABLE |= {
 TABLE |= {
     "Bodies": (
         (
+            "What an attempt took of processors and memory, and the size of its value, is recorded.",
+            "test_bodies.py::test_what_an_attempt_took_is_recorded",
+        ),
+        (
             "The exception that a body raises is the one that the caller catches, a StopIteration too.",
             "test_bodies.py::test_a_stop_iteration_is_what_the_caller_catches",
         ),

@@ -258,8 +258,14 @@ def test_a_cancelled_coroutine_is_a_cancelled_flow(runner: TaskRunner) -> None:
             await running
         begun = asyncio.Event()
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
+            async with asyncio.timeout(60) as limit:
+                expiring = asyncio.ensure_future(expires_once_begun(limit))
                 await main()
+        await expiring
+
+    async def expires_once_begun(limit: asyncio.Timeout) -> None:
+        await begun.wait()
+        limit.reschedule(asyncio.get_running_loop().time())
 
     asyncio.run(cancels())
     for listed in runs.list_runs(2):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dflow import flow, task
+from dflow import flow, runs, task
 from dflow.errors import TimedOutError
 from dflow.ports import TaskRunner
 from tests.api.conftest import RUNNERS
@@ -223,3 +223,36 @@ def test_cancelling_ends_a_map_in_the_callers_own_thread() -> None:
     handle.wait(30)
     assert handle.state.name == "Cancelled"
     assert began == [0]
+
+
+@task(persist_result=False)
+def takes(seconds: float, size: int) -> bytes:
+    """Keep a processor busy for so long, and return so many bytes."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+    return b"x" * size
+
+
+def test_what_an_attempt_took_is_recorded(runner: TaskRunner) -> None:
+    """Processor time, memory of the process and the size of the value, wherever the body ran."""
+
+    @flow(task_runner=runner)
+    def main() -> None:
+        takes.submit(0.05, 10).wait()
+        takes.submit(0.0, 50_000).wait()
+        takes(0.05, 0)
+
+    main()
+    with runs.opened(runs.find("latest")) as reader:
+        attempts = {run.name: run.attempts[-1] for run in reader.task_runs()}
+    busy, large, called = (attempts[f"takes-{number}"] for number in range(3))
+    assert [each.memory is not None and each.memory > 1_000_000 for each in attempts.values()] == [
+        True
+    ] * 3
+    for attempt in (busy, called):
+        assert attempt.cpu is not None
+        assert 0.05 <= attempt.cpu < 1.0
+    assert busy.size is not None
+    assert 10 < busy.size < 100
+    assert large.size == 50_000

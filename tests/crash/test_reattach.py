@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -167,3 +168,46 @@ def test_what_is_done_again(
         from task_runners.dask.internals import count_tasks
 
         until(lambda: client.run_on_scheduler(count_tasks) == 0)
+
+
+HELPED = """
+import os
+from dflow import flow, task
+from task_runners import DaskTaskRunner
+
+
+class Box:
+    def __init__(self, x):
+        self.x = x
+
+
+def boxed(x):
+    return Box(x)
+
+
+@task
+def open_again(x, box):
+    assert isinstance(box, Box)
+    return boxed(x).x + box.x
+
+
+@flow(task_runner=DaskTaskRunner(address=os.environ["ADDRESS"]))
+def main() -> int:
+    return sum(open_again.map(range(3), box=Box(10)).result())
+"""
+
+
+def test_what_a_file_defines_goes_along(cluster: LocalCluster, tmp_path: Path) -> None:
+    """A flow that is run by its file takes its helpers to workers that know nothing of that file."""
+    script = tmp_path / "helped.py"
+    script.write_text(HELPED)
+    done = subprocess.run(
+        [sys.executable, "-m", "dflow.cli", "run", f"{script}:main"],
+        check=False,
+        env={**os.environ, "ADDRESS": cluster.scheduler_address, "DFLOW_HOME": str(tmp_path / "h")},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "33" in done.stdout + done.stderr

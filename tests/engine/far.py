@@ -110,6 +110,10 @@ class FarRunner:
         """Return what a function makes of a value."""
         return function(self.fetch(key))
 
+    def fetch_each(self, keys: Sequence[Key]) -> Mapping[Key, Any]:
+        """Return the values that are there."""
+        return {key: self._values[key] for key in keys if key in self._values}
+
     def each_host(self, function: Callable[..., Any], *args: Any) -> Mapping[str, Any]:
         """Call a function where bodies run, which is here."""
         return {"far": function(*args)}

@@ -275,6 +275,45 @@ def test_what_is_missed_is_asked_for(opened: Any, host: FakeHost) -> None:
     assert len(dropped) == 1
 
 
+@pytest.mark.parametrize("reachable", [True, False])
+def test_values_come_from_workers_themselves(
+    reachable: bool, cluster: LocalCluster, opened: Any, host: FakeHost
+) -> None:
+    """A large value is fetched from its worker; through the scheduler only where that cannot be reached."""
+    one = work(opened, bodies.large, 1_000_000)
+    opened.dispatch([one])
+    host.end(one)
+    way = opened._connection._way
+    if not reachable:
+        way._fetched._unreachable.update(_workers(cluster))
+    before = _gathered(cluster)
+    assert len(opened.fetch(one.info.key)) == 1_000_000
+    assert (_gathered(cluster) > before) is not reachable
+
+
+def _workers(cluster: LocalCluster) -> list[str]:
+    found: list[str] = on_scheduler(cluster, lambda scheduler: list(scheduler.workers))
+    return found
+
+
+def _gathered(cluster: LocalCluster) -> int:
+    """Return how often the scheduler has gathered values."""
+    events = on_scheduler(cluster, lambda scheduler: scheduler.get_events("all"))
+    return sum(event.get("action") == "gather" for _, event in events)
+
+
+def test_a_worker_that_cannot_be_reached_is_not_asked_again(
+    cluster: LocalCluster, opened: Any
+) -> None:
+    """A worker that does not answer is noted as unreachable, so that nobody waits for it twice."""
+    unreachable: set[str] = set()
+    client = opened._connection._client
+    assert not client.sync(wire._answers, client, "tcp://127.0.0.1:9", unreachable)
+    assert unreachable == {"tcp://127.0.0.1:9"}
+    (worker,) = _workers(cluster)
+    assert client.sync(wire._answers, client, worker, unreachable)
+
+
 @pytest.mark.parametrize("forced", [True, False], ids=["asked-for", "found-out"])
 def test_the_plain_way(
     forced: bool,
