@@ -9,7 +9,7 @@
    that is out alone: then Dask passes the value on.
 
 How long a body takes is learned by its label, from bodies that have ended. The first ones may have paid for
-imports, so the quickest of them counts; later ones count by their mean.
+imports, so the quickest of them counts; later ones count by their mean, where what is far off counts little.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ ASKED = 1.0
 """Seconds of work in a batch of bodies that somebody wants to share batches."""
 OVERHEAD = 0.00004
 """Seconds that an item of a batch takes beside its body."""
+FAR = 4.0
+"""How many times what was expected a body counts at most: a few that are long make no label long."""
+LEAST = 0.001
+"""Seconds that are taken for what was expected at least, to find out what is far from it."""
 LONG = 0.05
 """From how many seconds on a body goes alone."""
 BYTES = 1_000_000
@@ -240,7 +244,7 @@ class Planner:
             label.first += 1
             label.seconds = seconds if label.seconds is None else min(label.seconds, seconds)
         else:
-            label.total += seconds
+            label.total += min(seconds, FAR * max(label.seconds or 0.0, LEAST))
             label.count += 1
         if size is not None:
             label.size += (size - label.size) * (1.0 if label.first <= 1 else 0.2)

@@ -75,6 +75,23 @@ def test_small_ones_share() -> None:
     assert len(planner.plan(0.0)) == 1
 
 
+def test_a_few_long_ones_make_no_label_long() -> None:
+    """Where one in fifty takes its time the others go on sharing; where all do, none does before long."""
+    planner = informed()
+
+    def run(start: int, slow: int) -> float:
+        many = nodes(50, start)
+        add(planner, many)
+        left = iter([SLOW] * slow + [SHORT] * (50 - slow))
+        while batches := planner.plan(0.0):
+            for one in itertools.chain(*batches):
+                planner.ended(one, next(left), 10, 0.0)
+        return planner.cost(many[0])
+
+    assert all(run(1000 * n, slow=1) < 3 * SHORT for n in range(5))
+    assert max(run(1000 * n, slow=50) for n in range(5)) > LONG
+
+
 def test_tiny_ones_are_bounded_by_their_number() -> None:
     """However quick bodies are, a batch has an end."""
     planner = informed(seconds=0.0)
