@@ -160,6 +160,8 @@ class Feed(SchedulerPlugin):
 
     def transition(self, key: Any, start: Any, finish: Any, *_args: Any, **more: Any) -> None:
         """Note what becomes of the keys of owners."""
+        if finish == "processing" and key in self._by_key:
+            wire.not_again(self._scheduler, key)
         if finish not in _TOLD and start != "memory":
             return
         owner = self._by_key.get(key)

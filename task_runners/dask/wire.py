@@ -80,6 +80,7 @@ def missing() -> list[str]:
         if not _takes(getattr(owner, name, None), parameters, exact)
     ]
     attributes = {"who_wants", "exception", "exception_blame", "state", "nbytes", "run_spec"}
+    attributes.add("suspicious")
     state = getattr(inspect.getmodule(Scheduler), "TaskState", None)
     lacks += [f"TaskState.{name}" for name in sorted(attributes) if not hasattr(state, name)]
     return lacks
@@ -102,6 +103,7 @@ def _takes(function: Any, parameters: frozenset[str], exact: bool) -> bool:
 def missing_on(scheduler: Any) -> list[str]:
     """Return what a scheduler lacks, which may be of another version than the driver."""
     names = ("stream_handlers", "clients", "client_comms", "tasks", "plugins", "loop")
+    names += ("allowed_failures",)
     return [*missing(), *(f"Scheduler.{name}" for name in names if not hasattr(scheduler, name))]
 
 
@@ -285,6 +287,16 @@ def tell(scheduler: Any, client: str, topic: str, at: float, message: Any) -> No
     """Send something to a client, as an event: to one alone, without that the scheduler keeps it."""
     event = {"op": "event", "topic": topic, "event": (at, message)}
     scheduler.client_send(client, event)
+
+
+def not_again(scheduler: Any, key: Any) -> None:
+    """Let a key err when the worker that has it now dies: the driver decides whether it runs again.
+
+    By itself the scheduler would run it on the next worker, three times, and tell nobody.
+    """
+    task = scheduler.tasks.get(key)
+    if task is not None:
+        task.suspicious = max(task.suspicious, scheduler.allowed_failures)
 
 
 def error_of(task: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from distributed import LocalCluster
 
+from dflow import flow, task
 from dflow.core.events import AttemptSucceeded, DispatchVoided, WorkerLost
 from dflow.core.records import Cause
 from dflow.errors import ClusterError
@@ -57,7 +59,7 @@ def test_it_runs_tasks(opened: Any, host: FakeHost) -> None:
 
 
 def test_a_worker_is_killed(opened: Any, host: FakeHost, tmp_path: Path) -> None:
-    """Dask runs the body again in silence: the attempt is lost all the same, and the dispatch ends once."""
+    """Dask does not run the body again by itself: the attempt is lost, and the dispatch ends once."""
     file = tmp_path / "pid"
     sitting = work(opened, bodies.sit_once, str(file))
     after = work(opened, bodies.add, sitting)
@@ -122,3 +124,28 @@ def test_what_does_not_fit_is_one_error() -> None:
         "  the scheduler: dflow-dask cannot be imported (No module named 'task_runners')",
         "Install the same version of dflow-dask, and the same minor version of Python, on all of them.",
     ]
+
+
+@task(max_worker_losses=1)
+def poisoned(folder: str, n: int) -> int:
+    """End the worker, if it is the one."""
+    (Path(folder) / f"{n}-{time.monotonic_ns()}").touch()
+    if n == 17:
+        os._exit(1)
+    return n
+
+
+def test_poison(foreign: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that kills its workers ends as crashed after its budget, all others complete."""
+    monkeypatch.setenv("DFLOW_HOME", str(tmp_path / "home"))
+    runner = DaskTaskRunner(address=foreign.scheduler_address)
+
+    @flow(task_runner=runner)
+    def many() -> list[str]:
+        ended = poisoned.map(str(tmp_path), range(60), return_state=True)
+        return [state.name for state in ended]
+
+    assert many() == ["Completed"] * 17 + ["Crashed"] + ["Completed"] * 42
+    begun = [name for name in os.listdir(tmp_path) if name.startswith("17-")]
+    assert 2 <= len(begun) <= 6
+    runner.shutdown()
