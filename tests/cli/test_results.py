@@ -82,7 +82,7 @@ def test_doctor_looks_for_each_result(command: Command, kept: dict[str, Any]) ->
     assert "holds other bytes than were written" in problem
     store(second.storage).delete(second.path)
     here.write("mine/best.pkl", [b"short"])
-    gone, other = problems(command)
+    gone, other = sorted(problems(command))
     assert "'large-1'" in gone
     assert "is not there" in gone
     assert "has 5 bytes instead of 300" in other

@@ -130,7 +130,7 @@ def played(tmp_path: Path) -> Callable[[str], Tally]:
             one = Round(
                 forks, Place(tmp_path / "round"), "calls", "inline", "a round", Counter(), sabotage
             )
-            return one.play(fates([Fate(crash_at=number) for number in (20, 9, 10, 11)]))
+            return one.play(fates([Fate(crash_at=number) for number in (12, 5, 6, 7)]))
         finally:
             forks.close()
 
