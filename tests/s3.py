@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.request import Request, urlopen
@@ -31,8 +32,10 @@ def running() -> Iterator[Mapping[str, str]]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+    reading = threading.Thread(target=_read_on, args=(server,), daemon=True)
     try:
         address = _address(server)
+        reading.start()
         with urlopen(Request(f"{address}/{BUCKET}", method="PUT"), timeout=60):
             _forget_earlier_servers()
             yield _environment(address)
@@ -40,6 +43,8 @@ def running() -> Iterator[Mapping[str, str]]:
         _forget_earlier_servers()
         server.kill()
         server.wait()
+        if reading.ident is not None:
+            reading.join()
         if server.stdout is not None:
             server.stdout.close()
 
@@ -50,6 +55,12 @@ def _forget_earlier_servers() -> None:
     package.S3FileSystem.clear_instance_cache()
     for known in [known for known in stores._stores if known[1].startswith("s3://")]:
         del stores._stores[known]
+
+
+def _read_on(server: subprocess.Popen[str]) -> None:
+    """Read what the server says of each request: nobody else does, and it stops when the pipe is full."""
+    for _ in server.stdout or ():
+        pass
 
 
 def _address(server: subprocess.Popen[str]) -> str:
