@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from dflow.messages import Key
@@ -79,3 +79,12 @@ class Label:
     out: int = 0
     ready: list[tuple[Rank, Node]] = field(default_factory=list)
     parked: dict[Node, None] = field(default_factory=dict)
+
+
+def by_batch(nodes: Iterable[Node]) -> Iterable[list[Node]]:
+    """Return those nodes that are out, by the batches in which they are."""
+    batches: dict[Batch, list[Node]] = {}
+    for node in nodes:
+        if node.batch is not None:
+            batches.setdefault(node.batch, []).append(node)
+    return batches.values()

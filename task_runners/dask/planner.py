@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
-from task_runners.dask.nodes import MOST, Batch, Label, Node, Rank
+from task_runners.dask.nodes import MOST, Batch, Label, Node, Rank, by_batch
 
 TARGET = 0.05
 """Seconds of work in a batch: much more than what Dask takes for a task, and soon over."""
@@ -121,12 +121,8 @@ class Planner:
         those that were alone: there is nothing more to find out.
         """
         self._now = now
-        batches: dict[Batch, list[Node]] = {}
-        for node in nodes:
-            if node.batch is not None:
-                batches.setdefault(node.batch, []).append(node)
         alone = []
-        for left in batches.values():
+        for left in by_batch(nodes):
             if len(left) == 1:
                 alone += left
                 continue
