@@ -18,6 +18,7 @@ from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
+from dflow.core.values import CacheAs
 from dflow.engine.claims import LookUp, Release
 from dflow.engine.needs import takes
 from dflow.engine.waiting import Inlet
@@ -115,7 +116,9 @@ class Dispatcher:
             group = groups.get(id(asked.runner))
             if group is None:
                 group = groups[id(asked.runner)] = asked.runner, []
-            group[1].append(self._work(run, asked, order, sources))
+            cached = self._session.caches.cached_as(run.id)
+            info = self._info(run, asked, order, cached, confirm_start=order.confirm_start)
+            group[1].append(self._work(info, asked, sources))
             return
         if self._carrier is None:
             self._carrier = ThreadPoolExecutor(1, thread_name_prefix="dflow-carrier")
@@ -141,23 +144,9 @@ class Dispatcher:
         elif asked.parent is not None:
             asked.runner.tell(asked.parent, go)
 
-    def _work(
-        self, run: TaskRun, asked: Asking, order: do.Dispatch, sources: Sequence[Upstream]
-    ) -> Work:
-        """Return the dispatch of a task run as a runner takes it."""
-        info = AttemptInfo(
-            task_run_id=run.id,
-            dispatch=order.dispatch,
-            generation=run.generation,
-            attempt=order.attempt,
-            task_run_name=run.name,
-            shared=self._shared(run, asked),
-            confirm_start=order.confirm_start,
-            checkpoints=self._checkpoints(run),
-            cached=self._session.caches.cached_as(run.id),
-        )
+    def _work(self, info: AttemptInfo, asked: Asking, sources: Sequence[Upstream]) -> Work:
         inputs = {source.task_run_id: self._input(source, asked) for source in sources}
-        return Work(info, self.calls.get(run.id), inputs, asked.options.placement)
+        return Work(info, self.calls.get(info.task_run_id), inputs, asked.options.placement)
 
     def carry(self, runner: OpenRunner, go: Go, confirm_start: bool = False) -> None:
         """Hand over a dispatch that may need a value from another runner, which takes time to fetch."""
@@ -193,11 +182,8 @@ class Dispatcher:
 
     def work(self, go: Go, *, confirm_start: bool = False) -> Work:
         """Return the dispatch of a task run as a runner takes it."""
-        asked = self.asked[go.task_run_id]
-        sources = self.sources(go.task_run_id)
-        inputs = {source.task_run_id: self._input(source, asked) for source in sources}
         info = self.info(go, confirm_start=confirm_start)
-        return Work(info, self.calls.get(go.task_run_id), inputs, asked.options.placement)
+        return self._work(info, self.asked[go.task_run_id], self.sources(go.task_run_id))
 
     def sources(self, task_run_id: str) -> list[Upstream]:
         """Return the upstreams whose values a task run takes, or their exceptions if they may fail."""
@@ -212,16 +198,27 @@ class Dispatcher:
         self, run: TaskRun, asked: Asking, go: Go, *, confirm_start: bool = False
     ) -> AttemptInfo:
         """Return what an attempt of a task run knows of itself."""
+        return self._info(run, asked, go, go.cached, confirm_start=confirm_start)
+
+    def _info(
+        self,
+        run: TaskRun,
+        asked: Asking,
+        order: Go | do.Dispatch,
+        cached: CacheAs | None,
+        *,
+        confirm_start: bool,
+    ) -> AttemptInfo:
         return AttemptInfo(
             task_run_id=run.id,
-            dispatch=go.dispatch,
-            generation=go.generation,
-            attempt=go.attempt,
+            dispatch=order.dispatch,
+            generation=order.generation,
+            attempt=order.attempt,
             task_run_name=run.name,
             shared=self._shared(run, asked),
             confirm_start=confirm_start,
             checkpoints=self._checkpoints(run),
-            cached=go.cached,
+            cached=cached,
         )
 
     def _checkpoints(self, run: TaskRun) -> str:

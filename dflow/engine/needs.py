@@ -25,10 +25,6 @@ class Needs:
         """Tell whether anybody needs the value of a task run."""
         return task_run_id in self._handles or task_run_id in self._consumers
 
-    def take_handle(self, task_run_id: str) -> None:
-        """Note one more future of a task run."""
-        self._handles[task_run_id] += 1
-
     def take_handles(self, task_run_ids: Iterable[str]) -> None:
         """Note one more future of each of these task runs."""
         self._handles.update(task_run_ids)

@@ -27,7 +27,7 @@ class Recent:
 
     def note(self, run_id: str, value: bytes | None) -> None:
         """Note that this is the value of a run from now on; None: it has none that the journal keeps."""
-        before = self._values.pop(run_id, None) if run_id in self._values else None
+        before = self._values.pop(run_id, None)
         if before is not None:
             self._left += len(before) + OVERHEAD
         if value is None:
