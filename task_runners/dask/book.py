@@ -80,16 +80,10 @@ class Book(Ends):
             return
         if entry.ended:
             return
-        if not isinstance(outcome, AttemptSucceeded):
-            entry.outcome = outcome
-            self._end(entry, outcome)
-            return
-        kept = outcome.value is not None or outcome.stored is not None
-        if not kept and parcel is not None and parcel is not entry.parcel:
+        if parcel not in (None, entry.parcel) and _lies_apart(outcome):
             return  # the value was in a parcel that is given up
         entry.outcome = outcome
-        if kept or self.values_here or (entry.parcel is not None and entry.parcel.there):
-            self._end(entry, outcome, good=True)
+        self.conclude(entry)
 
     def _told_again(self, entry: Entry, first: Outcome, outcome: Outcome) -> None:
         again = (outcome.started_at, outcome.worker) != (first.started_at, first.worker)
@@ -106,8 +100,7 @@ class Book(Ends):
             return
         parcel.there = True
         for entry in parcel.left:
-            if entry.outcome is not None:
-                self._end(entry, entry.outcome, good=True)
+            self.conclude(entry)
         if parcel.left:
             parcel.due = clock.monotonic() + RECOVERY
             self._due[ticket] = parcel
@@ -206,6 +199,13 @@ class Book(Ends):
                 event = WorkerLost(**of(entry), cause=Cause.SCHEDULER_LOST, message=message)
                 self._end(entry, event)
         self._parcels.clear()
+
+
+def _lies_apart(outcome: Outcome) -> bool:
+    """Tell whether there is a value, and it did not come along."""
+    if not isinstance(outcome, AttemptSucceeded):
+        return False
+    return outcome.value is None and outcome.stored is None
 
 
 def _all_behind(entry: Entry) -> list[Any]:

@@ -94,8 +94,9 @@ def decode(data: bytes) -> Payload:
     return payload
 
 
-Summary = tuple[tuple[int, str, int, str, FunctionRef], ...]
-"""Of each dispatch in a parcel: its ticket, task run, dispatch, task and function."""
+Summary = tuple[tuple[int, str, int, str, FunctionRef, tuple[int, ...]], ...]
+"""Of each dispatch in a parcel: its ticket, task run, dispatch, task and function, and the places of those in
+the same parcel that it depends on."""
 
 
 def summary(data: bytes) -> bytes | None:
@@ -109,6 +110,7 @@ def summary(data: bytes) -> bytes | None:
                 item[5],
                 payload.infos[item[1]].task_name,
                 _named_only(payload.functions[item[2]]),
+                () if item[12] is None else tuple(item[12].inside.values()),
             )
             for item in payload.items
         )

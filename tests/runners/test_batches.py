@@ -21,6 +21,7 @@ from dflow.core.events import (
     AttemptSucceeded,
     AttemptTimedOut,
     DispatchVoided,
+    Outcome,
     WorkerLost,
 )
 from dflow.core.records import Cause
@@ -134,12 +135,13 @@ def test_chains_share_tasks(opened: Any, host: FakeHost) -> None:
 
 
 def test_random_graphs(opened: Any, host: FakeHost) -> None:
-    """In random graphs with failures and large values each dispatch ends once, and as it should."""
+    """In random graphs with failures and large values each ends once, as it should, after its upstreams."""
     luck = random.Random(11)
     learn(opened, host, bodies.total, 0, 10)
     for _ in range(3):
         works: list[Work] = []
         totals: dict[str, int | None] = {}
+        edges: list[tuple[str, str]] = []
         for _ in range(150):
             ups = luck.sample(works[-20:], min(len(works), luck.randrange(4)))
             below = [totals[up.info.task_run_id] for up in ups]
@@ -147,6 +149,7 @@ def test_random_graphs(opened: Any, host: FakeHost) -> None:
             one = work(opened, bodies.total, own, luck.choice([10, 10, 10, 30_000]), *ups)
             sound = own > 0 and None not in below
             totals[one.info.task_run_id] = own + sum(b or 0 for b in below) if sound else None
+            edges += [(up.info.task_run_id, one.info.task_run_id) for up in ups]
             works.append(one)
         opened.dispatch(works)
         for one in works:
@@ -155,7 +158,15 @@ def test_random_graphs(opened: Any, host: FakeHost) -> None:
             if expected is not None:
                 assert opened.fetch(one.info.key)[0] == expected
         assert all(len(host.ends(one)) == 1 for one in works)
+        reports: list[Any] = host.reports
+        order = {end.task_run_id: n for n, end in enumerate(reports) if is_end(end)}
+        assert [pair for pair in edges if order[pair[0]] > order[pair[1]]] == []
         opened.release([one.info.key for one in works])
+
+
+def is_end(report: Any) -> bool:
+    """Tell whether a report is the end of a dispatch."""
+    return isinstance(report, Outcome | DispatchVoided | WorkerLost)
 
 
 def test_large_values_of_a_batch(processes: Any, host: FakeHost) -> None:
