@@ -113,17 +113,17 @@ class Book(Ends):
             self._end(entry, WorkerLost(**of(entry), message=message))
 
     def worker_died(self, ticket: int, worker: str) -> None:
-        """The worker that had a parcel is gone: what is not known to have begun there goes again."""
+        """The worker that had a parcel is gone: what is not known to have begun there goes again.
+
+        What was heard to have ended well is lost, too, if its value has gone with the worker.
+        """
         parcel = self._over(ticket)
         if parcel is None:
             return
-        again = []
+        again = [each for each in parcel.left if not each.started and each.outcome is None]
         for entry in parcel.left:
-            entry.outcome = None  # its value has gone with the worker
-            if entry.started:
+            if entry.on_worker:
                 self._lost_on(entry, worker)
-            else:
-                again.append(entry)
         alone = self.planner.lost(again, clock.monotonic())
         for entry in again:
             if entry in alone:
@@ -136,8 +136,9 @@ class Book(Ends):
         parcel = self._over(ticket)
         if parcel is None:
             return
+        self._lose_values(parcel, message)
         again = []
-        for entry in parcel.left:
+        for entry in [each for each in parcel.left if each.outcome is None]:
             dead = [up for up in entry.sources if self.dead(up)]
             for up in dead:
                 self.lost(up)
@@ -152,7 +153,8 @@ class Book(Ends):
         parcel = self._over(ticket)
         if parcel is None:
             return
-        left = parcel.left
+        self._lose_values(parcel, problem)
+        left = [entry for entry in parcel.left if entry.outcome is None]
         if len(left) > 1:
             self.planner.lost(left, clock.monotonic())
             for entry in left:
@@ -160,6 +162,12 @@ class Book(Ends):
         else:
             for entry in left:
                 self.not_run(entry, problem)
+
+    def _lose_values(self, parcel: Parcel, message: str) -> None:
+        """End what has run in a parcel and whose value did not come of it."""
+        for entry in parcel.left:
+            if entry.outcome is not None and entry.on_worker:
+                self._end(entry, WorkerLost(**of(entry), message=f"Its value was lost: {message}"))
 
     def worker_left(self, tickets: Iterable[int], worker: str, expected: bool) -> None:
         """A scheduler that runs things again has lost a worker that had these parcels.
@@ -174,7 +182,7 @@ class Book(Ends):
             if parcel is None:
                 continue
             for entry in parcel.left:
-                if entry.started and entry.worker == worker:
+                if entry.on_worker and worker == (entry.outcome or entry).worker:
                     behind = _all_behind(entry)
                     self._end(entry, WorkerLost(**of(entry), cause=cause, message=message))
                     for each in behind:

@@ -16,6 +16,7 @@ from dflow.attempts import clock
 from dflow.attempts.capture import capture
 from dflow.core.events import (
     AttemptRaised,
+    AttemptStarted,
     AttemptSucceeded,
     DispatchVoided,
     Event,
@@ -252,6 +253,10 @@ class Ends:
     def _end(self, entry: Entry, event: Event, *, good: bool = False) -> None:
         if entry.ended:
             return
+        heard = entry.outcome
+        if heard is not None and event is not heard and not entry.started:
+            at, worker = heard.started_at, heard.worker
+            self.news.append(AttemptStarted(**of(entry) | {"at": at}, worker=worker))
         entry.ended, entry.good = True, good
         entry.sources, entry.work = (), None
         if entry.due is not None:

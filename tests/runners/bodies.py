@@ -95,6 +95,16 @@ def note(path: str, text: str, dies: bool = False) -> str:
     return text
 
 
+def large_or_die(path: str, name: str, size: int = 10, dies: bool = False) -> bytes:
+    """Append a name to a file and return bytes; or end the process, after a moment."""
+    with open(path, "a") as file:
+        file.write(f"{name}\n")
+    if dies:
+        time.sleep(0.1)
+        os._exit(1)
+    return bytes(size)
+
+
 def leave_or_not(how: str) -> str:
     """Ask the process to end, in one way or another, or return."""
     if how == "exit":

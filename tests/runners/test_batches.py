@@ -259,6 +259,25 @@ def test_a_killed_worker(processes: Any, host: FakeHost, tmp_path: Path) -> None
     assert not again & ended
 
 
+def test_a_value_that_dies_with_its_parcel(processes: Any, host: FakeHost, tmp_path: Path) -> None:
+    """A body that had ended, and whose value went with its worker, is an attempt that was lost."""
+    log = str(tmp_path / "log")
+    learn(processes, host, bodies.large_or_die, log, "first")
+    calls = [("large", 50_000, False), ("dies", 10, True), *[("small", 10, False)] * 8]
+    works = [
+        replace(work(processes, bodies.large_or_die, log, *call), placement=Placement(batch=True))
+        for call in calls
+    ]
+    processes.dispatch(works)
+    large, dies, *others = works
+    assert isinstance(host.end(large), WorkerLost)
+    assert host.started(large).worker == host.started(dies).worker
+    assert isinstance(host.end(dies), WorkerLost)
+    for one in others:  # one that waited alone on the worker that died ends at no charge
+        assert isinstance(host.end(one), AttemptSucceeded) or not host.about(one)[:-1]
+    assert Counter(Path(log).read_text().split())["large"] == 1
+
+
 def test_poison_among_others(processes: Any, host: FakeHost, tmp_path: Path) -> None:
     """One that ends its process is found out: whoever shared a task with it goes again."""
     log = tmp_path / "log"

@@ -262,8 +262,48 @@ def test_a_death_with_the_news_under_way() -> None:
     made.death("w", "was killed")
     made.worker_died(1, "w")
     made.worker_died(2, "w")
-    assert kinds(made) == [AttemptSucceeded, WorkerLost]
+    assert kinds(made) == [AttemptSucceeded, AttemptStarted, WorkerLost]
     assert (one.copy, made.dead(one)) == (b"value", False)
+
+
+def test_a_death_with_a_parcel() -> None:
+    """What was heard of there has begun: it is lost, and charged, if its value is; nothing else is."""
+    large, small, behind, running, waiting = (entry(number) for number in range(1, 6))
+    behind.sources = (large,)
+    made = Book()
+    for one in (large, small, behind, running, waiting):
+        made.enter(one)
+    made.send(Parcel(9, ("task-9", 9), [large, small, behind, running, waiting]))
+    told = [(large, None), (small, b"2"), (behind, b"3")]
+    made.rows(9, "w", [row_of(n, success(one, value), "w") for n, (one, value) in enumerate(told)])
+    made.heard(running.key, AttemptStarted(at=4.0, task_run_id="run4", dispatch=1, worker="w"))
+    made.death("w", "was killed")
+    made.worker_died(9, "w")
+    assert [(type(report), getattr(report, "task_run_id", "")) for report in made.news] == [
+        (AttemptSucceeded, "run2"),
+        (AttemptStarted, "run4"),
+        (AttemptStarted, "run1"),
+        (WorkerLost, "run1"),
+        (AttemptStarted, "run3"),
+        (DispatchVoided, "run3"),
+        (WorkerLost, "run4"),
+    ]
+    assert made.all() == [small, waiting]
+    assert (waiting.parcel, waiting.ended) == (None, False)
+
+
+def test_a_parcel_that_dask_could_not_end() -> None:
+    """What had run in it has begun, and is lost; the rest goes again."""
+    for fail in (lambda made: made.broken(9, "no"), lambda made: made.upstream_failed(9, "no")):
+        large, waiting, other = (entry(number) for number in range(1, 4))
+        made = Book()
+        for one in (large, waiting, other):
+            made.enter(one)
+        made.send(Parcel(9, ("task-9", 9), [large, waiting, other]))
+        made.rows(9, "w", [row_of(0, success(large), "w")])
+        fail(made)
+        assert kinds(made) == [AttemptStarted, WorkerLost]
+        assert [one.parcel for one in made.all()] == [None, None]
 
 
 def test_an_inquest_has_an_end() -> None:
