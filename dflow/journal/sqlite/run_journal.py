@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from zlib import crc32
 
+from dflow.core.events import Event, FlowEvent
 from dflow.core.replay import replay
 from dflow.errors import JournalError
 from dflow.journal.holding import taken_over
@@ -19,17 +20,20 @@ from dflow.journal.sqlite.failures import damaged
 from dflow.journal.sqlite.files import exists
 from dflow.journal.sqlite.queries import for_rows
 from dflow.journal.sqlite.rows import (
+    KEEP,
     Head,
     Row,
+    bare,
     entry_row,
-    event_row,
     flow_run_row,
     log_row,
+    page_row,
     task_run_row,
     value_row,
 )
-from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, head, last_log
+from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, T, head, kept_value, last_log
 from dflow.journal.sqlite.schema import RUN
+from dflow.journal.sqlite.unsaved import Unsaved
 from dflow.journal.sqlite.watermark import Level, Watermark, level_of
 from dflow.ports import Batch, Missing, RunEntry
 
@@ -37,6 +41,8 @@ BUSY_SECONDS = 10.0
 """How long a writer waits for readers, where it must."""
 
 
+IN_A_PAGE = 256
+"""How many events a page has at most."""
 TOGETHER = (256, 64, 16, 4, 1)
 """How many rows a statement may have: few sizes, so that SQLite knows the statements already."""
 
@@ -63,6 +69,7 @@ class SqliteRunJournal(SqliteRunReader):
         self._epoch = epoch
         self._watermark = watermark
         self._missing = Missing()
+        self._unsaved = Unsaved()
 
     def begin(self, run_id: str, entry: RunEntry | None, level: Level) -> None:
         """End every earlier epoch, and see what is missing below `level`.
@@ -76,9 +83,11 @@ class SqliteRunJournal(SqliteRunReader):
             if before.epoch > self._epoch:
                 raise taken_over(run_id, self._epoch)
             logs = last_log(db) if before.logs is None else before.logs
-            now = replace(before, epoch=self._epoch, logs=logs)
+            now = replace(before, epoch=self._epoch, logs=logs, recorded=before.events)
             if now != before:
-                db.execute(SQL["begin_epoch"], (now.epoch, now.logs, now.mark, *_kept(entry)))
+                now = replace(now, task_runs=self._save_tail(db, before))
+                numbers = now.epoch, now.task_runs, now.logs, now.recorded
+                db.execute(SQL["begin_epoch"], (*numbers, now.mark, *_kept(entry)))
         self._missing = level.above(Level(now.epoch, now.events, logs))
         self._watermark.set(Level(now.epoch, now.events, logs))
 
@@ -93,9 +102,17 @@ class SqliteRunJournal(SqliteRunReader):
             if before.epoch != self._epoch:
                 raise taken_over(before.run_id, self._epoch)
             after = replace(before, events=before.events + len(batch.events))
-            _write_events(db, batch, before.events)
-            if batch.task_runs:
-                _write_task_runs(db, batch)
+            valued = _write_events(db, batch.events, before.events)
+            new = {run.id: run for run in batch.task_runs}
+            first = before.events + 1
+            due = (
+                self._unsaved.due(after.events, new)
+                if batch.events
+                else [*self._unsaved.all(), *new]
+            )
+            _put(db, "save_task_run", self._unsaved.rows(due, after.events, new, valued))
+            after = replace(after, recorded=self._unsaved.recorded(due, first, after.events, new))
+            if due:
                 after = replace(after, task_runs=_number(db, "last_task_run"))
             if batch.flow_runs:
                 _put(db, "save_flow_run", map(flow_run_row, batch.flow_runs))
@@ -103,11 +120,43 @@ class SqliteRunJournal(SqliteRunReader):
             if batch.logs:
                 after = replace(after, logs=_write_logs(db, batch, before.logs or 0))
             _advance(db, after)
+        self._unsaved.change(due, first, new, valued)
         self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
         return after.events
 
+    def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `look` finds in one state of the file, with all records saved."""
+        self._save()
+        return super().look(look)
+
+    def value(self, run_id: str) -> bytes | None:
+        """Return the pickled value of a task run or flow run, if it is kept."""
+        return super().look(lambda db: kept_value(db, run_id, self._unsaved.valued(run_id)))
+
+    def _save(self) -> None:
+        """Save all records that are behind."""
+        if not self._unsaved:
+            return
+        with self._refusing(), self._connection.writing() as db:
+            now = head(db)
+            due = self._unsaved.all()
+            _put(db, "save_task_run", self._unsaved.rows(due, now.events, {}, {}))
+            runs = _number(db, "last_task_run")
+            _advance(db, replace(now, task_runs=runs, recorded=now.events))
+        self._unsaved.change(due, 0, {}, {})
+
+    def _save_tail(self, db: sqlite3.Connection, before: Head) -> int:
+        """Save the records that an earlier driver left behind; return the number of the last task run."""
+        tail = self._tail(db)
+        valued = {run_id: tail.valued.get(run_id, KEEP) for run_id in tail.runs}
+        rows = (task_run_row(run, before.events, valued[run.id]) for run in tail.runs.values())
+        _put(db, "save_task_run", rows)
+        return _number(db, "last_task_run")
+
     def close(self) -> None:
-        """Let go of the record, and leave one file that needs no other, if nobody is reading it."""
+        """Save what is behind, and leave one file that needs no other, if nobody is reading it."""
+        with suppress(JournalError):  # the events tell it anyway
+            self._save()
         with suppress(JournalError):  # it is only tidied: everything is written already
             self._connection.pragma("busy_timeout = 0")
             if self._connection.pragma("journal_mode") == "wal":
@@ -117,24 +166,31 @@ class SqliteRunJournal(SqliteRunReader):
         super().close()
 
 
-def _write_events(db: sqlite3.Connection, batch: Batch, last: int) -> None:
-    rows: list[Row] = []
-    values: dict[str, bytes | None] = {}
-    for number, event in enumerate(batch.events, start=last + 1):
-        row, owner, value = event_row(number, event)
-        rows.append(row)
-        if owner is not None:
-            values[owner] = value
-    _put(db, "insert_event", rows)
-    dropped = [(owner,) for owner, value in values.items() if value is None]
-    saved = [value_row(owner, value) for owner, value in values.items() if value is not None]
-    _put(db, "drop_value", dropped)
-    _put(db, "save_value", saved)
-
-
-def _write_task_runs(db: sqlite3.Connection, batch: Batch) -> None:
-    latest = {run.id: run for run in batch.task_runs}
-    _put(db, "save_task_run", map(task_run_row, latest.values()))
+def _write_events(db: sqlite3.Connection, events: Sequence[Event], last: int) -> dict[str, int]:
+    """Write events after the number `last`; return which of them have brought values of task runs."""
+    written: list[Row] = []
+    valued: dict[str, int] = {}
+    task_values: list[Row] = []
+    flow_values: dict[str, bytes | None] = {}
+    for number, event in enumerate(events, start=last + 1):
+        row, owner, value = bare(event)
+        written.append(row)
+        if owner is None:
+            continue
+        if isinstance(event, FlowEvent):
+            flow_values[owner] = value
+            continue
+        valued[owner] = number
+        if value is not None:
+            task_values.append((number, *value_row(owner, value)[1:]))
+    for start in range(0, len(written), IN_A_PAGE):
+        page = written[start : start + IN_A_PAGE]
+        db.execute(SQL["insert_page"], page_row(last + start + len(page), page))
+    _put(db, "save_task_value", task_values)
+    _put(db, "drop_value", [(owner,) for owner, value in flow_values.items() if value is None])
+    kept = [value_row(owner, value) for owner, value in flow_values.items() if value is not None]
+    _put(db, "save_value", kept)
+    return valued
 
 
 def _write_logs(db: sqlite3.Connection, batch: Batch, last: int) -> int:
@@ -162,7 +218,8 @@ def _number(db: sqlite3.Connection, query: str) -> int:
 
 def _advance(db: sqlite3.Connection, head: Head) -> None:
     """Note the last numbers."""
-    db.execute(SQL["advance"], (head.events, head.task_runs, head.flow_runs, head.logs, head.mark))
+    numbers = head.events, head.task_runs, head.flow_runs, head.logs, head.recorded
+    db.execute(SQL["advance"], (*numbers, head.mark))
 
 
 # Opening -----------------------------------------------------------------------------------------------
@@ -200,7 +257,8 @@ def open_to_write(
 def _make(path: Path, start: Head, entry: RunEntry | None, care: Care) -> None:
     def fill(db: sqlite3.Connection) -> None:
         db.execute(
-            SQL["create_meta"], (start.run_id, start.epoch, 0, 0, 0, 0, start.mark, *_kept(entry))
+            SQL["create_meta"],
+            (start.run_id, start.epoch, 0, 0, 0, 0, 0, start.mark, *_kept(entry)),
         )
 
     RUN.make(path, fill, synchronous=care.draft)
