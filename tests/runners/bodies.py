@@ -95,10 +95,9 @@ def note(path: str, text: str, dies: bool = False) -> str:
     return text
 
 
-def large_or_die(path: str, name: str, size: int = 10, dies: bool = False) -> bytes:
-    """Append a name to a file and return bytes; or end the process, after a moment."""
-    with open(path, "a") as file:
-        file.write(f"{name}\n")
+def large_or_die(path: str, text: str, size: int = 10, dies: bool = False) -> bytes:
+    """Note a text and return bytes; or end the process, after a moment."""
+    note(path, text)
     if dies:
         time.sleep(0.1)
         os._exit(1)

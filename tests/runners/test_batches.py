@@ -22,6 +22,8 @@ from dflow.core.events import (
     AttemptTimedOut,
     DispatchVoided,
     Outcome,
+    ResultLost,
+    ResultRecomputed,
     WorkerLost,
 )
 from dflow.core.records import Cause
@@ -264,10 +266,7 @@ def test_a_value_that_dies_with_its_parcel(processes: Any, host: FakeHost, tmp_p
     log = str(tmp_path / "log")
     learn(processes, host, bodies.large_or_die, log, "first")
     calls = [("large", 50_000, False), ("dies", 10, True), *[("small", 10, False)] * 8]
-    works = [
-        replace(work(processes, bodies.large_or_die, log, *call), placement=Placement(batch=True))
-        for call in calls
-    ]
+    works = [shared(work(processes, bodies.large_or_die, log, *call)) for call in calls]
     processes.dispatch(works)
     large, dies, *others = works
     assert isinstance(host.end(large), WorkerLost)
@@ -275,7 +274,72 @@ def test_a_value_that_dies_with_its_parcel(processes: Any, host: FakeHost, tmp_p
     assert isinstance(host.end(dies), WorkerLost)
     for one in others:  # one that waited alone on the worker that died ends at no charge
         assert isinstance(host.end(one), AttemptSucceeded) or not host.about(one)[:-1]
-    assert Counter(Path(log).read_text().split())["large"] == 1
+    assert texts(log)["large"] == 1
+
+
+def texts(log: str) -> Counter[str]:
+    """Return how often each text was noted."""
+    return Counter(line.split()[1] for line in Path(log).read_text().splitlines())
+
+
+def shared(one: Work) -> Work:
+    """Return a work that may share a parcel however long it takes."""
+    return replace(one, placement=Placement(batch=True))
+
+
+def kill_holder(log: str, text: str) -> None:
+    """Kill the process that has noted a text last."""
+    lines = [line.split() for line in Path(log).read_text().splitlines()]
+    os.kill(int({text: pid for pid, text in lines}[text]), signal.SIGKILL)
+
+
+def test_a_lost_value_alone_is_made_again(processes: Any, host: FakeHost, tmp_path: Path) -> None:
+    """Of a parcel whose worker has died bodies run again for values that lie there, and no other ones."""
+    log = str(tmp_path / "log")
+    learn(processes, host, bodies.note, log, "first")
+    learn(processes, host, bodies.large_or_die, log, "first")
+    name = shared(work(processes, bodies.note, log, "large"))
+    large = shared(work(processes, bodies.large_or_die, log, name, 50_000))
+    calls = [work(processes, bodies.large_or_die, log, f"n{n}") for n in range(20)]
+    works = [name, large, *map(shared, calls)]
+    processes.dispatch(works)
+    assert all(isinstance(host.end(one), AttemptSucceeded) for one in works)
+    parcel = processes._book.find(large.info.key).parcel
+    together = {entry.key for entry in parcel.entries}
+    assert name.info.key in together
+    assert len(together) > 2
+    processes.release([one.info.key for one in works if one is not large])
+    kill_holder(log, "large")
+    host.wait(lambda: any(isinstance(each, ResultRecomputed) for each in host.about(large)))
+    assert processes.fetch(large.info.key) == bytes(50_000)
+    assert processes.apply(len, large.info.key) == 50_000
+    ran = texts(log)
+    assert ran.pop("large") == 4  # twice each: it takes the value of the other one
+    assert {text for text, times in ran.items() if times > 1} == {"first"}
+
+
+def test_a_lost_value_that_cannot_be_made_again(
+    processes: Any, host: FakeHost, tmp_path: Path
+) -> None:
+    """It is reported lost, and what needs it is void; an attempt that had ended well stays so."""
+    for n in range(2):
+        learn_one = work(processes, bodies.once, str(tmp_path / f"first{n}"))
+        processes.dispatch([learn_one])
+        host.end(learn_one)
+    works = [shared(work(processes, bodies.once, str(tmp_path / f"n{n}"))) for n in range(8)]
+    processes.dispatch(works)
+    assert all(isinstance(host.end(one), AttemptSucceeded) for one in works)
+    entry = processes._book.find(works[1].info.key)
+    assert not entry.parcel.sole
+    pid, _ = processes.fetch(works[1].info.key)
+    os.kill(pid, signal.SIGKILL)
+    patiently(lambda: processes._book.dead(entry), "the failure of the recompute")
+    after = work(processes, bodies.size_of, works[1])
+    processes.dispatch([after])
+    void = host.end(after)
+    assert isinstance(void, DispatchVoided)
+    assert void.cause is Cause.UPSTREAM
+    assert [type(each) for each in host.about(works[1])] == [AttemptSucceeded, ResultLost]
 
 
 def test_poison_among_others(processes: Any, host: FakeHost, tmp_path: Path) -> None:
