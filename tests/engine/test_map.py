@@ -177,9 +177,8 @@ def test_a_large_map_is_few_messages(world: World) -> None:
 def test_a_map_that_cannot_be_made_asks_for_nothing(world: World) -> None:
     """However late it comes, an item that cannot travel is found before anything is asked for."""
     items = [*range(3 * PART), threading.Lock()]
-    flow = start(lambda: pair.map(items), FarRunner())
     with pytest.raises(SerializationError, match="'x'"):
-        flow.result()
+        flow(task_runner=FarRunner())(lambda: pair.map(items))()
     assert world.events(ev.MapCreated) == []
 
 

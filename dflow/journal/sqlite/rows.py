@@ -171,11 +171,11 @@ KEEP = -1
 """What says that the value of a task run stays what it is."""
 
 
-def task_run_row(run: TaskRun, event: int, valued: int = KEEP) -> Row:
-    """Return a task run as a row, as the event of a number left it; another one brought its value."""
+def task_run_row(number: int, run: TaskRun, event: int, valued: int = KEEP) -> Row:
+    """Return a task run as a row, as `event` left it; the event `valued` brought its value."""
     label = (run.flow_run_id, _storable(run.task_name), run.state_name)
     blob = pack(plain(run))
-    return (run.id, *label, label_mark(*label), blob, crc32(blob), event, valued)
+    return (number, run.id, *label, label_mark(*label), blob, crc32(blob), event, valued)
 
 
 def flow_run_row(run: FlowRun) -> Row:

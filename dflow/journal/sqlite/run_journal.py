@@ -31,7 +31,7 @@ from dflow.journal.sqlite.rows import (
     task_run_row,
     value_row,
 )
-from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, T, head, kept_value, last_log
+from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, T, head, last_log
 from dflow.journal.sqlite.schema import RUN
 from dflow.journal.sqlite.unsaved import Unsaved
 from dflow.journal.sqlite.watermark import Level, Watermark, level_of
@@ -110,16 +110,18 @@ class SqliteRunJournal(SqliteRunReader):
                 if batch.events
                 else [*self._unsaved.all(), *new]
             )
-            _put(db, "save_task_run", self._unsaved.rows(due, after.events, new, valued))
-            after = replace(after, recorded=self._unsaved.recorded(due, first, after.events, new))
-            if due:
-                after = replace(after, task_runs=_number(db, "last_task_run"))
+            numbers = self._numbers.given(db, due)
+            _put(db, "save_task_run", self._unsaved.rows(numbers, after.events, new, valued))
+            recorded = self._unsaved.recorded(due, first, after.events, new)
+            saved = max(before.task_runs, max(numbers.values(), default=0))
+            after = replace(after, recorded=recorded, task_runs=saved)
             if batch.flow_runs:
                 _put(db, "save_flow_run", map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
             if batch.logs:
                 after = replace(after, logs=_write_logs(db, batch, before.logs or 0))
             _advance(db, after)
+        self._numbers.note(numbers)
         self._unsaved.change(due, first, new, valued)
         self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
         return after.events
@@ -131,7 +133,7 @@ class SqliteRunJournal(SqliteRunReader):
 
     def value(self, run_id: str) -> bytes | None:
         """Return the pickled value of a task run or flow run, if it is kept."""
-        return super().look(lambda db: kept_value(db, run_id, self._unsaved.valued(run_id)))
+        return super().look(lambda db: self._kept_value(db, run_id, self._unsaved.valued(run_id)))
 
     def _save(self) -> None:
         """Save all records that are behind."""
@@ -139,19 +141,23 @@ class SqliteRunJournal(SqliteRunReader):
             return
         with self._refusing(), self._connection.writing() as db:
             now = head(db)
-            due = self._unsaved.all()
-            _put(db, "save_task_run", self._unsaved.rows(due, now.events, {}, {}))
-            runs = _number(db, "last_task_run")
-            _advance(db, replace(now, task_runs=runs, recorded=now.events))
-        self._unsaved.change(due, 0, {}, {})
+            numbers = self._numbers.given(db, self._unsaved.all())
+            _put(db, "save_task_run", self._unsaved.rows(numbers, now.events, {}, {}))
+            saved = max(now.task_runs, *numbers.values())
+            _advance(db, replace(now, task_runs=saved, recorded=now.events))
+        self._numbers.note(numbers)
+        self._unsaved.change(numbers, 0, {}, {})
 
     def _save_tail(self, db: sqlite3.Connection, before: Head) -> int:
         """Save the records that an earlier driver left behind; return the number of the last task run."""
         tail = self._tail(db)
-        valued = {run_id: tail.valued.get(run_id, KEEP) for run_id in tail.runs}
-        rows = (task_run_row(run, before.events, valued[run.id]) for run in tail.runs.values())
+        numbers = self._numbers.given(db, tail.runs)
+        rows = (
+            task_run_row(numbers[run_id], run, before.events, tail.valued.get(run_id, KEEP))
+            for run_id, run in tail.runs.items()
+        )
         _put(db, "save_task_run", rows)
-        return _number(db, "last_task_run")
+        return max(before.task_runs, max(numbers.values(), default=0))
 
     def close(self) -> None:
         """Save what is behind, and leave one file that needs no other, if nobody is reading it."""

@@ -18,6 +18,7 @@ from dflow.core.records import FlowRun, TaskRun
 from dflow.errors import JournalUnavailable
 from dflow.journal.sqlite.connection import Connection
 from dflow.journal.sqlite.failures import code_of, damaged
+from dflow.journal.sqlite.numbers import Numbers
 from dflow.journal.sqlite.queries import queries, views
 from dflow.journal.sqlite.rows import (
     KEEP,
@@ -56,7 +57,8 @@ class SqliteRunReader:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._is_older = False
-        self._last_tail = Tail(0, 0)
+        self._numbers = Numbers()
+        self._last_tail = Tail(0, 0, self._numbers)
         self.on_close: Callable[[], None] = lambda: None
 
     def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
@@ -161,13 +163,13 @@ class SqliteRunReader:
             tail = self._tail(db)
             if task_run_id in tail.runs:
                 return tail.runs[task_run_id]
-            row = db.execute(SQL["task_run"], (task_run_id,)).fetchone()
-            if row is None:
-                absent = db.execute(SQL["task_run_by_search"], (task_run_id,)).fetchone() is None
-                check(absent, "the index of task runs")
+            number = self._numbers.of(db, task_run_id)
+            if number is None:
+                self._numbers.check_absent(db)
                 return None
-            check(row[1] == task_run_id, "the index of task runs")
-            return record_of(TaskRun, row[:-1])
+            row = db.execute(SQL["task_run"], (number,)).fetchone()
+            check(row is not None and row[1] == task_run_id, "the list of task runs")
+            return record_of(TaskRun, row[:4])
 
         return self.look(look)
 
@@ -177,7 +179,7 @@ class SqliteRunReader:
         recorded = now.events if now.recorded is None else now.recorded
         tail = self._last_tail
         if tail.key != (recorded, now.task_runs):
-            tail = Tail(recorded, now.task_runs)
+            tail = Tail(recorded, now.task_runs, self._numbers)
         while tail.upto < now.events:
             for row in next_pages(tail.upto, db):
                 tail.take(db, (event for event in page_of(row) if event[0] > tail.upto))
@@ -202,9 +204,20 @@ class SqliteRunReader:
         """Return the pickled value of a task run or flow run, if it is kept."""
 
         def look(db: sqlite3.Connection) -> bytes | None:
-            return kept_value(db, run_id, self._tail(db).valued.get(run_id))
+            return self._kept_value(db, run_id, self._tail(db).valued.get(run_id))
 
         return self.look(look)
+
+    def _kept_value(self, db: sqlite3.Connection, run_id: str, event: int | None) -> bytes | None:
+        """Return the value of a run, which this event brought, or else the one that is recorded."""
+        number = self._numbers.of(db, run_id) if event is None else None
+        if number is not None:
+            *_, event = db.execute(SQL["task_run"], (number,)).fetchone()
+        if event is None or event == KEEP:
+            row = db.execute(SQL["value"], (run_id,)).fetchone()
+        else:
+            row = db.execute(SQL["task_value"], (event,)).fetchone()
+        return None if row is None else value_of(run_id, row)
 
     def damaged_values(self) -> list[str]:
         """Return the runs whose values are not what was written."""
@@ -250,17 +263,6 @@ class SqliteRunReader:
             with self._refusing():
                 record = record_of(cls, row, number)
             yield record
-
-
-def kept_value(db: sqlite3.Connection, run_id: str, number: int | None) -> bytes | None:
-    """Return the value of a run, which the event of this number brought, or else that which is recorded."""
-    if number is None:
-        (number,) = db.execute(SQL["valued"], (run_id,)).fetchone() or (None,)
-    if number is None or number == KEEP:
-        row = db.execute(SQL["value"], (run_id,)).fetchone()
-    else:
-        row = db.execute(SQL["task_value"], (number,)).fetchone()
-    return None if row is None else value_of(run_id, row)
 
 
 def _is_sound(run_id: str, row: Row) -> bool:

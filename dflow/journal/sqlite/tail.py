@@ -9,6 +9,7 @@ from dflow.core import events as ev
 from dflow.core.creation import ids_of
 from dflow.core.records import TaskRun
 from dflow.core.replay import Table
+from dflow.journal.sqlite.numbers import Numbers
 from dflow.journal.sqlite.queries import queries
 from dflow.journal.sqlite.rows import record_of
 
@@ -22,8 +23,9 @@ class Tail:
     their creation, `valued` the events that brought their values.
     """
 
-    def __init__(self, recorded: int, saved_runs: int) -> None:
+    def __init__(self, recorded: int, saved_runs: int, numbers: Numbers) -> None:
         self.key = recorded, saved_runs
+        self._numbers = numbers
         self.upto = recorded
         self.saved: dict[str, TaskRun] = {}
         self.made: list[str] = []
@@ -57,7 +59,9 @@ class Tail:
         for run_id in run_ids:
             if run_id in self._taken_in:
                 continue
-            row = db.execute(_TASK_RUN, (run_id,)).fetchone()
-            self._taken_in[run_id] = 0 if row is None else row[-1]
-            if row is not None:
-                self.saved[run_id] = self.runs[run_id] = record_of(TaskRun, row[:-1])
+            self._taken_in[run_id] = 0
+            number = self._numbers.of(db, run_id)
+            if number is not None:
+                *row, event, _ = db.execute(_TASK_RUN, (number,)).fetchone()
+                self._taken_in[run_id] = event
+                self.saved[run_id] = self.runs[run_id] = record_of(TaskRun, tuple(row), number)

@@ -49,12 +49,12 @@ class Unsaved:
         """Return all of them."""
         return list(self._runs)
 
-    def rows(self, due: Collection[str], last: int, new: Runs, valued: Numbers) -> Iterator[Row]:
-        """Yield what is due as rows, as the events up to `last` have left it."""
-        for run_id in due:
+    def rows(self, due: Numbers, last: int, new: Runs, valued: Numbers) -> Iterator[Row]:
+        """Yield what is due, by its numbers, as rows, as the events up to `last` have left it."""
+        for run_id, number in due.items():
             run = new.get(run_id) or self._runs[run_id][1]
-            number = valued.get(run_id) or self._valued.get(run_id, KEEP)
-            yield task_run_row(run, last, number)
+            event = valued.get(run_id) or self._valued.get(run_id, KEEP)
+            yield task_run_row(number, run, last, event)
 
     def recorded(self, due: Collection[str], first: int, last: int, new: Runs) -> int:
         """Return up to which event all records are whole once this is saved; `first` is the first new one."""

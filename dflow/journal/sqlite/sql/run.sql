@@ -36,10 +36,11 @@ FROM events WHERE number > ? AND number <= ? ORDER BY number LIMIT ?;
 SELECT at FROM events ORDER BY number DESC LIMIT 1;
 
 -- name: save_task_run
--- A new task run gets the next number; one that is there keeps its own, and, at -1, its value.
-INSERT INTO task_runs (id, flow_run_id, task_name, state_name, label_mark, record, mark, event, valued)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET
+-- One that is there keeps its value at -1.
+INSERT INTO task_runs
+    (number, id, flow_run_id, task_name, state_name, label_mark, record, mark, event, valued)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (number) DO UPDATE SET
     state_name = excluded.state_name,
     label_mark = excluded.label_mark,
     record = excluded.record,
@@ -47,19 +48,19 @@ ON CONFLICT (id) DO UPDATE SET
     event = excluded.event,
     valued = CASE excluded.valued WHEN -1 THEN valued ELSE excluded.valued END;
 
--- name: last_task_run
-SELECT coalesce(max(number), 0) FROM task_runs;
-
 -- name: task_runs
 -- A limit of -1 is none.
 SELECT number, id, record, mark, event FROM task_runs WHERE number > ? ORDER BY number LIMIT ?;
 
 -- name: task_run
-SELECT number, id, record, mark, event FROM task_runs WHERE id = ?;
+SELECT number, id, record, mark, event, valued FROM task_runs WHERE number = ?;
 
--- name: task_run_by_search
--- Without the index, which may be damaged.
-SELECT 1 FROM task_runs WHERE +id = ?;
+-- name: ids
+SELECT number, id FROM task_runs WHERE number > ? ORDER BY number;
+
+-- name: other_ids
+-- Those that are not what their records say: one that is sought may be among them.
+SELECT number FROM task_runs WHERE instr(record, CAST(id AS BLOB)) = 0 LIMIT 1;
 
 -- name: counts
 -- The mark of a group is checked once, not that of each row.
@@ -100,10 +101,6 @@ INSERT INTO task_values (number, value, mark) VALUES (?, ?, ?);
 
 -- name: task_value
 SELECT value, mark FROM task_values WHERE number = ?;
-
--- name: valued
--- NULL or -1 for what an earlier version wrote.
-SELECT valued FROM task_runs WHERE id = ?;
 
 -- name: task_values
 SELECT id, valued FROM task_runs WHERE valued > 0 ORDER BY number;
