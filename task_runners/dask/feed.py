@@ -22,7 +22,7 @@ from typing import Any, TypedDict
 from distributed import Scheduler, SchedulerPlugin
 
 from dflow.attempts import clock
-from task_runners.dask import names, payload, station, wire
+from task_runners.dask import again, names, payload, station, wire
 
 FLUSH = 0.02
 """Seconds in which at most `BURST` batches go to a driver: what comes then waits for others."""
@@ -83,6 +83,7 @@ class Feed(SchedulerPlugin):
         self._loop = asyncio.get_running_loop()
         self._by_key: dict[Any, Owner] = {}
         self._by_run: dict[str, Owner] = {}
+        self._leaving: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
         wire.handle(scheduler, wire.LETTERS, _guarded(self._on_letters))
         wire.handle(scheduler, wire.RELEASE, _guarded(self._on_release))
@@ -165,7 +166,7 @@ class Feed(SchedulerPlugin):
         if finish not in _TOLD and start != "memory":
             return
         if start == "memory" and finish == "released":
-            self._run_less(key)
+            again.as_lost(self._scheduler.tasks[key])
         owner = self._by_key.get(key)
         if owner is None:
             return
@@ -184,34 +185,45 @@ class Feed(SchedulerPlugin):
         owner.news.append(news)
         self._soon(owner)
 
-    def _run_less(self, key: Any) -> None:
-        """Let a parcel whose values are lost run again only as far as these are made by it."""
-        task = self._scheduler.tasks[key]
-        data, places = wire.payload_of(task), wire.kept(task)
-        if data is not None and places is not None:
-            wire.change_payload(task, payload.only(data, places))
-
     def log_event(self, topic: str, msg: Any) -> None:
-        """Note what became of a graph, and which worker has left with work of owners."""
+        """Note what became of a graph, and which worker leaves, or has left with work of owners."""
         owner = self.owners.get(topic)
         if owner is not None and msg.get("action") == "update-graph":
             owner.news.append(["graph", msg.get("stimulus_id"), msg["status"]])
             self._soon(owner, patiently=msg["status"] == "OK")
         elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
             self._worker_left(msg)
+        elif isinstance(msg, dict) and msg.get("action") == "worker-status-change":
+            changed = self._leaving.add if msg["status"] in wire.LEAVING else self._leaving.discard
+            changed(topic)
         elif topic.startswith(names.OWNER) and isinstance(msg, dict) and "station" in msg:
             self._on_letters(topic.removeprefix(names.OWNER), **msg)
 
     def _worker_left(self, told: Mapping[str, Any]) -> None:
+        """Tell of a worker that has left as it was meant to; with any other one its tasks have erred."""
+        worker = told["worker"]
+        planned = bool(told.get("expected")) or worker in self._leaving
+        self._leaving.discard(worker)
         tickets: dict[str, list[int]] = {}
-        for key in told.get("processing-tasks", ()):
+        for key in told.get("processing-tasks", ()) if planned else ():
             owner = self._by_key.get(key)
             if owner is not None:
+                again.not_at_all(self._scheduler.tasks[key])
                 tickets.setdefault(owner.name, []).append(key[1])
         for name, some in tickets.items():
             owner = self.owners[name]
-            owner.news.append(["left", told["worker"], bool(told.get("expected")), some])
+            owner.news.insert(0, ["left", worker, some])  # before what has erred because of it
             self._soon(owner)
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:  # noqa: ARG002  (of distributed)
+        """Note how many threads there are from now on."""
+        for owner in self.owners.values():
+            owner.news.append(["threads", scheduler.total_nthreads])
+            self._soon(owner)
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
+        """Note how many threads there are left."""
+        self.add_worker(scheduler, worker)
 
     def restart(self, scheduler: Scheduler) -> None:  # noqa: ARG002  (of distributed)
         """Note that the scheduler has dropped everything."""
