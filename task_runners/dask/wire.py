@@ -106,7 +106,7 @@ def _takes(function: Any, parameters: frozenset[str], exact: bool) -> bool:
 def missing_on(scheduler: Any) -> list[str]:
     """Return what a scheduler lacks, which may be of another version than the driver."""
     names = ["stream_handlers", "clients", "client_comms", "tasks", "plugins", "loop"]
-    names.append("allowed_failures")
+    names += ["allowed_failures", "total_nthreads"]
     return [*missing(), *(f"Scheduler.{name}" for name in names if not hasattr(scheduler, name))]
 
 
