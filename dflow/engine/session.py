@@ -180,7 +180,7 @@ class Session:
         """
         flow = self._flows[event.flow_run_id]
         ids = ids_of(event)
-        asking = Asking(options, flow, runner, parent, orders)
+        asking = Asking(options, flow, runner, parent, orders, at_once)
         claim = Claim(
             id(runner),
             here=options.here,
