@@ -44,13 +44,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How task runs were asked for together: by whom, and where they are to run."""
+    """How task runs were asked for together: by whom, and where they are to run.
+
+    The caller of one that goes `at_once` has begun with its first dispatch already.
+    """
 
     options: CallOptions
     flow: FlowInfo
     runner: OpenRunner | None
     parent: Key | None = None
     orders: Inlet | None = None
+    at_once: bool = False
 
 
 class Dispatcher:
@@ -105,6 +109,8 @@ class Dispatcher:
         asked: Asking,
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
+        if asked.at_once and order.dispatch == 1:
+            return
         run = self._session.task_run(order.run_id)
         if asked.orders is not None or asked.runner is None or asked.options.here:
             self._send_back(order, asked, self._go(order, run))

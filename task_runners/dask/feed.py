@@ -28,6 +28,8 @@ FLUSH = 0.02
 """Seconds in which at most `BURST` batches go to a driver: what comes then waits for others."""
 BURST = 4
 """How many batches go at once: a single task brings a start, an outcome and a value."""
+ENOUGH = 2
+"""How many unfinished keys for each thread of the workers let these go on: then news wait for others."""
 RING = 8_000_000
 """How many bytes of batches are kept that were sent: what a driver heard a moment before it died."""
 ALONE = 64_000_000
@@ -53,6 +55,7 @@ class Owner:
     ring: deque[tuple[int, Mapping[str, Any]]] = field(default_factory=deque)
     kept: int = 0
     keys: set[Any] = field(default_factory=set)
+    open: set[Any] = field(default_factory=set)
     flush: Any = None
     timer: Any = None
     window: float = 0.0
@@ -130,6 +133,7 @@ class Feed(SchedulerPlugin):
             self._by_key.pop(key, None)
             if owner is not None:
                 owner.keys.discard(key)
+                owner.open.discard(key)
         wire.let_go(self._scheduler, name, keys)
 
     def _on_release(self, owner: str, keys: Iterable[Any], client: str = "", **_: Any) -> None:
@@ -157,6 +161,7 @@ class Feed(SchedulerPlugin):
         owner = self.owners.get(client)
         if owner is not None:
             owner.keys.update(keys)
+            owner.open.update(keys)
             self._by_key.update(dict.fromkeys(keys, owner))
 
     def transition(self, key: Any, start: Any, finish: Any, *_args: Any, **more: Any) -> None:
@@ -171,6 +176,7 @@ class Feed(SchedulerPlugin):
         if owner is None:
             return
         ticket = key[1]
+        owner.open.discard(key)
         if finish == "memory":
             begun, ended = _computed(more.get("startstops") or ())
             news = ["memory", ticket, more.get("worker"), more.get("nbytes"), begun, ended]
@@ -181,6 +187,7 @@ class Feed(SchedulerPlugin):
             owner.keys.discard(key)
             news = ["gone", ticket]
         else:
+            owner.open.add(key)
             news = ["lost", ticket]
         owner.news.append(news)
         self._soon(owner)
@@ -230,6 +237,7 @@ class Feed(SchedulerPlugin):
         self._by_key.clear()
         for owner in self.owners.values():
             owner.keys.clear()
+            owner.open.clear()
             owner.news.append(["restarted", 0])
             self._soon(owner)
 
@@ -251,10 +259,14 @@ class Feed(SchedulerPlugin):
     # Telling ------------------------------------------------------------------------------------------
 
     def _soon(self, owner: Owner, *, patiently: bool = False) -> None:
-        """See to it that what is noted is sent: at once, if little was sent just before."""
+        """See to it that what is noted is sent: at once, if little was sent just before.
+
+        Where much is at work yet it waits for others: neither the workers nor the driver lack anything.
+        """
         now = self._loop.time()
         if now >= owner.window:
             owner.window, owner.sent = now + FLUSH, 0
+        patiently |= len(owner.open) > ENOUGH * self._scheduler.total_nthreads
         due = now if owner.sent < BURST and not patiently else owner.window
         if owner.flush is None or due < owner.flush.when():
             if owner.flush is not None:

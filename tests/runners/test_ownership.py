@@ -146,6 +146,25 @@ def test_an_owner_outlives_its_client(cluster: LocalCluster) -> None:
     patiently(lambda: what_is_left(cluster) == NOTHING, "the end of everything")
 
 
+def test_news_wait_while_there_is_enough_to_do(cluster: LocalCluster) -> None:
+    """What becomes of keys is told at once only when so few are left that workers may soon have none."""
+    owner = names.owner_of("some-run", "somewhere")
+    keys = [("task-0abc", number) for number in range(7)]
+
+    def waits(scheduler: Any) -> list[bool]:
+        known = feed.feed_of(scheduler)
+        known.attach(owner, "nobody", "some-run", 600.0)
+        known.update_graph(scheduler, client=owner, keys=set(keys))
+        found = []
+        for key in keys:
+            known.transition(key, "processing", "memory")
+            found.append(known.owners[owner].flush.when() > known._loop.time())
+        known.let_go(owner)
+        return found
+
+    assert on_scheduler(cluster, waits) == [True, True, False, False, False, False, False]
+
+
 def _task(key: Any) -> Any:
     """Return a task of Dask."""
     from dask.task_spec import Task

@@ -69,6 +69,7 @@ class SqliteRunJournal(SqliteRunReader):
         self._epoch = epoch
         self._watermark = watermark
         self._missing = Missing()
+        self._head = Head("", epoch)
         self._unsaved = Unsaved()
 
     def begin(self, run_id: str, entry: RunEntry | None, level: Level) -> None:
@@ -88,6 +89,7 @@ class SqliteRunJournal(SqliteRunReader):
                 now = replace(now, task_runs=self._save_tail(db, before))
                 numbers = now.epoch, now.task_runs, now.logs, now.recorded
                 db.execute(SQL["begin_epoch"], (*numbers, now.mark, *_kept(entry)))
+        self._head = now
         self._missing = level.above(Level(now.epoch, now.events, logs))
         self._watermark.set(Level(now.epoch, now.events, logs))
 
@@ -97,34 +99,44 @@ class SqliteRunJournal(SqliteRunReader):
 
     def append(self, batch: Batch) -> int:
         """Write a batch in one transaction; return the number of the last event."""
+        new = {run.id: run for run in batch.task_runs}
+        first, last = self._head.events + 1, self._head.events + len(batch.events)
+        waits = self._unsaved
+        due = waits.due(first, last, new) if batch.events else [*waits.all(), *new]
         with self._refusing(), self._connection.writing() as db:
-            before = head(db)
-            if before.epoch != self._epoch:
-                raise taken_over(before.run_id, self._epoch)
-            after = replace(before, events=before.events + len(batch.events))
-            valued = _write_events(db, batch.events, before.events)
-            new = {run.id: run for run in batch.task_runs}
-            first = before.events + 1
-            due = (
-                self._unsaved.due(after.events, new)
-                if batch.events
-                else [*self._unsaved.all(), *new]
-            )
             numbers = self._numbers.given(db, due)
-            _put(db, "save_task_run", self._unsaved.rows(numbers, after.events, new, valued))
-            recorded = self._unsaved.recorded(due, first, after.events, new)
-            saved = max(before.task_runs, max(numbers.values(), default=0))
-            after = replace(after, recorded=recorded, task_runs=saved)
+            after = self._advance(
+                db,
+                events=last,
+                task_runs=max(self._head.task_runs, max(numbers.values(), default=0)),
+                logs=(self._head.logs or 0) + len(batch.logs),
+                recorded=waits.recorded(due, first, last, new),
+            )
+            valued = _write_events(db, batch.events, first)
+            _put(db, "save_task_run", waits.rows(numbers, last, new, valued))
             if batch.flow_runs:
                 _put(db, "save_flow_run", map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
-            if batch.logs:
-                after = replace(after, logs=_write_logs(db, batch, before.logs or 0))
-            _advance(db, after)
+                _set_head(db, after, after)
+            _put(db, "insert_log", map(log_row, count((self._head.logs or 0) + 1), batch.logs))
+        self._head = after
         self._numbers.note(numbers)
-        self._unsaved.change(due, first, new, valued)
+        waits.change(due, first, new, valued)
         self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
         return after.events
+
+    def _advance(
+        self, db: sqlite3.Connection, *, events: int, task_runs: int, logs: int, recorded: int
+    ) -> Head:
+        """Note the last numbers. Raises RunTakenOver if another epoch has begun."""
+        now = self._head
+        after = Head(now.run_id, now.epoch, events, task_runs, now.flow_runs, logs, recorded)
+        if not _set_head(db, now, after):
+            found = head(db)
+            if found.epoch != self._epoch:
+                raise taken_over(found.run_id, self._epoch)
+            raise damaged(self._connection.path, "somebody else has written to it")
+        return after
 
     def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `look` finds in one state of the file, with all records saved."""
@@ -140,11 +152,14 @@ class SqliteRunJournal(SqliteRunReader):
         if not self._unsaved:
             return
         with self._refusing(), self._connection.writing() as db:
-            now = head(db)
+            now = self._head
             numbers = self._numbers.given(db, self._unsaved.all())
-            _put(db, "save_task_run", self._unsaved.rows(numbers, now.events, {}, {}))
             saved = max(now.task_runs, *numbers.values())
-            _advance(db, replace(now, task_runs=saved, recorded=now.events))
+            after = self._advance(
+                db, events=now.events, task_runs=saved, logs=now.logs or 0, recorded=now.events
+            )
+            _put(db, "save_task_run", self._unsaved.rows(numbers, now.events, {}, {}))
+        self._head = after
         self._numbers.note(numbers)
         self._unsaved.change(numbers, 0, {}, {})
 
@@ -172,13 +187,13 @@ class SqliteRunJournal(SqliteRunReader):
         super().close()
 
 
-def _write_events(db: sqlite3.Connection, events: Sequence[Event], last: int) -> dict[str, int]:
-    """Write events after the number `last`; return which of them have brought values of task runs."""
+def _write_events(db: sqlite3.Connection, events: Sequence[Event], first: int) -> dict[str, int]:
+    """Write events from the number `first` on; return which of them have brought values of task runs."""
     written: list[Row] = []
     valued: dict[str, int] = {}
     task_values: list[Row] = []
     flow_values: dict[str, bytes | None] = {}
-    for number, event in enumerate(events, start=last + 1):
+    for number, event in enumerate(events, start=first):
         row, owner, value = bare(event)
         written.append(row)
         if owner is None:
@@ -191,17 +206,12 @@ def _write_events(db: sqlite3.Connection, events: Sequence[Event], last: int) ->
             task_values.append((number, *value_row(owner, value)[1:]))
     for start in range(0, len(written), IN_A_PAGE):
         page = written[start : start + IN_A_PAGE]
-        db.execute(SQL["insert_page"], page_row(last + start + len(page), page))
+        db.execute(SQL["insert_page"], page_row(first + start + len(page) - 1, page))
     _put(db, "save_task_value", task_values)
     _put(db, "drop_value", [(owner,) for owner, value in flow_values.items() if value is None])
     kept = [value_row(owner, value) for owner, value in flow_values.items() if value is not None]
     _put(db, "save_value", kept)
     return valued
-
-
-def _write_logs(db: sqlite3.Connection, batch: Batch, last: int) -> int:
-    _put(db, "insert_log", map(log_row, count(last + 1), batch.logs))
-    return last + len(batch.logs)
 
 
 def _put(db: sqlite3.Connection, query: str, rows: Iterable[Row]) -> None:
@@ -222,10 +232,11 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(SQL[query]).fetchone()[0])
 
 
-def _advance(db: sqlite3.Connection, head: Head) -> None:
-    """Note the last numbers."""
-    numbers = head.events, head.task_runs, head.flow_runs, head.logs, head.recorded
-    db.execute(SQL["advance"], (*numbers, head.mark))
+def _set_head(db: sqlite3.Connection, before: Head, after: Head) -> bool:
+    """Write a head in the place of another one; return whether that was there."""
+    numbers = after.events, after.task_runs, after.flow_runs, after.logs, after.recorded
+    row = (*numbers, after.mark, before.epoch, before.events)
+    return db.execute(SQL["advance"], row).rowcount == 1
 
 
 # Opening -----------------------------------------------------------------------------------------------

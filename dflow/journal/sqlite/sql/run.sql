@@ -9,7 +9,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 SELECT run_id, epoch, events, task_runs, flow_runs, logs, recorded, mark FROM meta;
 
 -- name: advance
-UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, logs = ?, recorded = ?, mark = ?;
+-- Nothing is changed where another driver has begun, or another head stands.
+UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, logs = ?, recorded = ?, mark = ?
+WHERE epoch = ? AND events = ?;
 
 -- name: begin_epoch
 UPDATE meta SET epoch = ?, task_runs = ?, logs = ?, recorded = ?, mark = ?, entry = ?, entry_mark = ?;
