@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from distributed import Scheduler, SchedulerPlugin
 
 from dflow.attempts import clock
 from task_runners.dask import again, names, payload, station, wire
+from task_runners.dask.owner import Owner
 
 FLUSH = 0.02
 """Seconds in which at most `BURST` batches go to a driver: what comes then waits for others."""
@@ -30,36 +30,7 @@ BURST = 4
 """How many batches go at once: a single task brings a start, an outcome and a value."""
 ENOUGH = 2
 """How many unfinished keys for each thread of the workers let these go on: then news wait for others."""
-RING = 8_000_000
-"""How many bytes of batches are kept that were sent: what a driver heard a moment before it died."""
-ALONE = 64_000_000
-"""How many bytes are kept while there is no driver."""
-WEIGHT = 100
-"""What a piece of news counts for, in bytes."""
-
 _log = logging.getLogger("dflow.runners")
-
-
-@dataclass(slots=True, eq=False)
-class Owner:
-    """One flow run's work: by whom it is driven, and what is to be told of it."""
-
-    name: str
-    run: str
-    lease: float
-    driver: str | None = None
-    since: float = 0.0
-    number: int = 0
-    news: list[Any] = field(default_factory=list)
-    letters: list[Any] = field(default_factory=list)
-    ring: deque[tuple[int, Mapping[str, Any]]] = field(default_factory=deque)
-    kept: int = 0
-    keys: set[Any] = field(default_factory=set)
-    open: set[Any] = field(default_factory=set)
-    flush: Any = None
-    timer: Any = None
-    window: float = 0.0
-    sent: int = 0
 
 
 def _guarded(function: Callable[..., None]) -> Callable[..., None]:
@@ -280,21 +251,8 @@ class Feed(SchedulerPlugin):
             owner.flush = None
         if not (owner.news or owner.letters):
             return
-        owner.number += 1
-        owner.sent += 1
         sent = owner.driver is not None and not quietly
-        batch = {
-            "number": owner.number,
-            "news": owner.news,
-            "letters": owner.letters,
-            "sent": sent,
-        }
-        owner.news, owner.letters = [], []
-        owner.ring.append((owner.number, batch))
-        owner.kept += _weight(batch)
-        most = RING if owner.driver is not None else ALONE
-        while owner.kept > most and len(owner.ring) > 1:
-            owner.kept -= _weight(owner.ring.popleft()[1])
+        batch = owner.next_batch(sent)
         if sent and owner.driver is not None:
             topic = names.feed_topic(owner.name)
             wire.tell(self._scheduler, owner.driver, topic, clock.now(), batch)
@@ -308,10 +266,6 @@ def _computed(spans: Iterable[Mapping[str, Any]]) -> tuple[float | None, float |
     """Return when a worker began and ended to compute, by its clock."""
     own = [span for span in spans if span.get("action") == "compute"]
     return (own[0]["start"], own[-1]["stop"]) if own else (None, None)
-
-
-def _weight(batch: Mapping[str, Any]) -> int:
-    return WEIGHT * len(batch["news"]) + sum(len(data) for *_, data in batch["letters"])
 
 
 # Called by drivers ---------------------------------------------------------------------------------
