@@ -18,6 +18,10 @@ from task_runners import DaskTaskRunner
 from tests.runners.hosts import patiently
 
 
+MANY = 160
+"""How many are asked for at a time: more than goes to one worker at once."""
+
+
 @pytest.fixture
 def growing() -> Iterator[LocalCluster]:
     """A cluster with one worker of one thread, so far."""
@@ -59,7 +63,8 @@ def go_and_come(cluster: LocalCluster, log: str, retires: bool) -> None:
 
     patiently(lambda: ended() > 20, "the first ends")
     cluster.scale(3)
-    patiently(lambda: len({line[2] for line in lines(log)}) == 3, "the use of three workers")
+    workers = "the use of three workers"
+    patiently(lambda: len({line[2] for line in lines(log)}) == 3, workers, deadline=60.0)
     if retires:
         with Client(cluster.scheduler_address, set_as_default=False) as client:
             client.retire_workers(list(client.scheduler_info(n_workers=-1)["workers"])[:2])
@@ -99,9 +104,9 @@ def test_workers_come_and_go(
         changes.start()
         count = 0
         while changes.is_alive():
-            found = step.map(log, range(count, count + 80), size).result()
-            assert [n for n, _ in found] == list(range(count, count + 80))
-            count += 80
+            found = step.map(log, range(count, count + MANY), size).result()
+            assert [n for n, _ in found] == list(range(count, count + MANY))
+            count += MANY
         return count
 
     count = many()
