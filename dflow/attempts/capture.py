@@ -7,6 +7,7 @@ import inspect
 import os
 import traceback
 from pathlib import Path
+from types import CodeType, TracebackType
 
 from dflow.core.records import ErrorInfo
 from dflow.errors import TaskFailedError
@@ -18,6 +19,9 @@ MAX_TRACEBACK = 30_000
 """How many characters of a traceback are kept: half from its beginning, half from its end."""
 MAX_BLOB = 1_000_000
 """How many bytes a pickled exception may take, to be kept."""
+
+PLACES = 1000
+"""Of how many places in the code the lines of tracebacks are remembered."""
 
 _OURS = tuple(str(Path(file).parent) + os.sep for file in (__file__, inspect.getfile(asyncio)))
 """Where the code lies that calls bodies."""
@@ -102,13 +106,48 @@ def _traceback(error: BaseException) -> str:
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, frames))
+        return _simple(error, frames) or "".join(
+            traceback.format_exception(type(error), error, frames)
+        )
     except Exception as problem:
         return f"{type_name(error)}: (its traceback cannot be shown: {type(problem).__name__})\n"
 
 
+def _simple(error: BaseException, frames: TracebackType | None) -> str | None:
+    """Return the traceback of an exception that no other one led to; None if it is not as simple as that.
+
+    The lines of a place in the code are the same each time: thousands of attempts may fail in one place.
+    """
+    if error.__cause__ or error.__context__ or isinstance(error, BaseExceptionGroup):
+        return None
+    lines: dict[tuple[int, int], str] = {}
+    while frames is not None:
+        code, place = frames.tb_frame.f_code, frames.tb_lasti
+        if (id(code), place) in lines:
+            return None  # Python leaves out some of many that are the same
+        known = _places.get((id(code), place))
+        if known is None or known[0] is not code:
+            known = code, traceback.format_tb(frames, limit=1)[0]
+            if len(_places) >= PLACES:
+                _places.clear()
+            _places[id(code), place] = known
+        lines[id(code), place] = known[1]
+        frames = frames.tb_next
+    if not lines:
+        return None
+    said = traceback.format_exception_only(type(error), error)
+    return "".join(["Traceback (most recent call last):\n", *lines.values(), *said])
+
+
+_places: dict[tuple[int, int], tuple[CodeType, str]] = {}
+
+
 def _blob(error: BaseException) -> bytes | None:
-    """Return the exception pickled, or None if it is too large or does not come back as what it was."""
+    """Return the exception pickled, or None if it is too large or does not come back as what it was.
+
+    Without its traceback, which Dask's pickles have: it is kept in words.
+    """
+    frames, error.__traceback__ = error.__traceback__, None
     try:
         data = pickling.dumps_small(error, MAX_BLOB)
         if data is None or type(pickling.loads(data)) is not type(error):
@@ -117,4 +156,6 @@ def _blob(error: BaseException) -> bytes | None:
         if isinstance(problem, KeyboardInterrupt):
             raise
         return None
+    finally:
+        error.__traceback__ = frames
     return data

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from dflow.attempts.calls import Call
@@ -95,11 +96,34 @@ def many(
     task: Any,
     scope: Scope,
     limit: int | None,
-    prepared: Sequence[calls.Prepared],
+    parts: Iterator[list[calls.Prepared]],
     common: tuple[Upstream, ...],
     apart: bool,
 ) -> MapFutures[Any]:
-    """Ask for the task runs of a map, of which at most so many may be under way at once."""
+    """Ask for the task runs of a map, of which at most so many may be under way at once.
+
+    Part by part, unless something of the user's may raise before all of them are there.
+    """
+    if task.cached is not None or task._naming is not None or limit is not None:
+        parts = iter([list(chain.from_iterable(parts))])
+    ids: list[str] = []
+    names: list[str] = []
+    for prepared in parts:
+        items = _part(task, scope, limit, prepared, common, apart)
+        ids += [item.task_run_id for item in items]
+        names += [item.name for item in items]
+    return MapFutures(scope, ids, names)
+
+
+def _part(
+    task: Any,
+    scope: Scope,
+    limit: int | None,
+    prepared: list[calls.Prepared],
+    common: tuple[Upstream, ...],
+    apart: bool,
+) -> list[MapItem]:
+    """Ask for some of the task runs of a map."""
     known = [item.known for item in prepared]
     identified = scope.identify_all(task.name, known, task._known_as, apart=apart)
     items, sent = [], []
@@ -122,4 +146,4 @@ def many(
     )
     if items:
         scope.submit(event, sent, with_keys(options, task, event, sent))
-    return MapFutures(scope, [item.task_run_id for item in items], [item.name for item in items])
+    return items

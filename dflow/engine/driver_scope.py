@@ -135,7 +135,7 @@ class DriverScope:
             return Called(self.session.kept(event.task_run_id), ran=False)
         orders = inlet(native=kind.native)
         at_once = options.caching is None and self._may_go_at_once(event)
-        asked = self.session.ask(event, [call], options, None, orders=orders)
+        asked = self.session.ask(event, [call], options, None, orders=orders, at_once=at_once)
         run_body = partial(self._run_body, call, options, whole)
         ran = at_once
         value: Any = None
@@ -222,7 +222,8 @@ class DriverScope:
     ) -> Any:
         outer = current()  # what waits in here waits in the slot of the body around it
         slot, adopted = (nullcontext, nullcontext) if outer is None else (outer.slot, outer.adopted)
-        context = RunContext(info=info, link=self.session.link(info), slot=slot, adopted=adopted)
+        link = self.session.link(info, in_place=True)
+        context = RunContext(info=info, link=link, slot=slot, adopted=adopted)
         manner = Manner(
             in_place=True, whole=whole, timeout=info.timeout, keep=info.room, adopted=adopted
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dflow.core.events import AttemptStarted
 from dflow.messages import Down, Key, Up
 
 if TYPE_CHECKING:
@@ -11,17 +12,26 @@ if TYPE_CHECKING:
 
 
 class LocalLink:
-    """Posts straight to the session. Nothing has to come down: nested work uses the session itself."""
+    """Posts straight to the session. Nothing has to come down: nested work uses the session itself.
+
+    What a body that runs `in_place` says of its start is taken with what it says next.
+    """
 
     far = False
 
-    def __init__(self, session: Session, run_id: str, dispatch: int = 0) -> None:
+    def __init__(
+        self, session: Session, run_id: str, dispatch: int = 0, *, in_place: bool = False
+    ) -> None:
         self.session = session
         self.address = (run_id, dispatch)
+        self._in_place = in_place
 
     def send(self, message: Up) -> None:
         """Post a message."""
-        self.session.news([message])
+        if self._in_place and isinstance(message, AttemptStarted):
+            self.session.tracker.post_soon(message)
+        else:
+            self.session.news([message])
 
     def confirm_start(self) -> None:
         """Wait until the driver has recorded the start."""

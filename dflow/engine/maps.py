@@ -12,14 +12,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from dflow.attempts.calls import Call, swap
+from dflow.attempts.calls import ATOMS, Call, swap
 from dflow.attempts.context import current
 from dflow.attempts.logs import get_run_logger
 from dflow.core.records import Upstream
 from dflow.engine.annotations import Annotation
-from dflow.engine.calls import Prepared, called, referred, referred_call, waits
+from dflow.engine.calls import Prepared, Referred, called, referred, referred_call, waits
 from dflow.engine.future_lists import Expansion, TaskFutureList
 from dflow.engine.futures import TaskFuture
 from dflow.engine.identity import Known, known_as, known_by, known_together
@@ -30,8 +31,10 @@ from dflow.errors import CancelledError, InternalError, ParameterError
 from dflow.messages import Ref
 
 R = TypeVar("R")
-Ask = Callable[[Sequence[Prepared], tuple[Upstream, ...], bool], Sequence[TaskFuture[R]]]
-"""Asks for the task runs of a map: the calls, the upstreams of all, whether they are named apart."""
+Ask = Callable[[Iterator[list[Prepared]], tuple[Upstream, ...], bool], Sequence[TaskFuture[R]]]
+"""Asks for the task runs of a map: the calls in parts, the upstreams of all, whether they are named apart."""
+FIRST, PART = 250, 1000
+"""How many calls of a long map are asked for first, and then at a time: what is asked for runs meanwhile."""
 
 _log = logging.getLogger("dflow.engine")
 
@@ -71,8 +74,19 @@ class _Map(Generic[R]):
 
     def made(self) -> Sequence[TaskFuture[R]]:
         """Ask for the task runs, one for each item."""
-        prepared, common = self._prepared()
-        return self.ask(prepared, (*common, *waits(self.scope, self.wait_for)), bool(self.key))
+        count = self.length()
+        same = {name: a.value for name, a in self.kwargs.items() if isinstance(a, Same)}
+        shared = referred(self.scope, same)
+        common = (*shared.upstreams, *waits(self.scope, self.wait_for))
+        prepared = self._prepared(count, shared)
+        in_parts = count > PART and self._cannot_fail()
+        parts = _parts(prepared, FIRST, PART) if in_parts else iter([list(prepared)])
+        return self.ask(parts, common, bool(self.key))
+
+    def _cannot_fail(self) -> bool:
+        """Tell whether nothing in the items can keep any of them from being asked for."""
+        mapped = (a for a in self.arguments().values() if isinstance(a, Items))
+        return all(not a.may_fail and set(map(type, a.items)) <= _HARMLESS for a in mapped)
 
     def length(self) -> int:
         """Return how many items there are. Raises `ParameterError` if that is not to be told."""
@@ -93,13 +107,9 @@ class _Map(Generic[R]):
             "that is a list or another iterable, or use .submit()."
         )
 
-    def _prepared(self) -> tuple[list[Prepared], tuple[Upstream, ...]]:
-        """Return a call for each item, and the upstreams that all of them have."""
-        count = self.length()
-        same = {name: a.value for name, a in self.kwargs.items() if isinstance(a, Same)}
-        shared = referred(self.scope, same)
-        shared_known = known_by(shared.sent) if same else None
-        prepared = []
+    def _prepared(self, count: int, shared: Referred) -> Iterator[Prepared]:
+        """Yield a call for each item; `shared` are the arguments that all of them have."""
+        shared_known = known_by(shared.sent) if shared.sent else None
         for index, (args, kwargs) in enumerate(self._rows(count)):
             own = referred_call(self.scope, args, kwargs)
             has_refs = own.has_refs or shared.has_refs
@@ -110,8 +120,7 @@ class _Map(Generic[R]):
                 known = known_together(shared_known, known)
             if self.key:
                 known = self._known_here(known, index)
-            prepared.append(Prepared(call, own.upstreams, known))
-        return prepared, shared.upstreams
+            yield Prepared(call, own.upstreams, known)
 
     def _rows(self, count: int) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
         """Yield the arguments of each item that are not the same for all."""
@@ -129,6 +138,16 @@ class _Map(Generic[R]):
         """Return what is known of an item in a map that has a name: it needs no other."""
         found = (self.key, known.content)
         return known_by(found if known.whole else (*found, index))
+
+
+_HARMLESS = ATOMS | {TaskFuture}
+
+
+def _parts(prepared: Iterator[Prepared], first: int, size: int) -> Iterator[list[Prepared]]:
+    part = list(islice(prepared, first))
+    while part:
+        yield part
+        part = list(islice(prepared, size))
 
 
 def _now(argument: Argument) -> Argument:

@@ -170,11 +170,13 @@ class Session:
         runner: OpenRunner | None,
         parent: Key | None = None,
         orders: Inlet | None = None,
+        at_once: bool = False,
     ) -> Asking:
         """Ask for task runs: `calls` are packed as `runner` takes them, one for each.
 
         Without a runner, or with one that runs bodies in the calling thread, the caller acts on `orders`: a
-        `Go` for each attempt, None for each task run that is final, or will never be heard of again.
+        `Go` for each attempt, None for each task run that is final, or will never be heard of again. A caller
+        that begins `at_once` says soon what has come of it.
         """
         flow = self._flows[event.flow_run_id]
         ids = ids_of(event)
@@ -201,7 +203,8 @@ class Session:
 
         self.tracker.check()
         self.tracker.hide(ids)
-        self.tracker.post(Asked(event, claim, not options.here, accept))
+        post = self.tracker.post_soon if at_once else self.tracker.post
+        post(Asked(event, claim, not options.here, accept))
         if orders is not None:
             for task_run_id in ids:
                 self.tracker.when_final(task_run_id, partial(orders.put, None))
@@ -219,9 +222,9 @@ class Session:
             return
         self._hearing.news(messages)
 
-    def link(self, info: AttemptInfo) -> LocalLink:
-        """Return a link for an attempt that runs in this process."""
-        return LocalLink(self, info.task_run_id, info.dispatch)
+    def link(self, info: AttemptInfo, *, in_place: bool = False) -> LocalLink:
+        """Return a link for an attempt that runs in this process, perhaps where it is called."""
+        return LocalLink(self, info.task_run_id, info.dispatch, in_place=in_place)
 
     # Values -------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from dflow.engine.posts import Committed as Committed
 from dflow.engine.posts import Do as Do
 from dflow.engine.posts import News as News
 from dflow.engine.posts import Post as Post
+from dflow.engine.soon import Soon
 from dflow.errors import (
     CancelledError,
     DflowError,
@@ -94,6 +95,7 @@ class Tracker:
         self._holds = holds
         self._tell = tell
         self._posts: SimpleQueue[Post | None] = SimpleQueue()
+        self._soon = Soon(lambda: self._posts.put(News(())))
         self._alarms = Alarms(clock, stop_grace, luck)
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._waiting_lock = threading.Lock()
@@ -136,6 +138,11 @@ class Tracker:
         self.check()
         for post in posts:
             self._posts.put(post)
+
+    def post_soon(self, post: Post) -> None:
+        """Tell the tracker what it may take with the next post. Does not block. Raises as `check` does."""
+        self.check()
+        self._soon.put(post)
 
     def commit(self, *posts: Post, patient: bool = True) -> None:
         """Post, and wait until that and all before it is durable and shown. Raises as `check` does.
@@ -253,19 +260,31 @@ class Tracker:
 
     def _take_in(self) -> bool:
         """Take what has come, waiting for something; return False after the last post."""
-        timeout = self._alarms.seconds_left()
         taken = 0
         try:
-            post = self._posts.get(timeout=min(timeout, HOLD) if self._held else timeout)
+            post = self._posts.get(timeout=self._patience())
             while post is not None:
-                taken += self._absorb(post)
+                taken += self._take_soon(post) + self._absorb(post)
                 if taken >= GROUP:
                     return True
                 post = self._posts.get_nowait()
         except Empty:
+            taken += self._take_soon(None)
             self._calm = self._calm and taken > 0
             return True
+        self._take_soon(None)
         return False
+
+    def _patience(self) -> float:
+        """Return how many seconds to wait for a post."""
+        patience = self._alarms.seconds_left()
+        if self._held:
+            patience = min(patience, HOLD)
+        return self._soon.patience(patience)
+
+    def _take_soon(self, following: Post | None) -> int:
+        """Take what could wait for the post that follows."""
+        return sum(map(self._absorb, self._soon.taken(following)))
 
     def _absorb(self, post: Post) -> int:
         """Take a post; return for how many it counts."""

@@ -13,13 +13,16 @@ import pickle
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
 import cloudpickle
 
 MAIN_NAMES: Final = ("__main__", "__mp_main__")
-_PLAIN: Final = (int, float, str, bytes, bool, type(None))
+FEW: Final = 20
+"""How many values a container has at most that is looked through before it is pickled."""
+_PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
 
 
 class TooLarge(Exception):
@@ -114,9 +117,25 @@ class _Bounded(io.BytesIO):
         return True
 
 
+def _is_plain(value: Any, levels: int = 4) -> bool:
+    """Tell whether a value is a number or text, or holds a few: pickle itself is quickest with these."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is dict:
+        inside: Iterable[Any] = chain(value, value.values())
+    elif kind is tuple or kind is list:
+        inside = value
+    else:
+        return False
+    if len(value) > FEW or not levels:
+        return False
+    return all(type(each) in _PLAIN or _is_plain(each, levels - 1) for each in inside)
+
+
 def dumps(value: Any, *, script_by_reference: bool = True) -> bytes:
     """Return `value` pickled. With ``script_by_reference=False`` any process can read it."""
-    if type(value) in _PLAIN:
+    if _is_plain(value):
         return pickle.dumps(value, protocol=5)
     if not script_by_reference:
         return dumps_by_value(value)
@@ -134,9 +153,9 @@ def dumps_by_value(value: Any) -> bytes:
 
 def dumps_small(value: Any, limit: int) -> bytes | None:
     """Return `value` pickled if that takes at most `limit` bytes, else None, without pickling it all."""
-    if type(value) in _PLAIN:
-        if isinstance(value, str | bytes) and len(value) > limit:
-            return None
+    if isinstance(value, str | bytes) and len(value) > limit:
+        return None
+    if _is_plain(value):
         data = pickle.dumps(value, protocol=5)
         return data if len(data) <= limit else None
     buffer = _Bounded(limit)

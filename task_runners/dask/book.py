@@ -80,16 +80,10 @@ class Book(Ends):
             return
         if entry.ended:
             return
-        if not isinstance(outcome, AttemptSucceeded):
-            entry.outcome = outcome
-            self._end(entry, outcome)
-            return
-        kept = outcome.value is not None or outcome.stored is not None
-        if not kept and parcel is not None and parcel is not entry.parcel:
+        if parcel not in (None, entry.parcel) and _lies_apart(outcome):
             return  # the value was in a parcel that is given up
         entry.outcome = outcome
-        if kept or self.values_here or (entry.parcel is not None and entry.parcel.there):
-            self._end(entry, outcome, good=True)
+        self.conclude(entry)
 
     def _told_again(self, entry: Entry, first: Outcome, outcome: Outcome) -> None:
         again = (outcome.started_at, outcome.worker) != (first.started_at, first.worker)
@@ -106,8 +100,7 @@ class Book(Ends):
             return
         parcel.there = True
         for entry in parcel.left:
-            if entry.outcome is not None:
-                self._end(entry, entry.outcome, good=True)
+            self.conclude(entry)
         if parcel.left:
             parcel.due = clock.monotonic() + RECOVERY
             self._due[ticket] = parcel
@@ -120,17 +113,17 @@ class Book(Ends):
             self._end(entry, WorkerLost(**of(entry), message=message))
 
     def worker_died(self, ticket: int, worker: str) -> None:
-        """The worker that had a parcel is gone: what is not known to have begun there goes again."""
+        """The worker that had a parcel is gone: what is not known to have begun there goes again.
+
+        What was heard to have ended well is lost, too, if its value has gone with the worker.
+        """
         parcel = self._over(ticket)
         if parcel is None:
             return
-        again = []
+        again = [each for each in parcel.left if not each.started and each.outcome is None]
         for entry in parcel.left:
-            entry.outcome = None  # its value has gone with the worker
-            if entry.started:
+            if entry.on_worker:
                 self._lost_on(entry, worker)
-            else:
-                again.append(entry)
         alone = self.planner.lost(again, clock.monotonic())
         for entry in again:
             if entry in alone:
@@ -143,8 +136,9 @@ class Book(Ends):
         parcel = self._over(ticket)
         if parcel is None:
             return
+        self._lose_values(parcel, message)
         again = []
-        for entry in parcel.left:
+        for entry in [each for each in parcel.left if each.outcome is None]:
             dead = [up for up in entry.sources if self.dead(up)]
             for up in dead:
                 self.lost(up)
@@ -159,7 +153,8 @@ class Book(Ends):
         parcel = self._over(ticket)
         if parcel is None:
             return
-        left = parcel.left
+        self._lose_values(parcel, problem)
+        left = [entry for entry in parcel.left if entry.outcome is None]
         if len(left) > 1:
             self.planner.lost(left, clock.monotonic())
             for entry in left:
@@ -167,6 +162,12 @@ class Book(Ends):
         else:
             for entry in left:
                 self.not_run(entry, problem)
+
+    def _lose_values(self, parcel: Parcel, message: str) -> None:
+        """End what has run in a parcel and whose value did not come of it."""
+        for entry in parcel.left:
+            if entry.outcome is not None and entry.on_worker:
+                self._end(entry, WorkerLost(**of(entry), message=f"Its value was lost: {message}"))
 
     def worker_left(self, tickets: Iterable[int], worker: str, expected: bool) -> None:
         """A scheduler that runs things again has lost a worker that had these parcels.
@@ -181,7 +182,7 @@ class Book(Ends):
             if parcel is None:
                 continue
             for entry in parcel.left:
-                if entry.started and entry.worker == worker:
+                if entry.on_worker and worker == (entry.outcome or entry).worker:
                     behind = _all_behind(entry)
                     self._end(entry, WorkerLost(**of(entry), cause=cause, message=message))
                     for each in behind:
@@ -206,6 +207,13 @@ class Book(Ends):
                 event = WorkerLost(**of(entry), cause=Cause.SCHEDULER_LOST, message=message)
                 self._end(entry, event)
         self._parcels.clear()
+
+
+def _lies_apart(outcome: Outcome) -> bool:
+    """Tell whether there is a value, and it did not come along."""
+    if not isinstance(outcome, AttemptSucceeded):
+        return False
+    return outcome.value is None and outcome.stored is None
 
 
 def _all_behind(entry: Entry) -> list[Any]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from dflow.attempts import clock
 from dflow.attempts.capture import capture
 from dflow.core.events import (
     AttemptRaised,
+    AttemptStarted,
     AttemptSucceeded,
     DispatchVoided,
     Event,
@@ -39,11 +41,11 @@ BEHIND = "Something that it depends on came to nothing."
 class Ends:
     """The dispatches of one flow run, and their ends. Not safe for threads: its owner has the lock.
 
-    `has_erred` tells whether a Dask key has erred, before the news of it are here. With `values_here` all
-    values are in the driver's memory. What is to be reported is in `news`.
+    `status` tells how a Dask key stands, before the news of it are here. With `values_here` all values are in
+    the driver's memory. What is to be reported is in `news`.
     """
 
-    has_erred: Callable[[DaskKey], bool] = lambda key: False
+    status: Callable[[DaskKey], str] = lambda key: "pending"
     planner: Planner = field(default_factory=lambda: Planner(1))
     inquests: bool = True
     values_here: bool = False
@@ -56,8 +58,9 @@ class Ends:
     _parcels: dict[int, Parcel] = field(default_factory=dict)
     _due: dict[int, Entry | Parcel] = field(default_factory=dict)
     _behind: dict[int, list[tuple[Entry, str]]] = field(default_factory=dict)
-    _to_void: deque[tuple[Entry, str]] = field(default_factory=deque)
-    _voiding: bool = False
+    _after: dict[int, list[Entry]] = field(default_factory=dict)
+    _next: deque[Callable[[], None]] = field(default_factory=deque)
+    _settling: bool = False
 
     def dead(self, entry: Entry) -> bool:
         """Tell whether what takes the value of a dispatch can never run."""
@@ -69,7 +72,7 @@ class Ends:
             return True
         parcel = entry.parcel
         asked = parcel is not None and (entry.ended or parcel.sole)
-        return asked and parcel is not None and self.has_erred(parcel.dask_key)
+        return asked and parcel is not None and self.status(parcel.dask_key) == "error"
 
     # What the driver does ---------------------------------------------------------------------------
 
@@ -135,7 +138,9 @@ class Ends:
 
         Its driver must hear of those ends first: before them it would send the dispatch out again at once.
         """
-        open_one = next((up for up in entry.sources if not up.ended), None)
+        if entry.ended:
+            return
+        open_one = _open_source(entry)
         if open_one is None:
             self.void(entry, Cause.UPSTREAM, message)
         else:
@@ -205,6 +210,26 @@ class Ends:
 
     # Ends -------------------------------------------------------------------------------------------------
 
+    def conclude(self, entry: Entry) -> None:
+        """End a dispatch as its outcome says: once its value can be had, and after all that it depends on.
+
+        So the order of what is recorded is that in which it came about, whichever way the news took.
+        """
+        outcome = entry.outcome
+        if outcome is None or entry.ended:
+            return
+        good = isinstance(outcome, AttemptSucceeded)
+        if good and not (entry.kept or self.values_here or self._is_there(entry.parcel)):
+            return
+        open_one = _open_source(entry)
+        if open_one is None:
+            self._end(entry, outcome, good=good)
+        else:
+            self._after.setdefault(open_one.ticket, []).append(entry)
+
+    def _is_there(self, parcel: Parcel | None) -> bool:
+        return parcel is not None and (parcel.there or self.status(parcel.dask_key) == "finished")
+
     def _over(self, ticket: int) -> Parcel | None:
         """Note that Dask has said its last word of a parcel."""
         parcel = self._parcels.get(ticket)
@@ -228,6 +253,10 @@ class Ends:
     def _end(self, entry: Entry, event: Event, *, good: bool = False) -> None:
         if entry.ended:
             return
+        heard = entry.outcome
+        if heard is not None and event is not heard and not entry.started:
+            at, worker = heard.started_at, heard.worker
+            self.news.append(AttemptStarted(**of(entry) | {"at": at}, worker=worker))
         entry.ended, entry.good = True, good
         entry.sources, entry.work = (), None
         if entry.due is not None:
@@ -243,23 +272,25 @@ class Ends:
             self._remove(entry)
         elif self.values_here or entry.copy is not None:
             self._leave(entry)
-        if dependents or self._behind:
+        if dependents or self._behind or self._after:
             self._settle(entry, parcel, dependents)
 
     def _settle(self, entry: Entry, parcel: Parcel | None, dependents: Iterable[Any]) -> None:
-        """Void what cannot run now: one after the other, however long the chain."""
+        """End what has waited for this end, or cannot run now, one after the other, however many they are."""
         for dependent in dependents:
             if dependent.parcel is None or dependent.parcel is parcel:
-                self._to_void.append((dependent, BEHIND))
-        self._to_void.extend(self._behind.pop(entry.ticket, ()))
-        if self._voiding:
+                self._next.append(partial(self.void_behind, dependent, BEHIND))
+        for dependent, message in self._behind.pop(entry.ticket, ()):
+            self._next.append(partial(self.void_behind, dependent, message))
+        for waiting in self._after.pop(entry.ticket, ()):
+            end = self.conclude if entry.good else partial(self.void_behind, message=BEHIND)
+            self._next.append(partial(end, waiting))
+        if self._settling:
             return
-        self._voiding = True
-        while self._to_void:
-            dependent, message = self._to_void.popleft()
-            if not dependent.ended:
-                self.void_behind(dependent, message)
-        self._voiding = False
+        self._settling = True
+        while self._next:
+            self._next.popleft()()
+        self._settling = False
 
     def _remove(self, entry: Entry) -> None:
         del self._by_key[entry.key]
@@ -281,6 +312,10 @@ class Ends:
         if not wanted and self._parcels.pop(parcel.ticket, None) is not None:
             self._due.pop(parcel.ticket, None)
             self.released.append(parcel)
+
+
+def _open_source(entry: Entry) -> Entry | None:
+    return next((up for up in entry.sources if not up.ended), None)
 
 
 def of(entry: Entry) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from dflow.messages import Kept
 from dflow.ports import Link
 from dflow.results import files
 from dflow.results.pickling import loads
+from task_runners.dask import wire
 from task_runners.dask.carried import BodyFailed, Carried, Delivered, TakenBack, item_of
 from task_runners.dask.internals import hide_noise
 from task_runners.dask.payload import Extra, Item, Payload, call_of, decode, info_of
@@ -67,7 +68,9 @@ class _Work:
         self._place = place
         self._pack = Packer(can_import, payload.script_there).pack
         tell = partial(here.tell, payload.ticket, worker)
-        self._running = Running(len(payload.items), tell, payload.patience)
+        self._running = Running(
+            len(payload.items), tell, payload.patience, keeps=payload.again is not None
+        )
         self._values: dict[int, bytes | Carried] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
 
@@ -86,11 +89,17 @@ class _Work:
         raise BodyFailed.of((item[4], item[5]), outcome)
 
     def all(self) -> Delivered:
-        """Run the attempts, one after the other, but for those behind one that came to nothing."""
-        large: dict[str, Carried] = {}
+        """Run the attempts, one after the other, but for those behind one that came to nothing.
+
+        Where values that were lost are made again, and one cannot be, what takes any of them errs.
+        """
+        large: dict[int, Carried] = {}
+        again, failed = self._payload.again, None
         for place in self._running.items():
             item = self._payload.items[place]
             extra = item[12]
+            if again is not None and place not in again:
+                continue
             if extra is not None and not self._values.keys() >= set(extra.inside.values()):
                 continue
             ended = self._attempt(item, place)
@@ -98,14 +107,19 @@ class _Work:
                 continue
             outcome, value = ended
             if not isinstance(outcome, AttemptSucceeded):
+                failed = failed or BodyFailed.of((item[4], item[5]), outcome)
                 continue
-            if outcome.value is None:
-                large[item[4]] = self._values[place] = Carried(None, value)
+            if outcome.value is None or again is not None:
+                large[place] = self._values[place] = Carried(None, value)
             else:
                 self._values[place] = outcome.value
             if self._place.left:
                 self._running.give_back()
-        return Delivered(self._payload.ticket, self._worker, self._running.all_rows, large)
+        if again is not None and failed is not None:
+            raise failed
+        wire.keep(get_worker(), list(large))
+        values = {self._payload.items[place][4]: carried for place, carried in large.items()}
+        return Delivered(self._payload.ticket, self._worker, self._running.all_rows, values)
 
     def _attempt(self, item: Item, place: int) -> tuple[Outcome, Any] | None:
         """Run one attempt, unless it was taken back."""

@@ -169,6 +169,8 @@ class Feed(SchedulerPlugin):
             wire.not_again(self._scheduler, key)
         if finish not in _TOLD and start != "memory":
             return
+        if start == "memory" and finish == "released":
+            self._run_less(key)
         owner = self._by_key.get(key)
         if owner is None:
             return
@@ -188,6 +190,13 @@ class Feed(SchedulerPlugin):
             news = ["lost", ticket]
         owner.news.append(news)
         self._soon(owner)
+
+    def _run_less(self, key: Any) -> None:
+        """Let a parcel whose values are lost run again only as far as these are made by it."""
+        task = self._scheduler.tasks[key]
+        data, places = wire.payload_of(task), wire.kept(task)
+        if data is not None and places is not None:
+            wire.change_payload(task, payload.only(data, places))
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Note what became of a graph, and which worker has left with work of owners."""

@@ -32,11 +32,12 @@ def parcels_of(
             continue
         summary: Summary = pickle.loads(about)
         parcel = Parcel(dask_key[1], dask_key, [])
-        for ticket, task_run_id, dispatch, task_name, function in summary:
+        for ticket, task_run_id, dispatch, task_name, function, inside in summary:
             key = (task_run_id, dispatch)
             entry = Entry(
                 key=key, label=label_of(task_name, function), number=ticket, ticket=ticket
             )
+            entry.sources = tuple(parcel.entries[place] for place in inside)
             wanted = key in under_way or (state == THERE and key in values)
             entry.ended = key not in under_way
             entry.good = wanted and entry.ended

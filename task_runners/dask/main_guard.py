@@ -43,8 +43,9 @@ def check() -> None:
         tree = ast.parse(source)
     except (OSError, SyntaxError, ValueError):
         return
-    if not _guarded(tree, line):
-        raise MissingMainGuard(_message(path, line, source.splitlines()[line - 1].strip()))
+    lines = source.splitlines()
+    if line <= len(lines) and not _guarded(tree, line):  # else something else was run in its name
+        raise MissingMainGuard(_message(path, line, lines[line - 1].strip()))
 
 
 def _line_of(main: ModuleType) -> int | None:

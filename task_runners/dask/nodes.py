@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 
 from dflow.messages import Key
 
+FAR = 4.0
+"""How many times what was expected a body counts at most: a few that are long make no label long."""
+LEAST = 0.001
+"""Seconds that are taken for what was expected at least, to find out what is far from it."""
 MOST = 1000
 """How many items a batch has at most."""
 
@@ -79,6 +83,24 @@ class Label:
     out: int = 0
     ready: list[tuple[Rank, Node]] = field(default_factory=list)
     parked: dict[Node, None] = field(default_factory=dict)
+
+    def note(self, seconds: float, size: int | None, *, first: int) -> None:
+        """Note how long a body took, and the bytes of its value. Of the `first` ones the quickest counts."""
+        if self.first < first:
+            self.first += 1
+            self.seconds = seconds if self.seconds is None else min(self.seconds, seconds)
+        else:
+            self.total += min(seconds, FAR * max(self.seconds or 0.0, LEAST))
+            self.count += 1
+        if size is not None:
+            self.size += (size - self.size) * (1.0 if self.first <= 1 else 0.2)
+
+    def settle(self) -> None:
+        """Move what is known towards what was noted since the last time."""
+        if self.count and self.seconds is not None:
+            weight = min(0.5, max(0.1, self.count / 50))
+            self.seconds += (self.total / self.count - self.seconds) * weight
+            self.total, self.count = 0.0, 0
 
 
 def by_batch(nodes: Iterable[Node]) -> Iterable[list[Node]]:

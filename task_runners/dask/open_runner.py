@@ -64,7 +64,7 @@ class OpenDask:
         threads = 1 if own is None else settings.size(own)[0] * settings.size(own)[1]
         planner = Planner(threads, UNBOUNDED) if self.shares_memory else Planner(threads)
         self._book = Book(
-            self._has_erred, planner, inquests=own is not None, values_here=self.shares_memory
+            self._status, planner, inquests=own is not None, values_here=self.shares_memory
         )
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._reader = Reader(self._book, self._lose)
@@ -356,8 +356,8 @@ class OpenDask:
         except Exception:
             _log.exception("News of a cluster could not be reported.")
 
-    def _has_erred(self, key: DaskKey) -> bool:
-        return self._connection is not None and self._connection.status(key) == "error"
+    def _status(self, key: DaskKey) -> str:
+        return "cancelled" if self._connection is None else self._connection.status(key)
 
     def _let_go(self) -> None:
         released, self._book.released = self._book.released, []

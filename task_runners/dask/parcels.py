@@ -55,6 +55,13 @@ class Entry(Node):
         """Whether its value can be had without Dask."""
         return self.copy is not None or self.stored is not None
 
+    @property
+    def on_worker(self) -> bool:
+        """Whether it dies with its worker: its body is known to run there, or its value to lie there."""
+        if self.outcome is None:
+            return self.started
+        return isinstance(self.outcome, AttemptSucceeded) and not self.kept
+
 
 @dataclass(slots=True, eq=False)
 class Parcel:

@@ -10,7 +10,7 @@ import pickle
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -58,7 +58,7 @@ class Payload:
 
     Of a part that travels beside it only the hash is in it: `beside` names those, in their order. A function
     or shared arguments without bytes are among them. `patience` is how many seconds one dispatch may take
-    before those behind it are given back.
+    before those behind it are given back. When the values that it gave are lost, only those `again` are made.
     """
 
     run: str
@@ -70,6 +70,8 @@ class Payload:
     shared: list[tuple[str, bytes | None]]
     beside: list[str]
     items: list[Item]
+    again: tuple[int, ...] | None = None
+    """The places of the dispatches that are to run, and nothing is given back; None for all."""
 
 
 def digest(data: bytes) -> str:
@@ -94,8 +96,23 @@ def decode(data: bytes) -> Payload:
     return payload
 
 
-Summary = tuple[tuple[int, str, int, str, FunctionRef], ...]
-"""Of each dispatch in a parcel: its ticket, task run, dispatch, task and function."""
+def only(data: bytes, places: Iterable[int]) -> bytes:
+    """Return a payload of which only these places run again, and those in it whose values they take."""
+    payload = decode(data)
+    found: set[int] = set()
+    left = list(places)
+    while left:
+        place = left.pop()
+        found.add(place)
+        extra = payload.items[place][12]
+        left += [] if extra is None else set(extra.inside.values()) - found
+    payload.again = tuple(sorted(found))
+    return encode(payload)
+
+
+Summary = tuple[tuple[int, str, int, str, FunctionRef, tuple[int, ...]], ...]
+"""Of each dispatch in a parcel: its ticket, task run, dispatch, task and function, and the places of those in
+the same parcel that it depends on."""
 
 
 def summary(data: bytes) -> bytes | None:
@@ -109,6 +126,7 @@ def summary(data: bytes) -> bytes | None:
                 item[5],
                 payload.infos[item[1]].task_name,
                 _named_only(payload.functions[item[2]]),
+                () if item[12] is None else tuple(item[12].inside.values()),
             )
             for item in payload.items
         )

@@ -26,10 +26,6 @@ ASKED = 1.0
 """Seconds of work in a batch of bodies that somebody wants to share batches."""
 OVERHEAD = 0.00004
 """Seconds that an item of a batch takes beside its body."""
-FAR = 4.0
-"""How many times what was expected a body counts at most: a few that are long make no label long."""
-LEAST = 0.001
-"""Seconds that are taken for what was expected at least, to find out what is far from it."""
 LONG = 0.05
 """From how many seconds on a body goes alone."""
 BYTES = 1_000_000
@@ -90,7 +86,7 @@ class Planner:
         self._now = now
         label = self._labels[node.label]
         if seconds is not None:
-            self._measure(label, seconds, size)
+            label.note(seconds, size, first=AHEAD * self.slots)
         self._leave(node)
         self._free(node)
 
@@ -235,22 +231,9 @@ class Planner:
 
     # Measuring ----------------------------------------------------------------------------------------
 
-    def _measure(self, label: Label, seconds: float, size: int | None) -> None:
-        if label.first < AHEAD * self.slots:
-            label.first += 1
-            label.seconds = seconds if label.seconds is None else min(label.seconds, seconds)
-        else:
-            label.total += min(seconds, FAR * max(label.seconds or 0.0, LEAST))
-            label.count += 1
-        if size is not None:
-            label.size += (size - label.size) * (1.0 if label.first <= 1 else 0.2)
-
     def _learn(self, label: Label) -> None:
-        """Move what is known of a label towards what was measured since the last time."""
-        if label.count and label.seconds is not None:
-            weight = min(0.5, max(0.1, label.count / 50))
-            label.seconds += (label.total / label.count - label.seconds) * weight
-            label.total, label.count = 0.0, 0
+        """Take in what was measured since the last time; what turns out to be long need not wait."""
+        label.settle()
         if label.parked and label.seconds is not None and label.seconds >= LONG:
             parked, label.parked = label.parked, {}
             for node in parked:
@@ -280,11 +263,13 @@ class Planner:
         return None
 
     def _may_go(self, node: Node, label: Label) -> bool:
-        """Tell whether one more may go; of what is not known only a few, unless they turn out to be long."""
+        """Tell whether one more may go; of what is not known a few, none behind another, until it is long."""
         if label.seconds is not None or node.alone or node.limit == 1:
             return True
-        is_long = label.patient_until is not None and label.patient_until <= self._now
-        return is_long or label.out < AHEAD * self.slots
+        if label.patient_until is not None and label.patient_until <= self._now:
+            return True
+        behind = any(up.label == node.label for up in node.upstreams if up.batch)
+        return label.out < AHEAD * self.slots and not behind
 
     def _send(self, nodes: list[Node], label: Label, *, alone: bool) -> list[Node]:
         """Note that nodes go, together."""

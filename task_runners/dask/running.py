@@ -45,12 +45,13 @@ class Running:
     """A parcel at work.
 
     `tell` sends what has become of its items; `patience` is how many seconds an item may run before those
-    behind it are given back.
+    behind it are given back, unless it `keeps` them.
     """
 
-    def __init__(self, count: int, tell: Tell, patience: float) -> None:
+    def __init__(self, count: int, tell: Tell, patience: float, *, keeps: bool = False) -> None:
         self._tell = tell
         self._patience = patience
+        self._keeps = keeps
         self._lock = threading.Lock()
         self._end = count
         self._present = -1
@@ -106,7 +107,7 @@ class Running:
         """Give back what is behind the present item."""
         with self._lock:
             first = self._present + 1
-            behind = first < self._end
+            behind = first < self._end and not self._keeps
             if behind:
                 self._end = first
                 self._rows.append((first, BACK))

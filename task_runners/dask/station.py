@@ -25,7 +25,7 @@ from task_runners.dask.carried import Carried, Delivered, item_of
 from task_runners.dask.internals import pull
 from task_runners.values import missing
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever driver and workers of different age would no longer understand each other."""
 LAST_WORDS = 10.0
 """Seconds that a body that failed waits until all that it said before has left."""

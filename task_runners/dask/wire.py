@@ -17,6 +17,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dask.task_spec import Task
 from distributed import Client, Scheduler, SchedulerPlugin, Worker
 from distributed.utils_comm import gather_from_workers
 
@@ -37,6 +38,8 @@ RELEASE = "dflow-release"
 """The message by which a driver lets keys go; the scheduler's own fails for an unknown owner."""
 LETTERS = "dflow-letters"
 """The message that brings what attempts say; a logged event costs the scheduler several times as much."""
+PLACES = "dflow-places"
+"""Under which name `keep` notes something with a task."""
 EXECUTE = "execute"
 """The name of the function that runs parcels on workers."""
 SAME_TURN = "60s"
@@ -80,7 +83,7 @@ def missing() -> list[str]:
         if not _takes(getattr(owner, name, None), parameters, exact)
     ]
     attributes = {"who_wants", "exception", "exception_blame", "state", "nbytes", "run_spec"}
-    attributes.add("suspicious")
+    attributes |= {"suspicious", "waiters", "metadata"}
     state = getattr(inspect.getmodule(Scheduler), "TaskState", None)
     lacks += [f"TaskState.{name}" for name in sorted(attributes) if not hasattr(state, name)]
     return lacks
@@ -236,6 +239,18 @@ def post(worker: Any, run: str, topic: str, letters: Mapping[str, Any]) -> None:
         worker.log_event(topic, letters)
 
 
+def keep(worker: Any, places: list[int]) -> None:
+    """Let the scheduler know, with the end of the present task, which of its dispatches gave it their values.
+
+    `TaskState.metadata` travels with that message; there is no public way to it from within a task.
+    """
+    tasks = getattr(getattr(worker, "state", None), "tasks", {})
+    task = tasks.get(worker.get_current_task())
+    metadata = getattr(task, "metadata", None)
+    if metadata is not None:
+        metadata[PLACES] = places
+
+
 # On the scheduler ------------------------------------------------------------------------------------
 
 
@@ -324,6 +339,21 @@ def payload_of(task: Any) -> bytes | None:
     """
     function, args = getattr(task.run_spec, "func", None), getattr(task.run_spec, "args", ())
     return args[0] if getattr(function, "__name__", "") == EXECUTE and args else None
+
+
+def kept(task: Any) -> list[int] | None:
+    """Return what `keep` has noted with a task whose value is lost, if it will be computed again."""
+    again = task.who_wants or task.waiters
+    return (getattr(task, "metadata", None) or {}).get(PLACES) if again else None
+
+
+def change_payload(task: Any, data: bytes) -> None:
+    """Let a task have another payload when it runs again.
+
+    By itself the scheduler would run all of it, for the sake of one value.
+    """
+    spec = task.run_spec
+    task.run_spec = Task(spec.key, spec.func, data, *spec.args[1:], **spec.kwargs)
 
 
 async def on_workers(scheduler: Any, function: Callable[..., Any], *args: Any) -> None:

@@ -228,3 +228,56 @@ def test_an_endless_recursion_is_captured() -> None:
     captured = capture_in_body(dig)
     assert captured.type_name == "RecursionError"
     assert "in dig" in captured.traceback
+
+
+def _plain() -> None:
+    raise ValueError("the first" + " line\nand a second one")
+
+
+def _noted() -> None:
+    error = KeyError("k")
+    error.add_note("look here")
+    raise error
+
+
+def _chained() -> None:
+    try:
+        _plain()
+    except ValueError as error:
+        raise OSError("after that") from error
+
+
+def _meanwhile() -> None:
+    try:
+        _plain()
+    finally:
+        raise OSError("meanwhile")
+
+
+def _deep(levels: int = 9) -> None:
+    _deep(levels - 1) if levels else _plain()
+
+
+def _grouped() -> None:
+    raise ExceptionGroup("several", [ValueError("one"), KeyError("two")])
+
+
+def _misspelt() -> None:
+    compile("a b", "script.py", "exec")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [_plain, _noted, _chained, _meanwhile, _deep, _grouped, _misspelt],
+    ids=lambda f: f.__name__,
+)
+def test_tracebacks_are_as_python_prints_them(body: Callable[[], None]) -> None:
+    """The first time and every other time, whatever kind of traceback it is."""
+    for _ in range(3):
+        with pytest.raises(Exception) as raised:  # noqa: PT011  (each raises another one)
+            body()
+        error = raised.value
+        frames = error.__traceback__
+        expected = "".join(traceback.format_exception(error))
+        assert capture(error).traceback == expected
+        assert error.__traceback__ is frames

@@ -14,7 +14,7 @@ import pytest
 from dflow import runs
 from dflow.cli import checks, doctor
 from dflow.engine import process
-from dflow.journal.sqlite.rows import event_of, event_row, label_mark
+from dflow.journal.sqlite.rows import label_mark, page_row, unpack
 from tests.cli.conftest import Command
 
 
@@ -104,27 +104,42 @@ def as_before(db: sqlite3.Connection) -> None:
 
 def as_done_twice(db: sqlite3.Connection) -> None:
     """Put the last event of a task run, whole, in the place of its start."""
-    row = db.execute("SELECT max(number) FROM events WHERE kind = 'AttemptSucceeded'").fetchone()
-    last = event_of(db.execute(f"{EVENT} = ?", row).fetchone())
-    assert last is not None
-    (number, *changed), _, _ = event_row(row[0] - 1, last)
-    columns = "at = ?, kind = ?, version = ?, task_run_id = ?, fields = ?, mark = ?"
-    db.execute(f"UPDATE events SET {columns} WHERE number = ?", [*changed, number])
+    rewrite(db, lambda events: [*events[:-2], events[-1], events[-1]], "AttemptSucceeded")
 
 
-EVENT = "SELECT number, at, kind, version, task_run_id, fields, mark FROM events WHERE number"
+def as_changed(db: sqlite3.Connection) -> None:
+    """Change the bytes of a page of events."""
+    db.execute("UPDATE pages SET events = x'90' WHERE number = (SELECT min(number) FROM pages)")
+
+
+def rewrite(db: sqlite3.Connection, change: Callable[[list[Any]], list[Any]], kind: str) -> None:
+    """Write the last page that ends with an event of a kind anew, with its events changed, and marked."""
+    for number, blob in db.execute("SELECT number, events FROM pages ORDER BY number DESC"):
+        events = unpack(blob)
+        if events[-1][0] == kind and len(events) > 1:
+            *_, written, mark = page_row(number, change(events))
+            db.execute(
+                "UPDATE pages SET events = ?, mark = ? WHERE number = ?", [written, mark, number]
+            )
+            return
+    raise AssertionError(f"no page ends with {kind}")
+
 
 TAMPERINGS: dict[str, tuple[str | Callable[[sqlite3.Connection], None], str]] = {
-    "a value is gone": ("DELETE FROM results", "is said to be kept, and is not there"),
-    "a value is another": ("UPDATE results SET value = x'00'", "the value of"),
+    "a value is gone": ("DELETE FROM task_values", "is said to be kept, and is not there"),
+    "a value is another": ("UPDATE task_values SET value = x'00'", "the value of"),
+    "the value of the flow is gone": (
+        "DELETE FROM results",
+        "is said to be kept, and is not there",
+    ),
     "a count is wrong": (as_another, "are not as many as are counted"),
     "records are exchanged": (as_before, "cannot be read|is not as it was written"),
     "an event is another": (as_done_twice, "is refused where it stands"),
-    "an event is altered": (
-        "UPDATE events SET at = at + 1 WHERE number = 3",
-        "event 3 is not as it",
+    "a page of events is altered": (as_changed, r"the page of events up to \d+ is not as it was"),
+    "a page of events is gone": (
+        "DELETE FROM pages WHERE number = (SELECT min(number) FROM pages)",
+        "the list of events after 0",
     ),
-    "an event is gone": ("DELETE FROM events WHERE number = 3", "the list of events after 0"),
     "a log line is altered": (
         "UPDATE logs SET message = 'x' WHERE number = 2",
         "log line 2 is not",

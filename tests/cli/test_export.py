@@ -124,16 +124,19 @@ def test_a_damaged_record(command: Command, flows: Path, dflow_home: Path) -> No
     """What is damaged ends a list, which is said; the other lists follow, and the exit code is 1."""
     command("run", f"{flows}:adding", "10")
     process.process().journal.close()
-    change(dflow_home, "UPDATE events SET mark = mark + 1 WHERE number = 5")
+    last = "SELECT max(number) FROM pages"
+    change(dflow_home, f"UPDATE pages SET mark = mark + 1 WHERE number = ({last})")
     change(dflow_home, "UPDATE task_runs SET record = x'00' WHERE number = 7")
     ran = command("export", "latest")
     assert ran.code == 1
     found = parsed(ran.out)
-    assert [len(of_type(found, kind)) for kind in ("event", "flow_run", "task_run")] == [4, 1, 6]
+    events = len(of_type(found, "event"))
+    assert 2 < events < 24
+    assert [len(of_type(found, kind)) for kind in ("flow_run", "task_run")] == [1, 6]
     problems = of_type(found, "problem")
     assert [problem["section"] for problem in problems] == ["event", "task_run"]
-    assert "only the first 4 can be read" in problems[0]["message"]
-    assert "event 5 is not as it was written" in problems[0]["message"]
+    assert f"only the first {events} can be read" in problems[0]["message"]
+    assert "the page of events up to" in problems[0]["message"]
     assert found[-1]["complete"] is False
     assert "only the first 6 can be read" in ran.err
     assert "not complete" in ran.err

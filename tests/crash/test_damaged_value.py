@@ -38,9 +38,13 @@ def flip(home: Path, run_id: str) -> None:
     """Flip a bit of the value of a task run or a flow run."""
     (record,) = home.glob("runs/*/journal.sqlite")
     with sqlite3.connect(record) as db:
-        ((value,),) = db.execute("SELECT value FROM results WHERE run_id = ?", [run_id])
+        found = db.execute("SELECT valued FROM task_runs WHERE id = ?", [run_id]).fetchone()
+        table, column, key = (
+            ("task_values", "number", *found) if found else ("results", "run_id", run_id)
+        )
+        ((value,),) = db.execute(f"SELECT value FROM {table} WHERE {column} = ?", [key])
         changed = bytes([value[0] ^ 1]) + value[1:]
-        db.execute("UPDATE results SET value = ? WHERE run_id = ?", [changed, run_id])
+        db.execute(f"UPDATE {table} SET value = ? WHERE {column} = ?", [changed, key])
     db.close()
 
 

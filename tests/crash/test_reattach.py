@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -12,14 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler
 
 from dflow import runs
 from dflow.core import invariants
 from dflow.core.replay import Table
 from task_runners.dask import feed
+from tests.crash import together
 
 LASTING = Path(__file__).parent / "lasting.py"
+TOGETHER = Path(__file__).parent / "together.py"
 DEADLINE = 60.0
 """Seconds after which what a test waits for will not come any more."""
 TOTAL = 100_000 + sum(range(4)) + 0 + 1 + sum((0, 1, 2, 4, 5))
@@ -48,10 +51,10 @@ def until(reached: Callable[[], object], driver: subprocess.Popen[str] | None = 
         time.sleep(0.01)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, script: Path = LASTING) -> subprocess.Popen[str]:
     """Start a driver."""
     return subprocess.Popen(
-        [sys.executable, str(LASTING), *arguments],
+        [sys.executable, str(script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -168,6 +171,51 @@ def test_what_is_done_again(
         from task_runners.dask.internals import count_tasks
 
         until(lambda: client.run_on_scheduler(count_tasks) == 0)
+
+
+@pytest.mark.parametrize(
+    ("when", "ended"), [("they still run", 2), ("they still run", 40), ("they have ended", 12)]
+)
+def test_parcels_are_taken_up(
+    cluster: LocalCluster, when: str, ended: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What shares tasks of Dask, and runs or has ended, is taken up one by one; no body runs again."""
+    monkeypatch.setenv("DFLOW_HOME", str(tmp_path / "home"))
+    driver = start(cluster.scheduler_address, str(tmp_path), script=TOGETHER)
+    until(lambda: bodies(tmp_path).total() >= 2 * (4 + ended), driver)
+    driver.kill()
+    driver.communicate()
+    before = bodies(tmp_path)
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        (owner,) = owners(cluster)
+        left = client.run_on_scheduler(feed.inventory, owner["name"])
+        assert max(len(pickle.loads(about)) for *_, about in left if about is not None) > 5
+        if when == "they have ended":
+            until(lambda: not client.run_on_scheduler(unfinished))
+    driver = start(cluster.scheduler_address, str(tmp_path), "latest", script=TOGETHER)
+    said = driver.communicate(timeout=DEADLINE)
+    assert driver.returncode == 0, said
+    ran = bodies(tmp_path)
+    twice = {f"{what} {n}" for what in ("begin", "end") for n in together.RAISING}
+    assert {what for what, times in ran.items() if times != 1} == twice
+    assert {times for what, times in ran.items() if what in twice} == {2}
+    assert ran.total() == 2 * (4 + together.COUNT + 10 + len(together.RAISING))
+    assert before.total() < ran.total()
+    with runs.opened(runs.find("latest")) as reader:
+        table = Table()
+        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
+        table.task_runs.update((run.id, run) for run in reader.task_runs())
+        events = [event for _, event in reader.events() if event is not None]
+    assert list(invariants.check(events, table)) == []
+    attempts = Counter(len(run.attempts) for run in table.task_runs.values())
+    assert attempts == {1: 4 + together.COUNT + 10 - 4, 2: 4}
+    assert owners(cluster) == []
+    assert not re.search("lost|Traceback", said[1]), said[1]
+
+
+def unfinished(dask_scheduler: Scheduler) -> int:
+    """Return how many tasks have not come to an end."""
+    return sum(task.state not in ("memory", "erred") for task in dask_scheduler.tasks.values())
 
 
 HELPED = """

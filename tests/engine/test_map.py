@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 
 from dflow import flow, task, unmapped
 from dflow.core import events as ev
-from dflow.errors import ParameterError
+from dflow.engine.maps import FIRST, PART
+from dflow.errors import ParameterError, SerializationError
 from dflow.testing import ScriptedRunner
+from tests.engine.far import FarRunner
 from tests.engine.world import World, start
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -156,8 +159,8 @@ def test_arguments_without_names_are_mapped() -> None:
     assert found == [((1, "s", [0]), {"a": 3, "b": (9,)}), ((2, "s", [0]), {"a": 4, "b": (9,)})]
 
 
-def test_a_large_map_is_one_message(world: World) -> None:
-    """Ten thousand items are one event, and their names count on."""
+def test_a_large_map_is_few_messages(world: World) -> None:
+    """Ten thousand items are a few events, the first of them short, and their names count on."""
     count = 10_000
     runner = ScriptedRunner()
     flow = start(lambda: pair.map(range(count)).result(), runner)
@@ -165,9 +168,18 @@ def test_a_large_map_is_one_message(world: World) -> None:
     for number, work in enumerate(works):
         runner.succeed(work, number)
     assert flow.result() == list(range(count))
-    (made,) = world.events(ev.MapCreated)
-    assert len(made.items) == count
-    assert (made.items[0].name, made.items[-1].name) == ("pair-0", f"pair-{count - 1}")
+    made = world.events(ev.MapCreated)
+    assert [len(event.items) for event in made] == [FIRST, *[PART] * 9, PART - FIRST]
+    names = [item.name for event in made for item in event.items]
+    assert names == [f"pair-{number}" for number in range(count)]
+
+
+def test_a_map_that_cannot_be_made_asks_for_nothing(world: World) -> None:
+    """However late it comes, an item that cannot travel is found before anything is asked for."""
+    items = [*range(3 * PART), threading.Lock()]
+    with pytest.raises(SerializationError, match="'x'"):
+        flow(task_runner=FarRunner())(lambda: pair.map(items))()
+    assert world.events(ev.MapCreated) == []
 
 
 def test_a_map_waits_for_what_it_is_told_to(runner: ScriptedRunner) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from dflow.core import events as ev
 from dflow.core import machine
-from dflow.core.records import Held
+from dflow.core.records import Held, Policy
 from dflow.core.replay import replay
 from dflow.errors import JournalUnavailable, RunNotFound, RunTakenOver
 from dflow.ports import Batch, Journal
@@ -140,16 +140,18 @@ def test_values_are_kept_apart(journal: Journal) -> None:
 
 def test_a_value_is_that_of_the_last_outcome(journal: Journal) -> None:
     """A later outcome replaces the value of an earlier one, also when it carries none."""
-    record = journal.write(RUN, 1)
-
-    def outcome(value: bytes | None) -> Batch:
-        return Batch([ev.CacheHit(at=1.0, task_run_id="a", value=value)])
-
-    record.append(outcome(b"one"))
-    record.append(outcome(b"two"))
-    assert record.value("a") == b"two"
-    record.append(outcome(None))
-    assert record.value("a") is None
+    record, reader, driver = journal.write(RUN, 1), journal.read(RUN), Driver()
+    record.append(driver.batch([flow_created(), task_created("a")]))
+    for generation, value in enumerate([b"one", b"two", None], start=2):
+        record.append(
+            driver.batch([ev.CacheHit(at=1.0, task_run_id="a", held=Held.JOURNAL, value=value)])
+        )
+        again = ev.Reopened(at=1.0, task_run_id="a", generation=generation, policy=Policy())
+        assert reader.value("a") == record.value("a") == value
+        record.append(driver.batch([ev.Outdated(at=1.0, task_run_id="a"), again]))
+        assert reader.value("a") == record.value("a") == value
+    assert record.task_run("a") == driver.table.task_runs["a"]
+    assert reader.value("a") is record.value("a") is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,11 +117,11 @@ def test_a_log_that_is_half_in_the_record_is_noticed(
     record.close()
     record = journal.write(RUN, 1)
     record.append(driver.batch([ev.CancelRequested(at=9.0, task_run_id="late")]))
-    row = task_run_row(driver.table.task_runs["late"])
+    row = task_run_row(5, driver.table.task_runs["late"], event=18)
     copy = as_killed(journal, tmp_path / "copy", sqlite_at)
     log_of(copy).unlink()
     with sqlite3.connect(folder(copy) / "journal.sqlite") as db:
-        db.execute("UPDATE task_runs SET record = ?, mark = ? WHERE id = 'late'", row[-2:])
+        db.execute("UPDATE task_runs SET record = ?, mark = ? WHERE id = 'late'", row[6:8])
     db.close()
     with pytest.raises(JournalDamaged, match="its records are not what its events tell"):
         copy.write(RUN, 2)

@@ -96,6 +96,15 @@ def note(path: str, text: str, dies: bool = False) -> str:
     return text
 
 
+def large_or_die(path: str, text: str, size: int = 10, dies: bool = False) -> bytes:
+    """Note a text and return bytes; or end the process, after a moment."""
+    note(path, text)
+    if dies:
+        time.sleep(0.1)
+        os._exit(1)
+    return bytes(size)
+
+
 def leave_or_not(how: str) -> str:
     """Ask the process to end, in one way or another, or return."""
     if how == "exit":

@@ -21,6 +21,9 @@ from dflow.core.events import (
     AttemptSucceeded,
     AttemptTimedOut,
     DispatchVoided,
+    Outcome,
+    ResultLost,
+    ResultRecomputed,
     WorkerLost,
 )
 from dflow.core.records import Cause
@@ -134,12 +137,13 @@ def test_chains_share_tasks(opened: Any, host: FakeHost) -> None:
 
 
 def test_random_graphs(opened: Any, host: FakeHost) -> None:
-    """In random graphs with failures and large values each dispatch ends once, and as it should."""
+    """In random graphs with failures and large values each ends once, as it should, after its upstreams."""
     luck = random.Random(11)
     learn(opened, host, bodies.total, 0, 10)
     for _ in range(3):
         works: list[Work] = []
         totals: dict[str, int | None] = {}
+        edges: list[tuple[str, str]] = []
         for _ in range(150):
             ups = luck.sample(works[-20:], min(len(works), luck.randrange(4)))
             below = [totals[up.info.task_run_id] for up in ups]
@@ -147,6 +151,7 @@ def test_random_graphs(opened: Any, host: FakeHost) -> None:
             one = work(opened, bodies.total, own, luck.choice([10, 10, 10, 30_000]), *ups)
             sound = own > 0 and None not in below
             totals[one.info.task_run_id] = own + sum(b or 0 for b in below) if sound else None
+            edges += [(up.info.task_run_id, one.info.task_run_id) for up in ups]
             works.append(one)
         opened.dispatch(works)
         for one in works:
@@ -155,7 +160,15 @@ def test_random_graphs(opened: Any, host: FakeHost) -> None:
             if expected is not None:
                 assert opened.fetch(one.info.key)[0] == expected
         assert all(len(host.ends(one)) == 1 for one in works)
+        reports: list[Any] = host.reports
+        order = {end.task_run_id: n for n, end in enumerate(reports) if is_end(end)}
+        assert [pair for pair in edges if order[pair[0]] > order[pair[1]]] == []
         opened.release([one.info.key for one in works])
+
+
+def is_end(report: Any) -> bool:
+    """Tell whether a report is the end of a dispatch."""
+    return isinstance(report, Outcome | DispatchVoided | WorkerLost)
 
 
 def test_large_values_of_a_batch(processes: Any, host: FakeHost) -> None:
@@ -246,6 +259,87 @@ def test_a_killed_worker(processes: Any, host: FakeHost, tmp_path: Path) -> None
     runs = Counter(line.split()[1] for line in log.read_text().splitlines())
     again = {one.info.task_run_id for n, one in enumerate(works) if runs[f"n{n}"] > 1}
     assert not again & ended
+
+
+def test_a_value_that_dies_with_its_parcel(processes: Any, host: FakeHost, tmp_path: Path) -> None:
+    """A body that had ended, and whose value went with its worker, is an attempt that was lost."""
+    log = str(tmp_path / "log")
+    learn(processes, host, bodies.large_or_die, log, "first")
+    calls = [("large", 50_000, False), ("dies", 10, True), *[("small", 10, False)] * 8]
+    works = [shared(work(processes, bodies.large_or_die, log, *call)) for call in calls]
+    processes.dispatch(works)
+    large, dies, *others = works
+    assert isinstance(host.end(large), WorkerLost)
+    assert host.started(large).worker == host.started(dies).worker
+    assert isinstance(host.end(dies), WorkerLost)
+    for one in others:  # one that waited alone on the worker that died ends at no charge
+        assert isinstance(host.end(one), AttemptSucceeded) or not host.about(one)[:-1]
+    assert texts(log)["large"] == 1
+
+
+def texts(log: str) -> Counter[str]:
+    """Return how often each text was noted."""
+    return Counter(line.split()[1] for line in Path(log).read_text().splitlines())
+
+
+def shared(one: Work) -> Work:
+    """Return a work that may share a parcel however long it takes."""
+    return replace(one, placement=Placement(batch=True))
+
+
+def kill_holder(log: str, text: str) -> None:
+    """Kill the process that has noted a text last."""
+    lines = [line.split() for line in Path(log).read_text().splitlines()]
+    os.kill(int({text: pid for pid, text in lines}[text]), signal.SIGKILL)
+
+
+def test_a_lost_value_alone_is_made_again(processes: Any, host: FakeHost, tmp_path: Path) -> None:
+    """Of a parcel whose worker has died bodies run again for values that lie there, and no other ones."""
+    log = str(tmp_path / "log")
+    learn(processes, host, bodies.note, log, "first")
+    learn(processes, host, bodies.large_or_die, log, "first")
+    name = shared(work(processes, bodies.note, log, "large"))
+    large = shared(work(processes, bodies.large_or_die, log, name, 50_000))
+    calls = [work(processes, bodies.large_or_die, log, f"n{n}") for n in range(20)]
+    works = [name, large, *map(shared, calls)]
+    processes.dispatch(works)
+    assert all(isinstance(host.end(one), AttemptSucceeded) for one in works)
+    parcel = processes._book.find(large.info.key).parcel
+    together = {entry.key for entry in parcel.entries}
+    assert name.info.key in together
+    assert len(together) > 2
+    processes.release([one.info.key for one in works if one is not large])
+    kill_holder(log, "large")
+    host.wait(lambda: any(isinstance(each, ResultRecomputed) for each in host.about(large)))
+    assert processes.fetch(large.info.key) == bytes(50_000)
+    assert processes.apply(len, large.info.key) == 50_000
+    ran = texts(log)
+    assert ran.pop("large") == 4  # twice each: it takes the value of the other one
+    assert {text for text, times in ran.items() if times > 1} == {"first"}
+
+
+def test_a_lost_value_that_cannot_be_made_again(
+    processes: Any, host: FakeHost, tmp_path: Path
+) -> None:
+    """It is reported lost, and what needs it is void; an attempt that had ended well stays so."""
+    for n in range(2):
+        learn_one = work(processes, bodies.once, str(tmp_path / f"first{n}"))
+        processes.dispatch([learn_one])
+        host.end(learn_one)
+    works = [shared(work(processes, bodies.once, str(tmp_path / f"n{n}"))) for n in range(8)]
+    processes.dispatch(works)
+    assert all(isinstance(host.end(one), AttemptSucceeded) for one in works)
+    entry = processes._book.find(works[1].info.key)
+    assert not entry.parcel.sole
+    pid, _ = processes.fetch(works[1].info.key)
+    os.kill(pid, signal.SIGKILL)
+    patiently(lambda: processes._book.dead(entry), "the failure of the recompute")
+    after = work(processes, bodies.size_of, works[1])
+    processes.dispatch([after])
+    void = host.end(after)
+    assert isinstance(void, DispatchVoided)
+    assert void.cause is Cause.UPSTREAM
+    assert [type(each) for each in host.about(works[1])] == [AttemptSucceeded, ResultLost]
 
 
 def test_poison_among_others(processes: Any, host: FakeHost, tmp_path: Path) -> None:

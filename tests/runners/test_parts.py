@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from dflow.attempts.link import FLUSH, Mailbox, Sender, WorkerLink, open_batch
+from dflow.attempts.rows import row_of
 from dflow.attempts.slots import Slot
 from dflow.core.events import (
     AttemptRaised,
@@ -171,6 +172,61 @@ def test_success_waits_for_both_sides() -> None:
     assert kinds(made) == [AttemptSucceeded] * 2
 
 
+def test_ends_are_in_order() -> None:
+    """Nothing ends before what it depends on, whichever way the news of that took: alone or together."""
+    large = entry(1)
+    small = entry(2, large)
+    behind = entry(3, small)
+    apart = entry(4, large)
+    made = book(apart)
+    for one in (large, small, behind):
+        made.enter(one)
+    made.send(Parcel(9, ("task-9", 9), [large, small, behind]))
+    made.heard(apart.key, failure(apart))
+    made.rows(
+        9,
+        "w",
+        [
+            row_of(n, success(one, value), "w")
+            for n, (one, value) in enumerate([(large, None), (small, b"2"), (behind, b"3")])
+        ],
+    )
+    assert made.news == []
+    made.in_memory(9)
+    ended = [getattr(report, "task_run_id", "") for report in made.news]
+    assert (ended[0], ended.index("run2") < ended.index("run3")) == ("run1", True)
+    assert sorted(ended) == ["run1", "run2", "run3", "run4"]
+
+
+def test_a_long_chain_behind_a_large_value() -> None:
+    """However many wait for one end, they end one after the other."""
+    chain = [entry(1)]
+    for number in range(2, 3000):
+        chain.append(entry(number, chain[-1]))
+    made = Book()
+    for one in chain:
+        made.enter(one)
+    made.send(Parcel(5000, ("task-9", 5000), list(chain)))
+    rows = [row_of(n, success(one, b"v" if n else None), "w") for n, one in enumerate(chain)]
+    made.rows(5000, "w", rows)
+    assert made.news == []
+    made.in_memory(5000)
+    assert [getattr(report, "task_run_id", "") for report in made.news] == [
+        one.key[0] for one in chain
+    ]
+
+
+def test_what_dask_says_is_known_before() -> None:
+    """An outcome ends its dispatch at once where the value is known to be there, before that is read."""
+    one = entry(1)
+    made = book(one)
+    made.status = lambda _: "finished"
+    made.heard(one.key, success(one))
+    assert kinds(made) == [AttemptSucceeded]
+    made.in_memory(1)
+    assert kinds(made) == [AttemptSucceeded]
+
+
 def test_news_are_heard_once() -> None:
     """Doubled starts and outcomes, and those of released dispatches, change nothing."""
     one = entry(1)
@@ -206,8 +262,48 @@ def test_a_death_with_the_news_under_way() -> None:
     made.death("w", "was killed")
     made.worker_died(1, "w")
     made.worker_died(2, "w")
-    assert kinds(made) == [AttemptSucceeded, WorkerLost]
+    assert kinds(made) == [AttemptSucceeded, AttemptStarted, WorkerLost]
     assert (one.copy, made.dead(one)) == (b"value", False)
+
+
+def test_a_death_with_a_parcel() -> None:
+    """What was heard of there has begun: it is lost, and charged, if its value is; nothing else is."""
+    large, small, behind, running, waiting = (entry(number) for number in range(1, 6))
+    behind.sources = (large,)
+    made = Book()
+    for one in (large, small, behind, running, waiting):
+        made.enter(one)
+    made.send(Parcel(9, ("task-9", 9), [large, small, behind, running, waiting]))
+    told = [(large, None), (small, b"2"), (behind, b"3")]
+    made.rows(9, "w", [row_of(n, success(one, value), "w") for n, (one, value) in enumerate(told)])
+    made.heard(running.key, AttemptStarted(at=4.0, task_run_id="run4", dispatch=1, worker="w"))
+    made.death("w", "was killed")
+    made.worker_died(9, "w")
+    assert [(type(report), getattr(report, "task_run_id", "")) for report in made.news] == [
+        (AttemptSucceeded, "run2"),
+        (AttemptStarted, "run4"),
+        (AttemptStarted, "run1"),
+        (WorkerLost, "run1"),
+        (AttemptStarted, "run3"),
+        (DispatchVoided, "run3"),
+        (WorkerLost, "run4"),
+    ]
+    assert made.all() == [small, waiting]
+    assert (waiting.parcel, waiting.ended) == (None, False)
+
+
+def test_a_parcel_that_dask_could_not_end() -> None:
+    """What had run in it has begun, and is lost; the rest goes again."""
+    for fail in (lambda made: made.broken(9, "no"), lambda made: made.upstream_failed(9, "no")):
+        large, waiting, other = (entry(number) for number in range(1, 4))
+        made = Book()
+        for one in (large, waiting, other):
+            made.enter(one)
+        made.send(Parcel(9, ("task-9", 9), [large, waiting, other]))
+        made.rows(9, "w", [row_of(0, success(large), "w")])
+        fail(made)
+        assert kinds(made) == [AttemptStarted, WorkerLost]
+        assert [one.parcel for one in made.all()] == [None, None]
 
 
 def test_an_inquest_has_an_end() -> None:
@@ -247,7 +343,7 @@ def test_a_lost_value_takes_what_needs_it() -> None:
     made = book(one, two)
     made.in_memory(1)
     made.heard(one.key, success(one))
-    made.has_erred = lambda key: key == ("task-1", 1)
+    made.status = lambda key: "error" if key == ("task-1", 1) else "pending"
     assert made.is_dead_end(2)
     made.upstream_failed(2, "")
     assert kinds(made)[1:] == [ResultLost, DispatchVoided]

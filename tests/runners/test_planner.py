@@ -60,6 +60,31 @@ def test_nothing_is_known() -> None:
     assert [len(batch) for batch in planner.plan(PATIENCE)] == [1] * 16
 
 
+def test_nothing_is_known_of_a_chain() -> None:
+    """Of a chain the first goes alone, and the rest together once that has ended; if it is long, all go."""
+    for slow in (False, True):
+        planner, chain = Planner(2), nodes(1)
+        for number in range(1, 20):
+            chain.append(node(number, chain[-1]))
+        add(planner, chain)
+        assert planner.plan(0.0) == [chain[:1]]
+        assert planner.plan(0.1) == []
+        if slow:
+            assert planner.plan(PATIENCE) == [[each] for each in chain[1:]]
+        else:
+            planner.ended(chain[0], SHORT, 10, 0.1)
+            assert planner.plan(0.1) == [chain[1:]]
+
+
+def test_what_follows_under_another_label_is_found_out_too() -> None:
+    """Behind one that is not known yet one of another label goes at once: Dask passes the value on."""
+    planner = Planner(2)
+    first = node(0)
+    second = node(1, first, label="other")
+    add(planner, [first, second])
+    assert planner.plan(0.0) == [[first], [second]]
+
+
 def test_small_ones_share() -> None:
     """Small bodies go in as many batches as are wanted ahead, of even sizes, the rest later."""
     planner = informed()

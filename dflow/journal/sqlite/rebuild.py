@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dflow.core.records import FlowRun, FlowStage
 from dflow.errors import JournalError
+from dflow.journal.sqlite.rows import page_of
 from dflow.journal.sqlite.run_reader import SQL, head, kept_entry, open_to_read
 from dflow.journal.sqlite.watermark import level_of
 from dflow.ports import RunEntry
@@ -50,8 +51,16 @@ def _entry(path: Path) -> RunEntry | None:
 
 
 def _facts(db: sqlite3.Connection) -> tuple[RunEntry | None, int, float]:
+    return kept_entry(db), head(db).epoch, _last_heard(db)
+
+
+def _last_heard(db: sqlite3.Connection) -> float:
+    """Return when the last event was."""
+    page = db.execute(SQL["last_page"]).fetchone()
+    if page is not None:
+        return max((event.at for _, event in page_of(page) if event is not None), default=0.0)
     row = db.execute(SQL["last_event_at"]).fetchone()
-    return kept_entry(db), head(db).epoch, row[0] if row else 0.0
+    return float(row[0]) if row else 0.0
 
 
 def _as_it_stands(entry: RunEntry, root: FlowRun) -> RunEntry:

@@ -6,7 +6,7 @@ Rows hold primitives: msgpack and JSON, and the blobs of users, which nothing he
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -66,12 +66,19 @@ def storable(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+_storable = lru_cache(maxsize=1024)(storable)
+
+
 # Meta ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Who may write a record, and the last number of each of its tables."""
+    """Who may write a record, the last number of each of its tables, and how far its records have come.
+
+    Up to the event `recorded` all records have taken in what the events tell. Earlier versions did not
+    count log lines (None), and all their records are as their events tell (None).
+    """
 
     run_id: str
     epoch: int
@@ -79,12 +86,14 @@ class Head:
     task_runs: int = 0
     flow_runs: int = 0
     logs: int | None = 0
+    recorded: int | None = 0
 
     @property
     def mark(self) -> int:
-        """The check sum of the row. An earlier version did not count log lines."""
+        """The check sum of the row."""
         values = (self.run_id, self.epoch, self.events, self.task_runs, self.flow_runs)
-        return crc32(repr(values if self.logs is None else (*values, self.logs)).encode())
+        later = tuple(number for number in (self.logs, self.recorded) if number is not None)
+        return crc32(repr((*values, *later)).encode())
 
 
 def head_of(row: Row | None) -> Head:
@@ -100,16 +109,35 @@ def head_of(row: Row | None) -> Head:
 # Events ----------------------------------------------------------------------------------------------
 
 
-def event_row(number: int, event: Event) -> tuple[Row, str | None, bytes | None]:
-    """Return an event as a row without its value, whose value it may carry, and the value."""
+def bare(event: Event) -> tuple[Row, str | None, bytes | None]:
+    """Return an event as plain data without its value, whose value it may carry, and the value."""
     fields = plain(event)
-    at = float(fields.pop("at"))
-    task_run_id = fields.pop("task_run_id", None)
-    owner = (task_run_id or fields["flow_run_id"]) if hasattr(event, "value") else None
-    value = fields.pop("value", None) if owner else None
-    kind, version, blob = type(event).__name__, event.version, pack(fields)
-    mark = _event_mark(number, at, kind, version, task_run_id, blob)
-    return (number, at, kind, version, task_run_id, blob, mark), owner, value
+    owner = value = None
+    if hasattr(event, "value"):
+        owner = fields.get("task_run_id") or fields["flow_run_id"]
+        value = fields.pop("value", None)
+    return (type(event).__name__, event.version, fields), owner, value
+
+
+def page_row(last: int, events: Sequence[Row]) -> Row:
+    """Return a page of bare events, the last of which has the number `last`."""
+    blob = pack(events)
+    return last, len(events), blob, _page_mark(last, len(events), blob)
+
+
+def _page_mark(last: int, count: int, blob: bytes) -> int:
+    return crc32(blob, crc32(b"%d %d" % (last, count)))
+
+
+def page_of(row: Row) -> list[tuple[int, Event | None]]:
+    """Return the events of a page with their numbers; None for a kind that is not known here."""
+    last, count, blob, mark = row
+    what = f"the page of events up to {last}"
+    with sound(what):
+        check(_page_mark(last, count, blob) == mark, what)
+        events = [decode(*event) for event in unpack(blob)]
+        check(len(events) == count, what)
+        return list(enumerate(events, last - count + 1))
 
 
 def _event_mark(
@@ -119,7 +147,7 @@ def _event_mark(
 
 
 def event_of(row: Row) -> Event | None:
-    """Return the event that a row holds, or None for a kind that is not known here."""
+    """Return the event that a row of an earlier version holds, or None for a kind that is not known."""
     number, at, kind, version, task_run_id, blob, mark = row
     what = f"event {number}"
     with sound(what):
@@ -139,11 +167,15 @@ def label_mark(flow_run_id: str, task_name: str, state_name: str) -> int:
     return crc32("\0".join((flow_run_id, task_name, state_name)).encode())
 
 
-def task_run_row(run: TaskRun) -> Row:
-    """Return a task run as a row."""
-    label = (run.flow_run_id, storable(run.task_name), run.state_name)
+KEEP = -1
+"""What says that the value of a task run stays what it is."""
+
+
+def task_run_row(number: int, run: TaskRun, event: int, valued: int = KEEP) -> Row:
+    """Return a task run as a row, as `event` left it; the event `valued` brought its value."""
+    label = (run.flow_run_id, _storable(run.task_name), run.state_name)
     blob = pack(plain(run))
-    return (run.id, *label, label_mark(*label), blob, crc32(blob))
+    return (number, run.id, *label, label_mark(*label), blob, crc32(blob), event, valued)
 
 
 def flow_run_row(run: FlowRun) -> Row:

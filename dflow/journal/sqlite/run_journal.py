@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from zlib import crc32
 
+from dflow.core.events import Event, FlowEvent
 from dflow.core.replay import replay
 from dflow.errors import JournalError
 from dflow.journal.holding import taken_over
@@ -19,17 +20,20 @@ from dflow.journal.sqlite.failures import damaged
 from dflow.journal.sqlite.files import exists
 from dflow.journal.sqlite.queries import for_rows
 from dflow.journal.sqlite.rows import (
+    KEEP,
     Head,
     Row,
+    bare,
     entry_row,
-    event_row,
     flow_run_row,
     log_row,
+    page_row,
     task_run_row,
     value_row,
 )
-from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, head, last_log
+from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, T, head, last_log
 from dflow.journal.sqlite.schema import RUN
+from dflow.journal.sqlite.unsaved import Unsaved
 from dflow.journal.sqlite.watermark import Level, Watermark, level_of
 from dflow.ports import Batch, Missing, RunEntry
 
@@ -37,6 +41,8 @@ BUSY_SECONDS = 10.0
 """How long a writer waits for readers, where it must."""
 
 
+IN_A_PAGE = 256
+"""How many events a page has at most."""
 TOGETHER = (256, 64, 16, 4, 1)
 """How many rows a statement may have: few sizes, so that SQLite knows the statements already."""
 
@@ -63,6 +69,8 @@ class SqliteRunJournal(SqliteRunReader):
         self._epoch = epoch
         self._watermark = watermark
         self._missing = Missing()
+        self._head = Head("", epoch)
+        self._unsaved = Unsaved()
 
     def begin(self, run_id: str, entry: RunEntry | None, level: Level) -> None:
         """End every earlier epoch, and see what is missing below `level`.
@@ -76,9 +84,12 @@ class SqliteRunJournal(SqliteRunReader):
             if before.epoch > self._epoch:
                 raise taken_over(run_id, self._epoch)
             logs = last_log(db) if before.logs is None else before.logs
-            now = replace(before, epoch=self._epoch, logs=logs)
+            now = replace(before, epoch=self._epoch, logs=logs, recorded=before.events)
             if now != before:
-                db.execute(SQL["begin_epoch"], (now.epoch, now.logs, now.mark, *_kept(entry)))
+                now = replace(now, task_runs=self._save_tail(db, before))
+                numbers = now.epoch, now.task_runs, now.logs, now.recorded
+                db.execute(SQL["begin_epoch"], (*numbers, now.mark, *_kept(entry)))
+        self._head = now
         self._missing = level.above(Level(now.epoch, now.events, logs))
         self._watermark.set(Level(now.epoch, now.events, logs))
 
@@ -88,26 +99,85 @@ class SqliteRunJournal(SqliteRunReader):
 
     def append(self, batch: Batch) -> int:
         """Write a batch in one transaction; return the number of the last event."""
+        new = {run.id: run for run in batch.task_runs}
+        first, last = self._head.events + 1, self._head.events + len(batch.events)
+        waits = self._unsaved
+        due = waits.due(last, new) if batch.events else [*waits.all(), *new]
         with self._refusing(), self._connection.writing() as db:
-            before = head(db)
-            if before.epoch != self._epoch:
-                raise taken_over(before.run_id, self._epoch)
-            after = replace(before, events=before.events + len(batch.events))
-            _write_events(db, batch, before.events)
-            if batch.task_runs:
-                _write_task_runs(db, batch)
-                after = replace(after, task_runs=_number(db, "last_task_run"))
+            numbers = self._numbers.given(db, due)
+            after = self._advance(
+                db,
+                events=last,
+                task_runs=max(self._head.task_runs, max(numbers.values(), default=0)),
+                logs=(self._head.logs or 0) + len(batch.logs),
+                recorded=waits.recorded(due, first, last, new),
+            )
+            valued = _write_events(db, batch.events, first)
+            _put(db, "save_task_run", waits.rows(numbers, last, new, valued))
             if batch.flow_runs:
                 _put(db, "save_flow_run", map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
-            if batch.logs:
-                after = replace(after, logs=_write_logs(db, batch, before.logs or 0))
-            _advance(db, after)
+                _set_head(db, after, after)
+            _put(db, "insert_log", map(log_row, count((self._head.logs or 0) + 1), batch.logs))
+        self._head = after
+        self._numbers.note(numbers)
+        waits.change(due, first, new, valued)
         self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
         return after.events
 
+    def _advance(
+        self, db: sqlite3.Connection, *, events: int, task_runs: int, logs: int, recorded: int
+    ) -> Head:
+        """Note the last numbers. Raises RunTakenOver if another epoch has begun."""
+        now = self._head
+        after = Head(now.run_id, now.epoch, events, task_runs, now.flow_runs, logs, recorded)
+        if not _set_head(db, now, after):
+            found = head(db)
+            if found.epoch != self._epoch:
+                raise taken_over(found.run_id, self._epoch)
+            raise damaged(self._connection.path, "somebody else has written to it")
+        return after
+
+    def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `look` finds in one state of the file, with all records saved."""
+        self._save()
+        return super().look(look)
+
+    def value(self, run_id: str) -> bytes | None:
+        """Return the pickled value of a task run or flow run, if it is kept."""
+        return super().look(lambda db: self._kept_value(db, run_id, self._unsaved.valued(run_id)))
+
+    def _save(self) -> None:
+        """Save all records that are behind."""
+        if not self._unsaved:
+            return
+        with self._refusing(), self._connection.writing() as db:
+            now = self._head
+            numbers = self._numbers.given(db, self._unsaved.all())
+            saved = max(now.task_runs, *numbers.values())
+            after = self._advance(
+                db, events=now.events, task_runs=saved, logs=now.logs or 0, recorded=now.events
+            )
+            _put(db, "save_task_run", self._unsaved.rows(numbers, now.events, {}, {}))
+        self._head = after
+        self._numbers.note(numbers)
+        self._unsaved.change(numbers, 0, {}, {})
+
+    def _save_tail(self, db: sqlite3.Connection, before: Head) -> int:
+        """Save the records that an earlier driver left behind; return the number of the last task run."""
+        tail = self._tail(db)
+        numbers = self._numbers.given(db, tail.runs)
+        rows = (
+            task_run_row(numbers[run_id], run, before.events, tail.valued.get(run_id, KEEP))
+            for run_id, run in tail.runs.items()
+        )
+        _put(db, "save_task_run", rows)
+        return max(before.task_runs, max(numbers.values(), default=0))
+
     def close(self) -> None:
-        """Let go of the record, and leave one file that needs no other, if nobody is reading it."""
+        """Save what is behind, and leave one file that needs no other, if nobody is reading it."""
+        with suppress(JournalError):  # the events tell it anyway
+            self._save()
         with suppress(JournalError):  # it is only tidied: everything is written already
             self._connection.pragma("busy_timeout = 0")
             if self._connection.pragma("journal_mode") == "wal":
@@ -117,29 +187,31 @@ class SqliteRunJournal(SqliteRunReader):
         super().close()
 
 
-def _write_events(db: sqlite3.Connection, batch: Batch, last: int) -> None:
-    rows: list[Row] = []
-    values: dict[str, bytes | None] = {}
-    for number, event in enumerate(batch.events, start=last + 1):
-        row, owner, value = event_row(number, event)
-        rows.append(row)
-        if owner is not None:
-            values[owner] = value
-    _put(db, "insert_event", rows)
-    dropped = [(owner,) for owner, value in values.items() if value is None]
-    saved = [value_row(owner, value) for owner, value in values.items() if value is not None]
-    _put(db, "drop_value", dropped)
-    _put(db, "save_value", saved)
-
-
-def _write_task_runs(db: sqlite3.Connection, batch: Batch) -> None:
-    latest = {run.id: run for run in batch.task_runs}
-    _put(db, "save_task_run", map(task_run_row, latest.values()))
-
-
-def _write_logs(db: sqlite3.Connection, batch: Batch, last: int) -> int:
-    _put(db, "insert_log", map(log_row, count(last + 1), batch.logs))
-    return last + len(batch.logs)
+def _write_events(db: sqlite3.Connection, events: Sequence[Event], first: int) -> dict[str, int]:
+    """Write events from the number `first` on; return which of them have brought values of task runs."""
+    written: list[Row] = []
+    valued: dict[str, int] = {}
+    task_values: list[Row] = []
+    flow_values: dict[str, bytes | None] = {}
+    for number, event in enumerate(events, start=first):
+        row, owner, value = bare(event)
+        written.append(row)
+        if owner is None:
+            continue
+        if isinstance(event, FlowEvent):
+            flow_values[owner] = value
+            continue
+        valued[owner] = number
+        if value is not None:
+            task_values.append((number, *value_row(owner, value)[1:]))
+    for start in range(0, len(written), IN_A_PAGE):
+        page = written[start : start + IN_A_PAGE]
+        db.execute(SQL["insert_page"], page_row(first + start + len(page) - 1, page))
+    _put(db, "save_task_value", task_values)
+    _put(db, "drop_value", [(owner,) for owner, value in flow_values.items() if value is None])
+    kept = [value_row(owner, value) for owner, value in flow_values.items() if value is not None]
+    _put(db, "save_value", kept)
+    return valued
 
 
 def _put(db: sqlite3.Connection, query: str, rows: Iterable[Row]) -> None:
@@ -160,9 +232,11 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(SQL[query]).fetchone()[0])
 
 
-def _advance(db: sqlite3.Connection, head: Head) -> None:
-    """Note the last numbers."""
-    db.execute(SQL["advance"], (head.events, head.task_runs, head.flow_runs, head.logs, head.mark))
+def _set_head(db: sqlite3.Connection, before: Head, after: Head) -> bool:
+    """Write a head in the place of another one; return whether that was there."""
+    numbers = after.events, after.task_runs, after.flow_runs, after.logs, after.recorded
+    row = (*numbers, after.mark, before.epoch, before.events)
+    return db.execute(SQL["advance"], row).rowcount == 1
 
 
 # Opening -----------------------------------------------------------------------------------------------
@@ -200,7 +274,8 @@ def open_to_write(
 def _make(path: Path, start: Head, entry: RunEntry | None, care: Care) -> None:
     def fill(db: sqlite3.Connection) -> None:
         db.execute(
-            SQL["create_meta"], (start.run_id, start.epoch, 0, 0, 0, 0, start.mark, *_kept(entry))
+            SQL["create_meta"],
+            (start.run_id, start.epoch, 0, 0, 0, 0, 0, start.mark, *_kept(entry)),
         )
 
     RUN.make(path, fill, synchronous=care.draft)

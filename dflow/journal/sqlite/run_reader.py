@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
@@ -15,8 +18,10 @@ from dflow.core.records import FlowRun, TaskRun
 from dflow.errors import JournalUnavailable
 from dflow.journal.sqlite.connection import Connection
 from dflow.journal.sqlite.failures import code_of, damaged
+from dflow.journal.sqlite.numbers import Numbers
 from dflow.journal.sqlite.queries import queries, views
 from dflow.journal.sqlite.rows import (
+    KEEP,
     Head,
     Record,
     Row,
@@ -27,11 +32,14 @@ from dflow.journal.sqlite.rows import (
     head_of,
     label_mark,
     log_of,
+    page_of,
     record_of,
     sound,
+    storable,
     value_of,
 )
 from dflow.journal.sqlite.schema import RUN
+from dflow.journal.sqlite.tail import Tail
 from dflow.journal.sqlite.watermark import Level, level_of
 from dflow.messages import LogEntry
 from dflow.ports import Missing, RunEntry
@@ -48,6 +56,9 @@ class SqliteRunReader:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._is_older = False
+        self._numbers = Numbers()
+        self._last_tail = Tail(0, 0, self._numbers)
         self.on_close: Callable[[], None] = lambda: None
 
     def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
@@ -62,6 +73,10 @@ class SqliteRunReader:
 
     def _look_once(self, look: Callable[[sqlite3.Connection], T]) -> T:
         with self._refusing(), self._connection.reading() as db:
+            if self._is_older and RUN.version(db, self._connection.path) == RUN.newest:
+                self._is_older = False  # its driver has migrated it meanwhile
+                for (name,) in db.execute(SQL["views"]).fetchall():
+                    db.execute(f"DROP VIEW temp.{name}")
             return look(db)
 
     @contextmanager
@@ -82,26 +97,30 @@ class SqliteRunReader:
             self._connection.pragma("temp_store = MEMORY")
             with self._connection.usable() as db:
                 db.executescript(views(RUN.name, version))
+            self._is_older = True
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event | None]]:
         """Yield (number, event) after a number; None for an unknown kind."""
         return self._events(after, self.look(head).events)
 
     def _events(self, after: int, last: int) -> Iterator[tuple[int, Event | None]]:
+        first = self.look(first_of_pages)
+        while after < min(last, first - 1):
+            rows = self._page("events", after, min(last, first - 1))
+            yield from self._sound(rows, lambda row: [(row[0], event_of(row))])
+            after += len(rows)
         while after < last:
-            page = self._page("events", after, last)
-            yield from self._sound(page, lambda row: (row[0], event_of(row)))
-            after += len(page)
+            for event in self._sound(self.look(partial(next_pages, after)), page_of):
+                if after < event[0] <= last:
+                    yield event
+                    after = event[0]
 
-    def _sound(self, rows: list[Row], read: Callable[[Row], T]) -> Iterator[T]:
+    def _sound(self, rows: list[Row], read: Callable[[Row], Iterable[T]]) -> Iterator[T]:
         """Yield what rows hold, up to the first that is damaged, and raise JournalDamaged there."""
-        found: list[T] = []
-        try:
-            found.extend(read(row) for row in rows)
-        except Unsound as error:
+        for row in rows:
+            with self._refusing():
+                found = read(row)
             yield from found
-            raise damaged(self._connection.path, str(error)) from error
-        yield from found
 
     def _page(self, query: str, after: int, last: int) -> list[Row]:
         """Return the next rows of a table that is only added to, none of which may be missing."""
@@ -117,27 +136,55 @@ class SqliteRunReader:
     def task_runs(self, after: int = 0, limit: int | None = None) -> Iterator[TaskRun]:
         """Yield the task runs after the first `after`, at most `limit`."""
 
-        def look(db: sqlite3.Connection) -> list[Row]:
+        def look(db: sqlite3.Connection) -> tuple[list[Row], int, Tail]:
             rows = db.execute(SQL["task_runs"], (after, -1 if limit is None else limit)).fetchall()
-            due = max(0, head(db).task_runs - after)
+            saved = head(db).task_runs
+            due = max(0, saved - after)
             check(len(rows) == (due if limit is None else min(due, limit)), "the list of task runs")
-            return rows
+            return rows, saved, self._tail(db)
 
-        return self._records(TaskRun, self.look(look), after)
+        rows, saved, tail = self.look(look)
+        made = tail.made[max(0, after - saved) :]
+        made = made if limit is None else made[: limit - len(rows)]
+        return self._with_tail(rows, made, tail, after)
+
+    def _with_tail(
+        self, rows: list[Row], made: list[str], tail: Tail, after: int
+    ) -> Iterator[TaskRun]:
+        records = self._records(TaskRun, [row[:-1] for row in rows], after)
+        return chain(
+            (tail.runs.get(run.id, run) for run in records), map(tail.runs.__getitem__, made)
+        )
 
     def task_run(self, task_run_id: str) -> TaskRun | None:
         """Return one task run. That there is none takes longer to say than what it is."""
 
         def look(db: sqlite3.Connection) -> TaskRun | None:
-            row = db.execute(SQL["task_run"], (task_run_id,)).fetchone()
-            if row is None:
-                absent = db.execute(SQL["task_run_by_search"], (task_run_id,)).fetchone() is None
-                check(absent, "the index of task runs")
+            tail = self._tail(db)
+            if task_run_id in tail.runs:
+                return tail.runs[task_run_id]
+            number = self._numbers.of(db, task_run_id)
+            if number is None:
+                self._numbers.check_absent(db)
                 return None
-            check(row[1] == task_run_id, "the index of task runs")
-            return record_of(TaskRun, row)
+            row = db.execute(SQL["task_run"], (number,)).fetchone()
+            check(row is not None and row[1] == task_run_id, "the list of task runs")
+            return record_of(TaskRun, row[:4])
 
         return self.look(look)
+
+    def _tail(self, db: sqlite3.Connection) -> Tail:
+        """Return what the events tell beyond the records; of what was read last only the rest is read."""
+        now = head(db)
+        recorded = now.events if now.recorded is None else now.recorded
+        tail = self._last_tail
+        if tail.key != (recorded, now.task_runs):
+            tail = Tail(recorded, now.task_runs, self._numbers)
+        while tail.upto < now.events:
+            for row in next_pages(tail.upto, db):
+                tail.take(db, (event for event in page_of(row) if event[0] > tail.upto))
+        self._last_tail = tail
+        return tail
 
     def flow_runs(self) -> Iterator[FlowRun]:
         """Yield the flow runs, in the order in which they were created."""
@@ -151,22 +198,37 @@ class SqliteRunReader:
 
     def counts(self) -> dict[tuple[str, str], dict[str, int]]:
         """Return {(flow run id, task name): {state name: how many task runs}}."""
-        return self.look(_counts)
+        return self.look(lambda db: _counts(db, self._tail(db)))
 
     def value(self, run_id: str) -> bytes | None:
         """Return the pickled value of a task run or flow run, if it is kept."""
 
         def look(db: sqlite3.Connection) -> bytes | None:
-            row = db.execute(SQL["value"], (run_id,)).fetchone()
-            return None if row is None else value_of(run_id, row)
+            return self._kept_value(db, run_id, self._tail(db).valued.get(run_id))
 
         return self.look(look)
+
+    def _kept_value(self, db: sqlite3.Connection, run_id: str, event: int | None) -> bytes | None:
+        """Return the value of a run, which this event brought, or else the one that is recorded."""
+        number = self._numbers.of(db, run_id) if event is None else None
+        if number is not None:
+            *_, event = db.execute(SQL["task_run"], (number,)).fetchone()
+        if event is None or event == KEEP:
+            row = db.execute(SQL["value"], (run_id,)).fetchone()
+        else:
+            row = db.execute(SQL["task_value"], (event,)).fetchone()
+        return None if row is None else value_of(run_id, row)
 
     def damaged_values(self) -> list[str]:
         """Return the runs whose values are not what was written."""
 
         def look(db: sqlite3.Connection) -> list[str]:
-            return [run_id for run_id, *row in db.execute(SQL["values"]) if not _sound(run_id, row)]
+            tail = self._tail(db)
+            valued = dict(db.execute(SQL["task_values"])) | tail.valued
+            kept = [(run_id, *db.execute(SQL["task_value"], (n,))) for run_id, n in valued.items()]
+            rows: list[Row] = [(run_id, *row) for run_id, *found in kept for row in found]
+            rows += [row for row in db.execute(SQL["values"]) if row[0] not in valued]
+            return [run_id for run_id, *row in rows if not _is_sound(run_id, tuple(row))]
 
         return self.look(look)
 
@@ -178,7 +240,7 @@ class SqliteRunReader:
     def _logs(self, after: int, last: int) -> Iterator[LogEntry]:
         while after < last:
             page = self._page("logs", after, last)
-            yield from self._sound(page, log_of)
+            yield from self._sound(page, lambda row: [log_of(row)])
             after += len(page)
 
     def examine(self) -> Sequence[str]:
@@ -203,7 +265,7 @@ class SqliteRunReader:
             yield record
 
 
-def _sound(run_id: str, row: Row) -> bool:
+def _is_sound(run_id: str, row: Row) -> bool:
     try:
         value_of(run_id, row)
     except Unsound:
@@ -223,22 +285,49 @@ def found_level(db: sqlite3.Connection) -> Level:
     return Level(found.epoch, found.events, logs)
 
 
+def first_of_pages(db: sqlite3.Connection) -> int:
+    """Return the number of the first event that is in a page, or will be."""
+    row = db.execute(SQL["pages"], (0, 1)).fetchone()
+    return head(db).events + 1 if row is None else int(row[0] - row[1] + 1)
+
+
+def next_pages(after: int, db: sqlite3.Connection) -> list[Row]:
+    """Return the next pages of events after a number, none of which may be missing."""
+    rows: list[Row] = []
+    end = after
+    for row in db.execute(SQL["pages"], (after, PAGE)):
+        last, count, *_ = row
+        follows = last - count == end if rows else last - count <= after
+        check(follows and last > end, f"the list of events after {after}")
+        rows.append(row)
+        end = last
+        if end - after >= PAGE:
+            break
+    check(bool(rows), f"the list of events after {after}")
+    return rows
+
+
 def last_log(db: sqlite3.Connection) -> int:
     """Return the number of the last log line."""
     return int(db.execute(SQL["last_log"]).fetchone()[0])
 
 
-def _counts(db: sqlite3.Connection) -> dict[tuple[str, str], dict[str, int]]:
-    groups: dict[tuple[str, str], dict[str, int]] = {}
+def _counts(db: sqlite3.Connection, tail: Tail) -> dict[tuple[str, str], dict[str, int]]:
+    groups: dict[tuple[str, str], Counter[str]] = {}
     total = 0
     for flow_run_id, task_name, state_name, mark, number, _ in db.execute(SQL["counts"]):
         with sound("the count of task runs"):
             fits = label_mark(flow_run_id, task_name, state_name) == mark
             check(fits, "the count of task runs")
-        groups.setdefault((flow_run_id, task_name), {})[state_name] = number
+        groups.setdefault((flow_run_id, task_name), Counter())[state_name] = number
         total += number
     check(total == head(db).task_runs, "the count of task runs")
-    return groups
+    for run in tail.runs.values():
+        group = groups.setdefault((run.flow_run_id, storable(run.task_name)), Counter())
+        group[run.state_name] += 1
+        if run.id in tail.saved:
+            group[tail.saved[run.id].state_name] -= 1
+    return {name: dict(+group) for name, group in groups.items()}
 
 
 def kept_entry(db: sqlite3.Connection) -> RunEntry | None:

@@ -54,12 +54,11 @@ def level_of(record: Path) -> Level:
             os.close(handle)
     found = _NUMBERS.fullmatch(line)
     level = Level(*map(int, found.groups())) if found else Level()
-    return level if line == _line(record, level) else Level()
+    return level if line == _line(record.parent.name, level) else Level()
 
 
-def _line(record: Path, level: Level) -> bytes:
+def _line(run_id: str, level: Level) -> bytes:
     numbers = level.epoch, level.events, level.logs
-    run_id = record.parent.name
     return _LINE.format(*numbers, crc32(repr((run_id, *numbers)).encode())).encode()
 
 
@@ -70,7 +69,7 @@ class Watermark:
     """
 
     def __init__(self, record: Path, *, sync: bool) -> None:
-        self._record, self._sync = record, sync
+        self._record, self._run_id, self._sync = record, record.parent.name, sync
         self._warned = False
         self._handle: int | None = None
 
@@ -79,7 +78,7 @@ class Watermark:
         try:
             if self._handle is None:
                 self._handle = _opened(beside(self._record))
-            os.pwrite(self._handle, _line(self._record, level), 0)
+            os.pwrite(self._handle, _line(self._run_id, level), 0)
             if self._sync:
                 os.fsync(self._handle)
         except OSError as error:

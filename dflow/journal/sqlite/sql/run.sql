@@ -1,27 +1,36 @@
 -- The queries on the record of one run.
 
 -- name: create_meta
-INSERT INTO meta (run_id, epoch, events, task_runs, flow_runs, logs, mark, entry, entry_mark)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO meta (run_id, epoch, events, task_runs, flow_runs, logs, recorded, mark, entry, entry_mark)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: head
--- Who may write, and the last number of each table.
-SELECT run_id, epoch, events, task_runs, flow_runs, logs, mark FROM meta;
+-- Who may write, the last number of each table, and how far the records have come.
+SELECT run_id, epoch, events, task_runs, flow_runs, logs, recorded, mark FROM meta;
 
 -- name: advance
-UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, logs = ?, mark = ?;
+-- Nothing is changed where another driver has begun, or another head stands.
+UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, logs = ?, recorded = ?, mark = ?
+WHERE epoch = ? AND events = ?;
 
 -- name: begin_epoch
-UPDATE meta SET epoch = ?, logs = ?, mark = ?, entry = ?, entry_mark = ?;
+UPDATE meta SET epoch = ?, task_runs = ?, logs = ?, recorded = ?, mark = ?, entry = ?, entry_mark = ?;
 
 -- name: entry
 SELECT entry, entry_mark FROM meta;
 
--- name: insert_event
-INSERT INTO events (number, at, kind, version, task_run_id, fields, mark) VALUES (?, ?, ?, ?, ?, ?, ?);
+-- name: insert_page
+INSERT INTO pages (number, count, events, mark) VALUES (?, ?, ?, ?);
+
+-- name: pages
+-- Pages are never changed, so they fit together whenever they are read.
+SELECT number, count, events, mark FROM pages WHERE number > ? ORDER BY number LIMIT ?;
+
+-- name: last_page
+SELECT number, count, events, mark FROM pages ORDER BY number DESC LIMIT 1;
 
 -- name: events
--- A page of the history: events are never changed, so pages fit together whenever they are read.
+-- Those before the first page, which an earlier version wrote.
 SELECT number, at, kind, version, task_run_id, fields, mark
 FROM events WHERE number > ? AND number <= ? ORDER BY number LIMIT ?;
 
@@ -29,28 +38,31 @@ FROM events WHERE number > ? AND number <= ? ORDER BY number LIMIT ?;
 SELECT at FROM events ORDER BY number DESC LIMIT 1;
 
 -- name: save_task_run
--- A new task run gets the next number; one that is there keeps its own.
-INSERT INTO task_runs (id, flow_run_id, task_name, state_name, label_mark, record, mark)
-VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET
+-- One that is there keeps its value at -1.
+INSERT INTO task_runs
+    (number, id, flow_run_id, task_name, state_name, label_mark, record, mark, event, valued)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (number) DO UPDATE SET
     state_name = excluded.state_name,
     label_mark = excluded.label_mark,
     record = excluded.record,
-    mark = excluded.mark;
-
--- name: last_task_run
-SELECT coalesce(max(number), 0) FROM task_runs;
+    mark = excluded.mark,
+    event = excluded.event,
+    valued = CASE excluded.valued WHEN -1 THEN valued ELSE excluded.valued END;
 
 -- name: task_runs
 -- A limit of -1 is none.
-SELECT number, id, record, mark FROM task_runs WHERE number > ? ORDER BY number LIMIT ?;
+SELECT number, id, record, mark, event FROM task_runs WHERE number > ? ORDER BY number LIMIT ?;
 
 -- name: task_run
-SELECT number, id, record, mark FROM task_runs WHERE id = ?;
+SELECT number, id, record, mark, event, valued FROM task_runs WHERE number = ?;
 
--- name: task_run_by_search
--- Without the index, which may be damaged.
-SELECT 1 FROM task_runs NOT INDEXED WHERE id = ?;
+-- name: ids
+SELECT number, id FROM task_runs WHERE number > ? ORDER BY number;
+
+-- name: other_ids
+-- Those that are not what their records say: one that is sought may be among them.
+SELECT number FROM task_runs WHERE instr(record, CAST(id AS BLOB)) = 0 LIMIT 1;
 
 -- name: counts
 -- The mark of a group is checked once, not that of each row.
@@ -58,6 +70,10 @@ SELECT flow_run_id, task_name, state_name, label_mark, count(*), min(number)
 FROM task_runs
 GROUP BY flow_run_id, task_name, state_name, label_mark
 ORDER BY min(number);
+
+-- name: views
+-- Those that show a file of an earlier version as one of the newest.
+SELECT name FROM sqlite_temp_schema WHERE type = 'view';
 
 -- name: save_flow_run
 INSERT INTO flow_runs (id, record, mark) VALUES (?, ?, ?)
@@ -81,6 +97,15 @@ SELECT run_id, value, mark FROM results ORDER BY run_id;
 
 -- name: value
 SELECT value, mark FROM results WHERE run_id = ?;
+
+-- name: save_task_value
+INSERT INTO task_values (number, value, mark) VALUES (?, ?, ?);
+
+-- name: task_value
+SELECT value, mark FROM task_values WHERE number = ?;
+
+-- name: task_values
+SELECT id, valued FROM task_runs WHERE valued > 0 ORDER BY number;
 
 -- name: insert_log
 INSERT INTO logs (number, at, flow_run_id, task_run_id, attempt, level, logger, message, worker, mark)

@@ -1,0 +1,78 @@
+"""Records that are not saved yet: the events that were written tell of them.
+
+A task run changes a few times within a moment. Its events are written at once, its record when it has been
+behind for a while, with what it is by then: mostly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
+
+from dflow.core.records import TaskRun
+from dflow.journal.sqlite.rows import KEEP, Row, task_run_row
+
+Runs = Mapping[str, TaskRun]
+Numbers = Mapping[str, int]
+
+BEHIND = 4000
+"""By how many events records may be behind."""
+HELD = 20_000
+"""How many records may be."""
+AT_ONCE = 500
+"""How many are saved with a transaction at least, when there are too many."""
+
+
+class Unsaved:
+    """The task runs whose records are behind, in the order in which they fell behind."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, tuple[int, TaskRun]] = {}
+        self._valued: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._runs)
+
+    def valued(self, run_id: str) -> int | None:
+        """Return which event brought the value of a task run; None if that is not known here."""
+        return self._valued.get(run_id)
+
+    def due(self, last: int, new: Runs) -> list[str]:
+        """Return what is to be saved when the events up to `last` have changed `new`."""
+        first = next(iter(self._runs.values()))[0] if self._runs else last
+        if last - first <= BEHIND and len(self._runs) + len(new) <= HELD:
+            return []
+        return list(islice(self._runs, max(AT_ONCE, 2 * len(new))))
+
+    def all(self) -> list[str]:
+        """Return all of them."""
+        return list(self._runs)
+
+    def rows(self, due: Numbers, last: int, new: Runs, valued: Numbers) -> Iterator[Row]:
+        """Yield what is due, by its numbers, as rows, as the events up to `last` have left it."""
+        for run_id, number in due.items():
+            run = new.get(run_id) or self._runs[run_id][1]
+            event = valued.get(run_id) or self._valued.get(run_id, KEEP)
+            yield task_run_row(number, run, last, event)
+
+    def recorded(self, due: Collection[str], first: int, last: int, new: Runs) -> int:
+        """Return up to which event all records are whole once this is saved; `first` is the first new one."""
+        gone = set(due)
+        for run_id, (since, _) in self._runs.items():
+            if run_id not in gone:
+                return since - 1
+        return last if new.keys() <= gone else first - 1
+
+    def change(self, due: Collection[str], first: int, new: Runs, valued: Numbers) -> None:
+        """Note that what was due is saved, and that the events from `first` on have changed `new`."""
+        for run_id in due:
+            self._runs.pop(run_id, None)
+            self._valued.pop(run_id, None)
+        saved = set(due)
+        for run_id, run in new.items():
+            if run_id not in saved:
+                since = self._runs[run_id][0] if run_id in self._runs else first
+                self._runs[run_id] = (since, run)
+                if run_id in valued:
+                    self._valued[run_id] = valued[run_id]

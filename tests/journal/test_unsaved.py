@@ -1,0 +1,113 @@
+"""Records that are written later than their events: nobody who reads can tell."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dflow.core import events as ev
+from dflow.core.replay import Table
+from dflow.journal import SqliteJournal
+from dflow.journal.sqlite import unsaved
+from dflow.ports import RunReader
+from tests.journal.histories import histories
+from tests.journal.world import RUN, Driver, OpenAt, entry, flow_created, life, mapped
+
+OUTCOMES = ev.AttemptSucceeded | ev.CacheHit
+
+examples = count()
+
+
+@pytest.fixture
+def journal(tmp_path: Path, sqlite_at: OpenAt) -> SqliteJournal:
+    """Return a journal."""
+    journal = sqlite_at(tmp_path / "home")
+    journal.catalog.create(entry())
+    return journal
+
+
+def check(reader: RunReader, table: Table, values: dict[str, bytes | None]) -> None:
+    """Compare all that a reader tells of task runs with what it should be."""
+    runs = list(table.task_runs.values())
+    assert list(reader.task_runs()) == runs
+    for limit in (1, 2, 3):
+        paged = [run for n in range(0, len(runs), limit) for run in reader.task_runs(n, limit)]
+        assert paged == runs
+    assert [reader.task_run(run.id) for run in runs] == runs
+    assert reader.task_run("nobody") is None
+    counted = Counter((run.flow_run_id, run.state_name) for run in runs)
+    told = Counter[tuple[str, str]]()
+    for (flow_run_id, _), states in reader.counts().items():
+        told.update({(flow_run_id, name): number for name, number in states.items()})
+    assert told == counted
+    assert {run.id: reader.value(run.id) for run in runs} == values
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batches=histories(),
+    behind=st.sampled_from([0, 1, 3, 10, 4000]),
+    at_once=st.sampled_from([1, 2, 500]),
+)
+def test_readers_see_what_the_events_tell(
+    journal: SqliteJournal,
+    monkeypatch: pytest.MonkeyPatch,
+    batches: list[list[ev.Event]],
+    behind: int,
+    at_once: int,
+) -> None:
+    """However far records are behind: one who stays, one who comes later, and the next driver."""
+    monkeypatch.setattr(unsaved, "BEHIND", behind)
+    monkeypatch.setattr(unsaved, "AT_ONCE", at_once)
+    run_id = f"random-{next(examples)}"
+    record, driver = journal.write(run_id, 1), Driver()
+    values: dict[str, bytes | None] = {}
+    applies = Table().apply  # a driver writes nothing that is refused
+    stays = journal.read(run_id)
+    for events in batches:
+        batch = driver.batch([event for event in events if applies(event)])
+        record.append(batch)
+        values |= dict.fromkeys(driver.table.task_runs.keys() - values.keys())
+        values |= {e.task_run_id: e.value for e in batch.events if isinstance(e, OUTCOMES)}
+        check(stays, driver.table, values)
+        later = journal.read(run_id)
+        check(later, driver.table, values)
+        later.close()
+    following = journal.write(run_id, 2)
+    check(journal.read(run_id), driver.table, values)
+    check(following, driver.table, values)
+    following.close()
+    check(journal.read(run_id), driver.table, values)
+
+
+def rows(journal: SqliteJournal) -> int:
+    """Return how many records of task runs the file has."""
+    with sqlite3.connect(journal.home / "runs" / RUN / "journal.sqlite") as db:
+        (number,) = db.execute("SELECT count(*) FROM task_runs").fetchone()
+    db.close()
+    return int(number)
+
+
+def test_records_follow_their_events(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are held back up to a bound, then the oldest are saved, and all of them at the end."""
+    monkeypatch.setattr(unsaved, "BEHIND", 50)
+    monkeypatch.setattr(unsaved, "AT_ONCE", 5)
+    record, driver = journal.write(RUN, 1), Driver()
+    record.append(driver.batch([flow_created(), mapped("x", "y", "z")]))
+    for number in range(12):
+        record.append(driver.batch(life(f"t{number}")))
+        assert rows(journal) == 0
+    for number in range(12, 100):
+        record.append(driver.batch(life(f"t{number}")))
+    assert 100 - 50 / 4 - 5 < rows(journal) < 103
+    record.close()
+    assert rows(journal) == 103
+    assert list(journal.read(RUN).task_runs()) == list(driver.table.task_runs.values())
