@@ -127,6 +127,7 @@ def start(configuration: dict[str, Any], failed: Callable[[str], None]) -> Any:
 
     from distributed import Scheduler, SpecCluster  # lazy: the same
 
+    from task_runners.dask.heap import Heap  # lazy: the same
     from task_runners.dask.internals import ReportingNanny, keep_preload  # lazy: the same
 
     ReportingNanny.never_started = lambda code: failed(
@@ -137,7 +138,7 @@ def start(configuration: dict[str, Any], failed: Callable[[str], None]) -> Any:
     dask.config.set({METHOD: forks.method})
     # How workers end the driver tells, in its own words.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    options = settings.worker(own)
+    options = {**settings.worker(own), "plugins": (Heap(),)}
     return SpecCluster(
         scheduler={"cls": Scheduler, "options": settings.scheduler(own)},
         workers={

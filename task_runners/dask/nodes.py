@@ -21,9 +21,10 @@ Rank = tuple[int, int, int]
 class Node:
     """One dispatch that waits here or is out. Only nodes of equal `group` share a batch.
 
-    One that goes `alone` shares none; one that `shares` always may. `size` is the bytes of its arguments. Of
-    what can go a higher `priority` goes first, then what is deeper in the graph, then a lower `number`.
-    `upstreams` are those whose end was not heard of when it was made.
+    One that goes `alone` shares none; one that `shares` always may. `size` is the bytes of its arguments, and
+    of the large values that it takes, as far as they are there. Of what can go a higher `priority` goes
+    first, then what is deeper in the graph, then a lower `number`. `upstreams` are those whose end was not
+    heard of when it was made, and `above` has their labels.
     """
 
     key: Key
@@ -36,6 +37,7 @@ class Node:
     number: int = 0
     size: int = 0
     upstreams: tuple[Node, ...] = ()
+    above: frozenset[str] = frozenset()
     dependents: list[Node] = field(default_factory=list)
     limit: int = MOST
     open: int = 0

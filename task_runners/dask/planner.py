@@ -6,7 +6,8 @@
 3. What is long, or large, or not known to be small goes alone; what is long goes at once, in any number up to
    a window: the scheduler of Dask is good at that.
 4. A dependent goes in one batch with what it depends on, behind it; or when that has ended; or, alone, when
-   that is out alone: then Dask passes the value on.
+   that is out alone: then Dask passes the value on. What takes a value of more than `BYTES` always goes so:
+   it runs where the value is, and lets it go soon.
 
 How long a body takes is learned by its label, from bodies that have ended. The first ones may have paid for
 imports, so the quickest of them counts; later ones count by their mean, where what is far off counts little.
@@ -29,7 +30,7 @@ OVERHEAD = 0.00004
 LONG = 0.05
 """From how many seconds on a body goes alone."""
 BYTES = 1_000_000
-"""How many bytes the arguments of a batch take at most, if there are several."""
+"""How many bytes batches of several take at most, as arguments and as large values from elsewhere."""
 AHEAD = 2
 """How many batches are out for each slot: one that runs, and one that it goes on with."""
 PATIENCE = 0.2
@@ -49,6 +50,8 @@ class Planner:
     def __init__(self, slots: int, small: int = 16_384) -> None:
         self.slots = slots
         self._small = small
+        self._large = max(small, BYTES)
+        self._heavy: set[str] = set()
         self._labels: dict[str, Label] = {}
         self._waiting: dict[Node, None] = {}
         self._batches = 0
@@ -61,6 +64,7 @@ class Planner:
     def add(self, node: Node) -> None:
         """Take a node in, behind those that it depends on."""
         node.open = len(node.upstreams)
+        node.above = frozenset(upstream.label for upstream in node.upstreams)
         for upstream in node.upstreams:
             upstream.dependents.append(node)
             node.held += upstream.batch is None or not upstream.batch.sole
@@ -87,6 +91,9 @@ class Planner:
         label = self._labels[node.label]
         if seconds is not None:
             label.note(seconds, size, first=AHEAD * self.slots)
+        if size is not None and size > self._small:
+            for dependent in node.dependents:
+                dependent.size += size
         self._leave(node)
         self._free(node)
 
@@ -140,8 +147,7 @@ class Planner:
     def plan(self, now: float) -> list[list[Node]]:
         """Return what is to be sent now, each batch in the order in which it is to run."""
         self._now = now
-        for label in self._labels.values():
-            self._learn(label)
+        self._learn()
         self._share = math.ceil(self._roots() / self.slots)
         sent: list[list[Node]] = []
         while self._tasks < WINDOW and (batch := self._next_alone() or self._next_batch()):
@@ -195,7 +201,10 @@ class Planner:
             return True
         if label.seconds is None:
             return True
-        return not node.shares and (label.size > self._small or label.seconds >= LONG)
+        if node.shares:
+            return False
+        large = label.size > self._small or not self._heavy.isdisjoint(node.above)
+        return large or label.seconds >= LONG
 
     def _leave(self, node: Node) -> None:
         """Take a node out of wherever it is."""
@@ -231,13 +240,18 @@ class Planner:
 
     # Measuring ----------------------------------------------------------------------------------------
 
-    def _learn(self, label: Label) -> None:
-        """Take in what was measured since the last time; what turns out to be long need not wait."""
-        label.settle()
-        if label.parked and label.seconds is not None and label.seconds >= LONG:
-            parked, label.parked = label.parked, {}
-            for node in parked:
-                self._queue(node)
+    def _learn(self) -> None:
+        """Take in what was measured since the last time; what goes alone by now need not wait."""
+        for label in self._labels.values():
+            label.settle()
+        heavy = {name for name, label in self._labels.items() if label.size > self._large}
+        heavier = not heavy <= self._heavy
+        self._heavy = heavy
+        for label in self._labels.values():
+            if label.parked and (heavier or (label.seconds or 0.0) >= LONG):
+                parked, label.parked = label.parked, {}
+                for node in parked:
+                    self._queue(node)
 
     # Sending alone --------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from dflow.attempts.functions import ByReference, ByValue
 from dflow.core.records import Cause
 from dflow.messages import AtRunner, Work
 from task_runners.dask.book import Book
+from task_runners.dask.ends import bytes_with_dask
 from task_runners.dask.graph import tickets
 from task_runners.dask.parcels import Entry
 
@@ -36,6 +37,8 @@ class Works:
             sources = tuple(each for each in found if each is not None)
             missed = len(sources) < len(keys)
             depth = max((each.depth + 1 for each in sources), default=0)
+            if not self._book.values_here:
+                size += sum(map(bytes_with_dask, sources))
         ticket = next(tickets)
         entry = Entry(
             key=info.key,

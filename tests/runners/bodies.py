@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import resource
 import signal
 import sys
 import threading
@@ -290,3 +291,11 @@ def babble(lines: int) -> None:
 def divide_by_nothing(value: bytes) -> float:
     """Raise."""
     return len(value) / 0
+
+
+def pages_for(size: int, times: int) -> int:
+    """Make a block and free it, some times; return how many pages the process was given for that."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        bytearray(size)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

@@ -188,6 +188,21 @@ def test_large_values_of_a_batch(processes: Any, host: FakeHost) -> None:
     assert sizes == [50_000 if n % 20 == 7 else 10 for n in range(60)]
 
 
+def test_large_values_do_not_meet(processes: Any, host: FakeHost) -> None:
+    """Small bodies do not share a task where that would bring many large values together."""
+    learn(processes, host, bodies.size_of, b"")
+    tops = [work(processes, bodies.large, 700_000) for _ in range(6)]
+    processes.dispatch(tops)
+    for one in tops:
+        host.end(one)
+    count = Count(processes)
+    bottoms = [work(processes, bodies.size_of, one) for one in tops]
+    processes.dispatch(bottoms)
+    for one in bottoms:
+        host.end(one)
+    assert sum(count.end().values()) == len(bottoms)
+
+
 def test_a_slow_one_holds_nobody_back(opened: Any, host: FakeHost) -> None:
     """One that takes a second among small ones: all others end before it, and its start is told."""
     learn(opened, host, bodies.linger, 0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from task_runners.dask.nodes import MOST, Node
-from task_runners.dask.planner import AHEAD, LONG, PATIENCE, Planner
+from task_runners.dask.planner import AHEAD, BYTES, LONG, PATIENCE, Planner
 
 SHORT = 0.001
 SLOW = 1.0
@@ -258,6 +258,49 @@ def test_behind_one_that_is_out_alone() -> None:
     assert planner.plan(0.0) == [[small]]
 
 
+def heavy() -> Planner:
+    """Return a planner that knows that values of "task" are large, and those of "small" are not."""
+    planner = informed(size=10 * BYTES)
+    planner.add(probe := node(-1, label="small"))
+    planner.plan(0.0)
+    planner.ended(probe, SHORT, 10, 0.0)
+    return planner
+
+
+def test_behind_a_large_value() -> None:
+    """What takes one goes at once, alone, though it is small: Dask passes the value on, and lets it go."""
+    planner = heavy()
+    tops = nodes(3)
+    bottoms = [node(10 + top.number, top, label="small") for top in tops]
+    add(planner, [*tops, *bottoms])
+    assert planner.plan(0.0) == [[one] for one in [*tops, *bottoms]]
+
+
+def test_values_turn_out_large() -> None:
+    """What waited, as its upstream's value was not known to be large, goes when it is."""
+    planner = informed()
+    planner.add(top := node(0, label="new"))
+    assert planner.plan(0.0) == [[top]]
+    planner.add(other := node(1, label="new"))
+    planner.add(bottom := node(2, other))
+    assert planner.plan(0.0) == [[other]]
+    planner.ended(top, SHORT, 10 * BYTES, 0.0)
+    assert planner.plan(0.0) == [[bottom]]
+
+
+def test_large_values_that_are_there() -> None:
+    """A batch brings no more of them to one place than of arguments."""
+    planner = informed()
+    tops = nodes(6, label="new", alone=True)
+    add(planner, tops)
+    planner.plan(0.0)
+    bottoms = [node(10 + top.number, top) for top in tops]
+    add(planner, bottoms)
+    for top in tops:
+        planner.ended(top, SHORT, BYTES // 2, 0.0)
+    assert planner.plan(0.0) == [bottoms[:2], bottoms[2:4], bottoms[4:]]
+
+
 def test_what_came_to_nothing() -> None:
     """Who removes a node is told who waits for it."""
     planner = informed()
@@ -336,6 +379,7 @@ class Cluster:
 
     planner: Planner
     seconds: dict[Node, float]
+    sizes: dict[Node, int]
     now: float = 0.0
     out: list[list[Node]] = field(default_factory=list)
     done: list[Node] = field(default_factory=list)
@@ -368,7 +412,7 @@ class Cluster:
         """Let one end."""
         self.now += self.seconds[one]
         self.done.append(one)
-        self.planner.ended(one, self.seconds[one], 10, self.now)
+        self.planner.ended(one, self.seconds[one], self.sizes[one], self.now)
 
     def give_back(self, pick: int) -> None:
         """Let the first of a batch turn out slow."""
@@ -411,7 +455,12 @@ def graphs(draw: st.DrawFn) -> list[Node]:
 def test_everything_is_sent_and_ends(many: list[Node], slots: int, data: st.DataObject) -> None:
     """Each is out once at a time, never before what it depends on, and all end, whatever happens."""
     times = st.sampled_from((0.0, SHORT, SLOW))
-    cluster = Cluster(Planner(slots), {one: data.draw(times) for one in many})
+    sizes = st.sampled_from((10, BYTES // 2, 10 * BYTES))
+    cluster = Cluster(
+        Planner(slots),
+        {one: data.draw(times) for one in many},
+        {one: data.draw(sizes) for one in many},
+    )
     coming = list(many)
     for _ in range(40):
         for _ in range(data.draw(st.integers(0, 3))):
