@@ -59,6 +59,8 @@ class Book(Ends):
             if len(row) == 1:
                 self.taken_back(entry)
             elif row[1] is BACK:
+                if row[0] == 0:
+                    self._over(ticket)
                 back += [each for each in parcel.entries[row[0] :] if each.parcel is parcel]
             elif row[1] is LONG:
                 self.planner.began(entry, clock.monotonic())

@@ -45,8 +45,11 @@ def execute(data: bytes, *given: Any) -> Carried | Delivered:
     if payload.again == ():
         raise TakenBack(payload.ticket)
     worker = get_worker()
+    here = station(payload.run, worker)
+    if payload.again is None and not here.take(payload.ticket):
+        raise TakenBack(payload.ticket)
     with taken() as place:
-        work = _Work(payload, given, station(payload.run, worker), worker.address, place)
+        work = _Work(payload, given, here, worker.address, place)
         return work.one() if len(payload.items) == 1 else work.all()
 
 
@@ -76,6 +79,7 @@ class _Work:
             payload.patience,
             keeps=payload.again is not None,
             leaves=partial(wire.leaves, get_worker()),
+            slow=here.clear_way,
         )
         self._values: dict[int, bytes | Carried] = {}
         self._functions: dict[int, Callable[..., Any]] = {}

@@ -45,7 +45,8 @@ class Running:
     """A parcel at work.
 
     `tell` sends what has become of its items; `patience` is how many seconds an item may run before those
-    behind it are given back, unless it `keeps` them. No further item begins once the worker `leaves`.
+    behind it are given back, unless it `keeps` them. No further item begins once the worker `leaves`. Once an
+    item takes its time `slow` is called, with what tells whether it still does.
     """
 
     def __init__(
@@ -56,11 +57,14 @@ class Running:
         *,
         keeps: bool = False,
         leaves: Callable[[], bool] = bool,
+        slow: Callable[[Callable[[], bool]], object] | None = None,
     ) -> None:
         self._tell = tell
         self._patience = patience
         self._keeps = keeps
         self._leaves = leaves
+        self._slow = slow
+        self._slow_since = -1
         self._left = False
         self._lock = threading.Lock()
         self._end = count
@@ -162,11 +166,19 @@ class Running:
         link, since = self._link, now - self._began
         if link is not None and since >= LONG:
             link.begun()
-        if since >= self._patience:
+        if link is not None and since >= self._patience:
             self.give_back()
+            self._say_slow()
         if self._rows and now - self._rows_since >= TOGETHER:
             self._flush()
-        return self._present + 1 < self._end or since < LONG or bool(self._rows)
+        waits = since < max(LONG, self._patience)
+        return self._present + 1 < self._end or waits or bool(self._rows)
+
+    def _say_slow(self) -> None:
+        present = self._present
+        if self._slow is not None and self._slow_since != present:
+            self._slow_since = present
+            self._slow(lambda: self._link is not None and self._present == present)
 
 
 class _Watch:

@@ -18,7 +18,7 @@ from distributed import Worker, WorkerPlugin
 
 from dflow.attempts import clock
 from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink
-from dflow.attempts.rows import Row
+from dflow.attempts.rows import BACK, Row
 from dflow.messages import Down, Key
 from dflow.results.pickling import loads
 from task_runners.dask import names, wire
@@ -31,6 +31,8 @@ PROTOCOL = 3
 """Raised whenever driver and workers of different age would no longer understand each other."""
 LAST_WORDS = 10.0
 """Seconds that a body that failed waits until all that it said before has left."""
+CLEAR = 0.5
+"""Seconds between two looks at what waits behind a body that takes its time."""
 PATIENCE = 30.0
 """Seconds in which a value must be found that is lost, but may be computed again."""
 
@@ -48,6 +50,7 @@ class Station:
         self._lock = threading.Lock()
         self._begun: set[int] = set()
         self._forbidden: set[int] = set()
+        self._given_back: set[int] = set()
         self._boxes: dict[Key, Mailbox] = {}
         self._places: dict[Key, DaskKey | bytes] = {}
         self._closed = False
@@ -69,6 +72,29 @@ class Station:
                 return False
             self._begun.add(ticket)
             return True
+
+    def take(self, parcel: int) -> bool:
+        """Take up a parcel; return False if it was given back while it waited for a thread."""
+        with self._lock:
+            given_back = parcel in self._given_back
+            self._given_back.discard(parcel)
+            return not given_back
+
+    def clear_way(self, still: Callable[[], bool]) -> None:
+        """Give back parcels that wait here for a thread, as long as a body takes its time."""
+        self._worker.loop.add_callback(self._clear_way, still)
+
+    def _clear_way(self, still: Callable[[], bool]) -> None:
+        """Do so, in the worker's own thread, where nothing begins meanwhile."""
+        if self._closed or not still():
+            return
+        for parcel in wire.waiting(self._worker, f"-batch-0{self._run}"):
+            with self._lock:
+                new = parcel not in self._given_back
+                self._given_back.add(parcel)
+            if new:
+                self.tell(parcel, self._worker.address, [(0, BACK)], last=True)
+        self._worker.loop.call_later(CLEAR, self._clear_way, still)
 
     def link(self, address: Key, pack: Callable[[Any], Any]) -> WorkerLink:
         """Return the link of an attempt."""

@@ -244,6 +244,15 @@ def post(worker: Any, run: str, topic: str, letters: Mapping[str, Any]) -> None:
         worker.log_event(topic, letters)
 
 
+def waiting(worker: Any, kind: str) -> list[int]:
+    """Return the numbers of tasks that wait for a thread of a worker, of those with this in their prefix.
+
+    Dask moves short ones to no other worker: they would wait for a body that takes an hour.
+    """
+    tasks = list(getattr(getattr(worker, "state", None), "ready", ()))
+    return [task.key[1] for task in tasks if isinstance(task.key, tuple) and kind in task.key[0]]
+
+
 def plug_in(worker: Any, plugin: Any) -> None:
     """Add a plugin to a worker, from any thread, unless it has it. Drivers can do so by public means only."""
     if plugin.name not in getattr(worker, "plugins", (plugin.name,)):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dflow.attempts.link import FLUSH, Mailbox, Sender, WorkerLink, open_batch
-from dflow.attempts.rows import row_of
+from dflow.attempts.rows import BACK, row_of
 from dflow.attempts.slots import Slot
 from dflow.core.events import (
     AttemptRaised,
@@ -394,6 +394,19 @@ def test_a_worker_that_was_told_to_leave() -> None:
         Cause.SCALED_DOWN
     }
     assert (waiting.ended, waiting.parcel, made.planner.waiting) == (False, None, 1)
+
+
+def test_a_parcel_that_waited_behind_a_slow_body() -> None:
+    """Given back as a whole before it began it is let go, and all of it goes again."""
+    works = [entry(number) for number in range(1, 4)]
+    made = Book()
+    for one in works:
+        made.enter(one)
+    parcel = Parcel(9, ("task-9", 9), works)
+    made.send(parcel)
+    made.rows(9, "w", [(0, BACK)])
+    assert (made.news, made.released) == ([], [parcel])
+    assert [one.parcel for one in works] == [None, None, None]
 
 
 def test_what_a_parcel_errs_of() -> None:

@@ -17,7 +17,6 @@ from dflow.core.replay import Table
 from task_runners import DaskTaskRunner
 from tests.runners.hosts import patiently
 
-
 MANY = 160
 """How many are asked for at a time: more than goes to one worker at once."""
 
