@@ -7,7 +7,7 @@ Everything here runs in the tracker's thread, after the commands are durable, bu
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,10 @@ from dflow.ports import OpenRunner
 
 if TYPE_CHECKING:
     from dflow.engine.session import Session
+
+
+NO_INPUTS: Mapping[str, Input] = {}
+"""What most task runs of large maps take of others, one for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,9 @@ class Dispatcher:
             asked.runner.tell(asked.parent, go)
 
     def _work(self, info: AttemptInfo, asked: Asking, sources: Sequence[Upstream]) -> Work:
-        inputs = {source.task_run_id: self._input(source, asked) for source in sources}
+        inputs = NO_INPUTS
+        if sources:
+            inputs = {source.task_run_id: self._input(source, asked) for source in sources}
         return Work(info, self.calls.get(info.task_run_id), inputs, asked.options.placement)
 
     def carry(self, runner: OpenRunner, go: Go, confirm_start: bool = False) -> None:
