@@ -21,7 +21,7 @@ from dflow.core.events import (
 )
 from dflow.core.records import Cause
 from dflow.messages import Key, Up
-from task_runners.dask.ends import INQUEST, Ends, of
+from task_runners.dask.ends import FAREWELL, Ends, of
 from task_runners.dask.parcels import Entry, Parcel
 
 RECOVERY = 1.0
@@ -170,7 +170,7 @@ class Book(Ends):
         for ticket in tickets:
             parcel = self._over(ticket)
             if parcel is not None and parcel.left:
-                parcel.retired, parcel.due = worker, clock.monotonic() + INQUEST
+                parcel.retired, parcel.due = worker, clock.monotonic() + FAREWELL
                 self._due[ticket] = parcel
 
     def _lose_values(self, parcel: Parcel, message: str) -> None:

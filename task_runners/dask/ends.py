@@ -30,8 +30,10 @@ from dflow.messages import Key, Up
 from task_runners.dask.parcels import DaskKey, Entry, Parcel
 from task_runners.dask.planner import Planner
 
-INQUEST = 0.5
-"""Seconds in which a nanny may say how its worker died, or one that was told to leave what it did last."""
+INQUEST = 2.0
+"""Seconds in which a nanny may say how its worker died, before the loss is reported without."""
+FAREWELL = 0.5
+"""Seconds in which a worker that was told to leave, and has left, may say what it did last."""
 UNKNOWN_SIZE = 1_000_000
 """Bytes that a value counts that did not come with its outcome, where nobody says how many it has."""
 BEHIND = "Something that it depends on came to nothing."
@@ -232,7 +234,7 @@ class Ends:
         good = isinstance(outcome, AttemptSucceeded)
         if good and not (entry.kept or self.values_here or self._is_there(entry.parcel)):
             return
-        open_one = _open_source(entry)
+        open_one = _open_source(entry) if entry.sources else None
         if open_one is None:
             self._end(entry, outcome, good=good)
         else:

@@ -32,7 +32,6 @@ from task_runners.dask.parcels import DaskKey
 
 UNRECORDED = 1.0
 """Seconds after which what a driver has heard of a key is recorded: until then another one may ask for it."""
-
 _log = logging.getLogger("dflow.runners")
 
 
@@ -65,6 +64,7 @@ class Owned:
         self._letting_go = False
         self._fetched = Fetched(self._client, self._status)
         self._early: dict[int, Mapping[str, Any]] = {}
+        self._received = -1  # until it is known where batches begin
         self._catching_up = False
         self._lost = False
         lacks = wire.missing_in(self._client)
@@ -77,7 +77,8 @@ class Owned:
             raise Unavailable(f"distributed on the scheduler lacks {', '.join(found['missing'])}")
         self.found = bool(found["known"])
         """Whether an earlier driver has left something under this name."""
-        self._received: int = found["number"]
+        self._received = found["number"]
+        line.in_loop(self._read_in_turn)
 
     def _introduction(self) -> tuple[str, str, str, float]:
         return self.owner, self._client.id, self._line.run, self._lease
@@ -252,8 +253,9 @@ class Owned:
     def _on_batch(self, event: tuple[float, Mapping[str, Any]]) -> None:
         _, batch = event
         self._early[batch["number"]] = batch
-        self._read_in_turn()
-        if self._early and not self._catching_up:
+        if self._received >= 0:
+            self._read_in_turn()
+        if self._received >= 0 and self._early and not self._catching_up:
             self._line.in_loop(self._fill_gap)
 
     def _read_in_turn(self) -> None:
