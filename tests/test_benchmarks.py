@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 import dflow
@@ -13,6 +14,7 @@ from tests.benchmarks import report
 from tests.benchmarks.audit import audit
 from tests.benchmarks.catalogue import LINES
 from tests.benchmarks.results import Outcome, Result
+from tests.runners.hosts import patiently
 
 
 @pytest.mark.timeout(240)
@@ -34,6 +36,25 @@ def test_each_line_says_something() -> None:
         assert lines[1].endswith(("met", "missed")) == bool(line.target), lines
         assert lines[-1].endswith(": 0 invariants broken"), lines
     assert told[-1].strip().endswith("0 FAILED, 0 BROKEN")
+
+
+def test_it_ends_with_its_parent() -> None:
+    """When the process that was asked for benchmarks is ended, nothing that it has started is left."""
+    command = [sys.executable, "-m", "tests.benchmarks", "--only", "latency", "--rounds", "1000"]
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL) as asked:
+        found = patiently(lambda: _workers_and_others(asked.pid), "the start of workers")
+        asked.terminate()
+        _, left = psutil.wait_procs(found, timeout=30)
+        for each in left:
+            each.kill()
+    assert left == []
+
+
+def _workers_and_others(pid: int) -> list[psutil.Process]:
+    """Return all processes under one, once there are workers among them."""
+    found = psutil.Process(pid).children(recursive=True)
+    return found if len(found) > 3 else []
 
 
 def test_what_is_broken_is_told(dflow_home: Path) -> None:

@@ -51,6 +51,12 @@ def changer(cls: Any) -> Callable[[Any, Mapping[str, Any]], Any]:
     )
 
 
+def altered(thing: T, **changes: Any) -> T:
+    """Return an object like `thing` but for some fields: ``dataclasses.replace`` for where it counts."""
+    kind: Any = type(thing)
+    return cast("T", changer(kind)(thing, changes))
+
+
 _become = cast("Any", object.__dict__["__class__"]).__set__
 
 

@@ -7,7 +7,7 @@ Everything here runs in the tracker's thread, after the commands are durable, bu
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,15 +42,23 @@ if TYPE_CHECKING:
     from dflow.engine.session import Session
 
 
+NO_INPUTS: Mapping[str, Input] = {}
+"""What most task runs of large maps take of others, one for all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How task runs were asked for together: by whom, and where they are to run."""
+    """How task runs were asked for together: by whom, and where they are to run.
+
+    The caller of one that goes `at_once` has begun with its first dispatch already.
+    """
 
     options: CallOptions
     flow: FlowInfo
     runner: OpenRunner | None
     parent: Key | None = None
     orders: Inlet | None = None
+    at_once: bool = False
 
 
 class Dispatcher:
@@ -105,6 +113,8 @@ class Dispatcher:
         asked: Asking,
         groups: dict[int, tuple[OpenRunner, list[Work]]],
     ) -> None:
+        if asked.at_once and order.dispatch == 1:
+            return
         run = self._session.task_run(order.run_id)
         if asked.orders is not None or asked.runner is None or asked.options.here:
             self._send_back(order, asked, self._go(order, run))
@@ -145,7 +155,9 @@ class Dispatcher:
             asked.runner.tell(asked.parent, go)
 
     def _work(self, info: AttemptInfo, asked: Asking, sources: Sequence[Upstream]) -> Work:
-        inputs = {source.task_run_id: self._input(source, asked) for source in sources}
+        inputs = NO_INPUTS
+        if sources:
+            inputs = {source.task_run_id: self._input(source, asked) for source in sources}
         return Work(info, self.calls.get(info.task_run_id), inputs, asked.options.placement)
 
     def carry(self, runner: OpenRunner, go: Go, confirm_start: bool = False) -> None:

@@ -147,9 +147,8 @@ class DriverScope:
             with slot_given_back() if event.upstreams or options.caching else nullcontext():
                 order = await orders.get()
             while order is not None:
-                if not at_once and not self._withdrawn(order):
+                if not self._withdrawn(order):
                     value, ran = await run_body(*self._given_to(order)), True
-                at_once = False
                 order = await orders.get()
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
             return Called(value, ran)

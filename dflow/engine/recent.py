@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-BOUND = 32_000_000
+BOUND = 16_000_000
 """Bytes that the values of one session take at most."""
 OVERHEAD = 300
 """Bytes that one takes beside itself, about."""

@@ -19,7 +19,7 @@ from dflow.attempts.inputs import read
 from dflow.core import events as ev
 from dflow.core.records import Held, Stage, TaskRun
 from dflow.core.replay import Table
-from dflow.engine import collecting, outcomes
+from dflow.engine import interpreter, outcomes
 from dflow.engine.cached_calls import cached_of
 from dflow.engine.caching import Caches
 from dflow.engine.callbacks import Owners
@@ -114,7 +114,7 @@ class Session:
             tell=self.hooks.tell,
             luck=ids.luck,
         )
-        collecting.less_often()
+        interpreter.a_session_begins()
         self.tracker.start()
 
     # Flow runs and their runners --------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Session:
         """
         flow = self._flows[event.flow_run_id]
         ids = ids_of(event)
-        asking = Asking(options, flow, runner, parent, orders)
+        asking = Asking(options, flow, runner, parent, orders, at_once)
         claim = Claim(
             id(runner),
             here=options.here,
@@ -373,7 +373,7 @@ class Session:
         """Let go of runners, tracker and journal. The runs stay as they were recorded."""
         with ExitStack() as stack:
             if not self._closed:
-                stack.callback(collecting.as_before)
+                stack.callback(interpreter.a_session_ends)
             stack.callback(self.journal.close)
             stack.callback(setattr, self, "_closed", True)
             stack.callback(self.hooks.close)

@@ -19,10 +19,12 @@ from typing import Any, Final
 
 import cloudpickle
 
+from dflow.messages import Ref
+
 MAIN_NAMES: Final = ("__main__", "__mp_main__")
 FEW: Final = 20
 """How many values a container has at most that is looked through before it is pickled."""
-_PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
+_PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), Ref})
 
 
 class TooLarge(Exception):
@@ -118,7 +120,7 @@ class _Bounded(io.BytesIO):
 
 
 def _is_plain(value: Any, levels: int = 4) -> bool:
-    """Tell whether a value is a number or text, or holds a few: pickle itself is quickest with these."""
+    """Tell whether a value is a number or text or holds a few: pickle itself is quickest with these."""
     kind = type(value)
     if kind in _PLAIN:
         return True

@@ -21,7 +21,7 @@ from dflow.core.events import (
 )
 from dflow.core.records import Cause
 from dflow.messages import Key, Up
-from task_runners.dask.ends import Ends, of
+from task_runners.dask.ends import INQUEST, Ends, of
 from task_runners.dask.parcels import Entry, Parcel
 
 RECOVERY = 1.0
@@ -162,6 +162,14 @@ class Book(Ends):
         else:
             for entry in left:
                 self.not_run(entry, problem)
+
+    def worker_retired(self, tickets: Iterable[int], worker: str) -> None:
+        """A worker has left that was told to: it may say yet what had begun there, and what came of it."""
+        for ticket in tickets:
+            parcel = self._over(ticket)
+            if parcel is not None and parcel.left:
+                parcel.retired, parcel.due = worker, clock.monotonic() + INQUEST
+                self._due[ticket] = parcel
 
     def _lose_values(self, parcel: Parcel, message: str) -> None:
         """End what has run in a parcel and whose value did not come of it."""

@@ -187,4 +187,4 @@ class BodyFailed(Exception):
 
 
 class TakenBack(Exception):
-    """Raised in the place of a body that was withdrawn before it began."""
+    """Raised in the place of a body that was withdrawn before it began. Carries the number of its parcel."""

@@ -196,7 +196,7 @@ class InMemory:
             if place.left:
                 running.give_back()
         if len(works) == 1:
-            _settle(works[0][1], outcome)
+            _settle(ticket, works[0][1], outcome)
 
     def _tell(self, ticket: int, worker: str, rows: list[Row], last: bool) -> None:  # noqa: ARG002  (of `Running`)
         self._told(ticket, worker, rows)
@@ -278,9 +278,9 @@ class _Start:
             tell()
 
 
-def _settle(work: Work, outcome: Outcome | None) -> None:
+def _settle(ticket: int, work: Work, outcome: Outcome | None) -> None:
     """Let what depends on the only dispatch of a parcel err, if that came to nothing."""
     if outcome is None:
-        raise TakenBack
+        raise TakenBack(ticket)
     if not isinstance(outcome, AttemptSucceeded):
         raise BodyFailed.of(work.info.key, outcome)

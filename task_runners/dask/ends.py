@@ -31,7 +31,7 @@ from task_runners.dask.parcels import DaskKey, Entry, Parcel
 from task_runners.dask.planner import Planner
 
 INQUEST = 0.5
-"""Seconds in which a nanny may say how its worker died, before the loss is reported without."""
+"""Seconds in which a nanny may say how its worker died, or one that was told to leave what it did last."""
 UNKNOWN_SIZE = 1_000_000
 """Bytes that a value counts that did not come with its outcome, where nobody says how many it has."""
 BEHIND = "Something that it depends on came to nothing."
@@ -193,13 +193,15 @@ class Ends:
     # Time -----------------------------------------------------------------------------------------------
 
     def overdue(self, now: float) -> list[Parcel]:
-        """Report deaths that nobody explains; return finished parcels whose outcomes must be asked for."""
+        """End what waits no longer; return finished parcels whose outcomes must be asked for."""
         late = [due for due in self._due.values() if due.due is not None and due.due <= now]
         found = []
         for each in late:
             self._due.pop(each.ticket, None)
             if isinstance(each, Entry):
                 self._lose(each)
+            elif each.retired:
+                self._give_up(each)
             elif each.left:
                 found.append(each)
         return found
@@ -207,6 +209,15 @@ class Ends:
     def next_due(self) -> float | None:
         """Return when `overdue` is to be called next, by the monotonic clock."""
         return min((due.due for due in self._due.values() if due.due is not None), default=None)
+
+    def _give_up(self, parcel: Parcel) -> None:
+        """Wait no longer for what a worker that has left may say: what had not begun there goes again."""
+        message = f"Worker {parcel.retired} has left the cluster."
+        for entry in parcel.left:
+            if entry.on_worker:
+                event = WorkerLost(**of(entry), cause=Cause.SCALED_DOWN, message=message)
+                self._end(entry, event)
+        self._gave_back([entry for entry in parcel.left if entry.outcome is None])
 
     # Ends -------------------------------------------------------------------------------------------------
 

@@ -37,11 +37,13 @@ def execute(data: bytes, *given: Any) -> Carried | Delivered:
     """Run a parcel on a worker. `given` are the parts beside the payload, then the upstreams' values.
 
     Raises `BodyFailed` when the body of the only dispatch did not return, so that Dask lets what depends on
-    it err.
+    it err; `TakenBack` when there is nothing to run.
     """
     hide_noise()
     prints.settle()
     payload = decode(data)
+    if payload.again == ():
+        raise TakenBack(payload.ticket)
     worker = get_worker()
     with taken() as place:
         work = _Work(payload, given, station(payload.run, worker), worker.address, place)
@@ -69,7 +71,11 @@ class _Work:
         self._pack = Packer(can_import, payload.script_there).pack
         tell = partial(here.tell, payload.ticket, worker)
         self._running = Running(
-            len(payload.items), tell, payload.patience, keeps=payload.again is not None
+            len(payload.items),
+            tell,
+            payload.patience,
+            keeps=payload.again is not None,
+            leaves=partial(wire.leaves, get_worker()),
         )
         self._values: dict[int, bytes | Carried] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
@@ -80,9 +86,11 @@ class _Work:
         for _ in self._running.items():
             ended = self._attempt(self._payload.items[0], 0)
         if ended is None:
-            raise TakenBack
+            raise TakenBack(self._payload.ticket)
         outcome, value = ended
         if isinstance(outcome, AttemptSucceeded):
+            if outcome.value is not None or outcome.stored is not None:
+                wire.keep(get_worker(), [])
             return Carried(outcome, value)
         self._here.flush()  # Dask may tell the driver before: all that the body has said comes first
         item = self._payload.items[0]
@@ -208,6 +216,6 @@ def execute_here(ticket: int, *_: Any) -> None:
     hide_noise()
     job = _jobs.get(ticket)
     if job is None:
-        raise TakenBack
+        raise TakenBack(ticket)
     with taken() as place:
         job(place)

@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from distributed import Scheduler, SchedulerPlugin
 
 from dflow.attempts import clock
-from task_runners.dask import names, payload, station, wire
+from task_runners.dask import again, names, payload, station, wire
+from task_runners.dask.owner import Owner
 
 FLUSH = 0.02
 """Seconds in which at most `BURST` batches go to a driver: what comes then waits for others."""
@@ -30,36 +30,7 @@ BURST = 4
 """How many batches go at once: a single task brings a start, an outcome and a value."""
 ENOUGH = 2
 """How many unfinished keys for each thread of the workers let these go on: then news wait for others."""
-RING = 8_000_000
-"""How many bytes of batches are kept that were sent: what a driver heard a moment before it died."""
-ALONE = 64_000_000
-"""How many bytes are kept while there is no driver."""
-WEIGHT = 100
-"""What a piece of news counts for, in bytes."""
-
 _log = logging.getLogger("dflow.runners")
-
-
-@dataclass(slots=True, eq=False)
-class Owner:
-    """One flow run's work: by whom it is driven, and what is to be told of it."""
-
-    name: str
-    run: str
-    lease: float
-    driver: str | None = None
-    since: float = 0.0
-    number: int = 0
-    news: list[Any] = field(default_factory=list)
-    letters: list[Any] = field(default_factory=list)
-    ring: deque[tuple[int, Mapping[str, Any]]] = field(default_factory=deque)
-    kept: int = 0
-    keys: set[Any] = field(default_factory=set)
-    open: set[Any] = field(default_factory=set)
-    flush: Any = None
-    timer: Any = None
-    window: float = 0.0
-    sent: int = 0
 
 
 def _guarded(function: Callable[..., None]) -> Callable[..., None]:
@@ -86,6 +57,7 @@ class Feed(SchedulerPlugin):
         self._loop = asyncio.get_running_loop()
         self._by_key: dict[Any, Owner] = {}
         self._by_run: dict[str, Owner] = {}
+        self._leaving: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
         wire.handle(scheduler, wire.LETTERS, _guarded(self._on_letters))
         wire.handle(scheduler, wire.RELEASE, _guarded(self._on_release))
@@ -170,7 +142,7 @@ class Feed(SchedulerPlugin):
         if finish not in _TOLD and start != "memory":
             return
         if start == "memory" and finish == "released":
-            self._run_less(key)
+            again.as_lost(self._scheduler.tasks[key])
         owner = self._by_key.get(key)
         if owner is None:
             return
@@ -191,34 +163,45 @@ class Feed(SchedulerPlugin):
         owner.news.append(news)
         self._soon(owner)
 
-    def _run_less(self, key: Any) -> None:
-        """Let a parcel whose values are lost run again only as far as these are made by it."""
-        task = self._scheduler.tasks[key]
-        data, places = wire.payload_of(task), wire.kept(task)
-        if data is not None and places is not None:
-            wire.change_payload(task, payload.only(data, places))
-
     def log_event(self, topic: str, msg: Any) -> None:
-        """Note what became of a graph, and which worker has left with work of owners."""
+        """Note what became of a graph, and which worker leaves, or has left with work of owners."""
         owner = self.owners.get(topic)
         if owner is not None and msg.get("action") == "update-graph":
             owner.news.append(["graph", msg.get("stimulus_id"), msg["status"]])
             self._soon(owner, patiently=msg["status"] == "OK")
         elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
             self._worker_left(msg)
+        elif isinstance(msg, dict) and msg.get("action") == "worker-status-change":
+            changed = self._leaving.add if msg["status"] in wire.LEAVING else self._leaving.discard
+            changed(topic)
         elif topic.startswith(names.OWNER) and isinstance(msg, dict) and "station" in msg:
             self._on_letters(topic.removeprefix(names.OWNER), **msg)
 
     def _worker_left(self, told: Mapping[str, Any]) -> None:
+        """Tell of a worker that has left as it was meant to; with any other one its tasks have erred."""
+        worker = told["worker"]
+        planned = bool(told.get("expected")) or worker in self._leaving
+        self._leaving.discard(worker)
         tickets: dict[str, list[int]] = {}
-        for key in told.get("processing-tasks", ()):
+        for key in told.get("processing-tasks", ()) if planned else ():
             owner = self._by_key.get(key)
             if owner is not None:
+                again.not_at_all(self._scheduler.tasks[key])
                 tickets.setdefault(owner.name, []).append(key[1])
         for name, some in tickets.items():
             owner = self.owners[name]
-            owner.news.append(["left", told["worker"], bool(told.get("expected")), some])
+            owner.news.insert(0, ["left", worker, some])  # before what has erred because of it
             self._soon(owner)
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:  # noqa: ARG002  (of distributed)
+        """Note how many threads there are from now on."""
+        for owner in self.owners.values():
+            owner.news.append(["threads", scheduler.total_nthreads])
+            self._soon(owner)
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
+        """Note how many threads there are left."""
+        self.add_worker(scheduler, worker)
 
     def restart(self, scheduler: Scheduler) -> None:  # noqa: ARG002  (of distributed)
         """Note that the scheduler has dropped everything."""
@@ -268,21 +251,8 @@ class Feed(SchedulerPlugin):
             owner.flush = None
         if not (owner.news or owner.letters):
             return
-        owner.number += 1
-        owner.sent += 1
         sent = owner.driver is not None and not quietly
-        batch = {
-            "number": owner.number,
-            "news": owner.news,
-            "letters": owner.letters,
-            "sent": sent,
-        }
-        owner.news, owner.letters = [], []
-        owner.ring.append((owner.number, batch))
-        owner.kept += _weight(batch)
-        most = RING if owner.driver is not None else ALONE
-        while owner.kept > most and len(owner.ring) > 1:
-            owner.kept -= _weight(owner.ring.popleft()[1])
+        batch = owner.next_batch(sent)
         if sent and owner.driver is not None:
             topic = names.feed_topic(owner.name)
             wire.tell(self._scheduler, owner.driver, topic, clock.now(), batch)
@@ -296,10 +266,6 @@ def _computed(spans: Iterable[Mapping[str, Any]]) -> tuple[float | None, float |
     """Return when a worker began and ended to compute, by its clock."""
     own = [span for span in spans if span.get("action") == "compute"]
     return (own[0]["start"], own[-1]["stop"]) if own else (None, None)
-
-
-def _weight(batch: Mapping[str, Any]) -> int:
-    return WEIGHT * len(batch["news"]) + sum(len(data) for *_, data in batch["letters"])
 
 
 # Called by drivers ---------------------------------------------------------------------------------

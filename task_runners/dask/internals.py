@@ -96,10 +96,21 @@ class HideFailedBodies(logging.Filter):
         return not (ours and str(record.msg).startswith("Compute Failed"))
 
 
+class HideHeartbeats(logging.Filter):
+    """Hides that a worker did not reach its scheduler: mostly we are closing both; else the driver tells."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be shown."""
+        return not str(record.msg).startswith(
+            "Failed to communicate with scheduler during heartbeat"
+        )
+
+
 _FILTERS = (
     ("distributed.client", HideCancelled()),
     ("distributed.worker", HideCancelled()),
     ("distributed.worker", HideFailedBodies()),
+    ("distributed.worker", HideHeartbeats()),
 )
 
 

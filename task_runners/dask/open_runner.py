@@ -342,12 +342,9 @@ class OpenDask:
             connection.recover(parcel.ticket, parcel.dask_key)
         if self._runner.own is None and now - self._counted_at >= COUNT:
             self._counted_at = now
-            connection.ask_threads(self._count)
+            connection.ask_threads(self._reader.threads)
         if not connection.alive:
             self._lose("The connection to the Dask scheduler was lost.")
-
-    def _count(self, threads: int) -> None:
-        self._book.planner.slots = max(1, threads)
 
     def _report(self, news: Sequence[Up]) -> None:
         try:

@@ -354,9 +354,10 @@ class Owned:
                 reader.erred(more[0], loaded(more[1]))
             elif kind == "gone":
                 reader.cancelled(more[0], "it was cancelled")
-            elif kind == "left" and self._line.foreign:
-                worker, expected, some = more
-                reader.removed(worker, [(self.owner, ticket) for ticket in some], expected)
+            elif kind == "left":
+                reader.retired(*more)
+            elif kind == "threads" and self._line.foreign:
+                reader.threads(more[0])
             elif kind == "restarted":
                 self._lost = True
 

@@ -68,7 +68,7 @@ class Parcel:
     """What is with Dask as one task: one dispatch, or several that run one after the other.
 
     `held` is how many of them may need it yet. It is `over` when Dask has said its last word of it, and
-    `there` when its values are.
+    `there` when its values are. The worker that had it was told to leave if it is `retired`.
     """
 
     ticket: int
@@ -77,6 +77,7 @@ class Parcel:
     held: int = 0
     over: bool = False
     there: bool = False
+    retired: str = ""
     due: float | None = None
 
     @property

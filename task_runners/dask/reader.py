@@ -41,18 +41,20 @@ class Reader:
     def erred(self, ticket: int, error: BaseException | None) -> None:
         """A key has erred, by itself or because of something that it depends on."""
         parcel = self._book.parcel(ticket)
-        if parcel is None:
+        if parcel is None or parcel.over:
             return
         own = _speaks_of(error, parcel)
         if own and isinstance(error, BodyFailed):
             self._book.told(parcel.entries[0], error.outcome)
         elif own and isinstance(error, KilledWorker):
             self._book.worker_died(ticket, error.last_worker.address)
-        elif isinstance(error, BodyFailed | KilledWorker) or self._book.is_dead_end(ticket):
-            self._book.upstream_failed(ticket, BEHIND)
-        elif isinstance(error, TakenBack):
+        elif own and isinstance(error, TakenBack):
             for entry in parcel.left:
                 self._book.taken_back(entry)
+        elif isinstance(error, BodyFailed | KilledWorker | TakenBack) or self._book.is_dead_end(
+            ticket
+        ):
+            self._book.upstream_failed(ticket, BEHIND)
         else:
             self._book.broken(ticket, repr(error))
 
@@ -103,6 +105,14 @@ class Reader:
                 cluster,
             )
 
+    def retired(self, worker: str, tickets: Sequence[int]) -> None:
+        """A worker has left that was told to, and these will not run again by themselves."""
+        self._book.worker_retired(tickets, worker)
+
+    def threads(self, count: int) -> None:
+        """The workers have so many threads now."""
+        self._book.planner.slots = max(1, count)
+
     def removed(self, worker: str, keys: Sequence[Any], expected: bool) -> None:
         """The scheduler has lost a worker that had these keys to work on."""
         tickets = [key[1] for key in keys if isinstance(key, tuple) and len(key) == 2]
@@ -113,4 +123,6 @@ def _speaks_of(error: BaseException | None, parcel: Parcel) -> bool:
     """Tell whether an error is a parcel's own, and not that of something it depends on."""
     if isinstance(error, BodyFailed):
         return parcel.sole and error.key == parcel.entries[0].key
+    if isinstance(error, TakenBack):
+        return error.args == (parcel.ticket,)
     return isinstance(error, KilledWorker) and error.task == parcel.dask_key

@@ -45,13 +45,23 @@ class Running:
     """A parcel at work.
 
     `tell` sends what has become of its items; `patience` is how many seconds an item may run before those
-    behind it are given back, unless it `keeps` them.
+    behind it are given back, unless it `keeps` them. No further item begins once the worker `leaves`.
     """
 
-    def __init__(self, count: int, tell: Tell, patience: float, *, keeps: bool = False) -> None:
+    def __init__(
+        self,
+        count: int,
+        tell: Tell,
+        patience: float,
+        *,
+        keeps: bool = False,
+        leaves: Callable[[], bool] = bool,
+    ) -> None:
         self._tell = tell
         self._patience = patience
         self._keeps = keeps
+        self._leaves = leaves
+        self._left = False
         self._lock = threading.Lock()
         self._end = count
         self._present = -1
@@ -73,6 +83,8 @@ class Running:
             self._flush(last=True)
 
     def _next(self) -> bool:
+        if self._present >= 0 and self._leaves():
+            self.give_back()
         with self._lock:
             if self._present + 1 >= self._end:
                 return False
@@ -114,6 +126,18 @@ class Running:
         if behind:
             self._flush(last=True)
 
+    def leave(self) -> None:
+        """Say at once, and once, all that there is to say: there is little time left."""
+        if self._left:
+            return
+        self._left = True
+        link = self._link
+        if link is not None:
+            link.begun()
+        self.give_back()
+        self._flush()
+        self._tell([], True)
+
     def slot(self, place: Place) -> Callable[[], AbstractContextManager[Any]]:
         """Return what gives the place back while the present item waits: then nothing waits behind it.
 
@@ -133,6 +157,8 @@ class Running:
 
     def look(self, now: float) -> bool:
         """See what the time has brought; return whether there is anything left to look for."""
+        if self._leaves():
+            self.leave()
         link, since = self._link, now - self._began
         if link is not None and since >= LONG:
             link.begun()
@@ -168,6 +194,11 @@ class _Watch:
         with self._changed:
             self._running.discard(running)
 
+    def at_work(self) -> list[Running]:
+        """Return the parcels that it looks after."""
+        with self._changed:
+            return list(self._running)
+
     def end(self) -> None:
         """End the thread if nothing is at work, and wait until it has."""
         with self._changed:
@@ -201,6 +232,12 @@ class _Watch:
 
 
 _watch = _Watch()
+
+
+def last_words() -> None:
+    """Let all that is at work in this process, which is about to end, say what there is to say."""
+    for running in _watch.at_work():
+        running.leave()
 
 
 def end_watch() -> None:

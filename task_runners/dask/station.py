@@ -5,6 +5,7 @@ The functions at the end are called by drivers, through Dask, outside of any tas
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import threading
@@ -13,7 +14,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from distributed import Worker
+from distributed import Worker, WorkerPlugin
 
 from dflow.attempts import clock
 from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink
@@ -23,6 +24,7 @@ from dflow.results.pickling import loads
 from task_runners.dask import names, wire
 from task_runners.dask.carried import Carried, Delivered, item_of
 from task_runners.dask.internals import pull
+from task_runners.dask.running import last_words
 from task_runners.values import missing
 
 PROTOCOL = 3
@@ -161,7 +163,21 @@ def station(run: str, worker: Worker) -> Station:
         key = (run, worker.address)
         if key not in _stations:
             _stations[key] = Station(run, worker)
+            wire.plug_in(worker, Farewell())
         return _stations[key]
+
+
+class Farewell(WorkerPlugin):
+    """Lets what is at work on a worker that closes say what there is to say, while it can be heard."""
+
+    name = f"dflow-farewell-{PROTOCOL}"
+
+    async def teardown(self, worker: Worker) -> None:
+        """Say it, and wait until it has left."""
+        last_words()
+        with _lock:
+            here = [found for (_, at), found in _stations.items() if at == worker.address]
+        await asyncio.gather(*(asyncio.to_thread(each.flush) for each in here))
 
 
 def can_import(module: ModuleType) -> bool:

@@ -42,6 +42,8 @@ PLACES = "dflow-places"
 """Under which name `keep` notes something with a task."""
 EXECUTE = "execute"
 """The name of the function that runs parcels on workers."""
+LEAVING = frozenset({"closing", "closing_gracefully"})
+"""The names of the status of a worker that was told to leave."""
 SAME_TURN = "60s"
 """Graphs that come within this time take turns, as those of Dask's own `Client.get` do."""
 PROBE = 3.0
@@ -63,10 +65,13 @@ _TAKEN: tuple[tuple[Any, str, frozenset[str], bool], ...] = (
     (Scheduler, "add_plugin", frozenset({"plugin", "name"}), False),
     (Scheduler, "broadcast", frozenset({"msg", "on_error"}), False),
     (Scheduler, "gather", frozenset({"keys"}), False),
+    (Worker, "plugin_add", frozenset({"plugin", "name"}), True),
     (Worker, "batched_send", frozenset({"msg"}), True),
     (SchedulerPlugin, "update_graph", frozenset({"client", "keys"}), False),
     (SchedulerPlugin, "transition", frozenset({"key", "start", "finish"}), False),
     (SchedulerPlugin, "remove_client", frozenset({"client"}), False),
+    (SchedulerPlugin, "add_worker", frozenset({"scheduler", "worker"}), False),
+    (SchedulerPlugin, "remove_worker", frozenset({"scheduler", "worker"}), False),
     (SchedulerPlugin, "log_event", frozenset({"topic", "msg"}), False),
     (SchedulerPlugin, "restart", frozenset({"scheduler"}), False),
 )
@@ -237,6 +242,17 @@ def post(worker: Any, run: str, topic: str, letters: Mapping[str, Any]) -> None:
         worker.loop.add_callback(worker.batched_send, {"op": LETTERS, "run": run, **letters})
     else:
         worker.log_event(topic, letters)
+
+
+def plug_in(worker: Any, plugin: Any) -> None:
+    """Add a plugin to a worker, from any thread, unless it has it. Drivers can do so by public means only."""
+    if plugin.name not in getattr(worker, "plugins", (plugin.name,)):
+        worker.loop.add_callback(worker.plugin_add, plugin, plugin.name)
+
+
+def leaves(worker: Any) -> bool:
+    """Tell whether a worker was told to leave: what begins there now would not come to its end."""
+    return getattr(getattr(worker, "status", None), "name", "") in LEAVING
 
 
 def keep(worker: Any, places: list[int]) -> None:

@@ -43,10 +43,11 @@ def main() -> int:
 
 
 def _measured(names: Sequence[str], options: Sequence[str]) -> Iterator[Outcome]:
-    """Yield what a process of their own finds for lines."""
+    """Yield what a process of their own finds for lines. It ends when its input does: with this one."""
     command = [sys.executable, "-m", "tests.benchmarks.child", *options, *names]
     left = list(names)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as child:
         for text in child.stdout or ():
             try:
                 outcome = parsed(json.loads(text))

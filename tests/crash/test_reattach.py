@@ -21,6 +21,7 @@ from dflow.core.replay import Table
 from task_runners.dask import feed
 from tests.crash import together
 
+ROOT = Path(__file__).parents[2]
 LASTING = Path(__file__).parent / "lasting.py"
 TOGETHER = Path(__file__).parent / "together.py"
 DEADLINE = 60.0
@@ -58,6 +59,7 @@ def start(*arguments: str, script: Path = LASTING) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 

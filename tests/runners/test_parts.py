@@ -34,9 +34,10 @@ from dflow.messages import Go, LogEntry, Printed, StartConfirmed
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
 from task_runners.dask import host, in_process, main_guard
 from task_runners.dask.book import Book
-from task_runners.dask.carried import BodyFailed, Carried
+from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.ends import INQUEST
 from task_runners.dask.parcels import Entry, Parcel
+from task_runners.dask.reader import Reader
 from task_runners.dask.runner import OwnCluster
 from task_runners.dask.sequence import Sequences
 from task_runners.pool import Job, Pool
@@ -364,6 +365,50 @@ def test_a_worker_leaves_a_foreign_cluster() -> None:
     assert lost.cause is Cause.SCALED_DOWN
     assert [type(report) for report in voided] == [DispatchVoided, DispatchVoided]
     assert made.all() == [other]
+
+
+def test_a_worker_that_was_told_to_leave() -> None:
+    """What it says last counts; then what had begun there is lost at no charge, and the rest goes again."""
+    ended, running, large, waiting = (entry(number) for number in range(1, 5))
+    made = Book()
+    for one in (ended, running, large, waiting):
+        made.enter(one)
+    made.send(Parcel(9, ("task-9", 9), [ended, running, large, waiting]))
+    made.worker_retired([9], "w")
+    made.worker_died(9, "w")
+    assert made.news == []
+    made.heard(running.key, AttemptStarted(at=1.0, task_run_id="run2", dispatch=1, worker="w"))
+    told = [(0, ended, b"1"), (2, large, None)]
+    made.rows(9, "w", [row_of(n, success(one, value), "w") for n, one, value in told])
+    due = made.next_due()
+    assert due is not None
+    assert made.overdue(due) == []
+    assert [(type(report), getattr(report, "task_run_id", "")) for report in made.news] == [
+        (AttemptStarted, "run2"),
+        (AttemptSucceeded, "run1"),
+        (WorkerLost, "run2"),
+        (AttemptStarted, "run3"),
+        (WorkerLost, "run3"),
+    ]
+    assert {getattr(report, "cause", Cause.SCALED_DOWN) for report in made.news} == {
+        Cause.SCALED_DOWN
+    }
+    assert (waiting.ended, waiting.parcel, made.planner.waiting) == (False, None, 1)
+
+
+def test_what_a_parcel_errs_of() -> None:
+    """One that was taken back is void; what depends on it is void behind it, or waits for it to go again."""
+    one = entry(1)
+    two = entry(2, one)
+    made = book(one, two)
+    reader = Reader(made, lambda _: None)
+    reader.erred(2, TakenBack(1))
+    assert made.news == []
+    reader.erred(1, TakenBack(1))
+    assert [(type(report), getattr(report, "cause", None)) for report in made.news] == [
+        (DispatchVoided, Cause.WITHDRAWN),
+        (DispatchVoided, Cause.UPSTREAM),
+    ]
 
 
 def test_the_scheduler_is_lost() -> None:

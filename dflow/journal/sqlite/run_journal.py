@@ -102,7 +102,7 @@ class SqliteRunJournal(SqliteRunReader):
         new = {run.id: run for run in batch.task_runs}
         first, last = self._head.events + 1, self._head.events + len(batch.events)
         waits = self._unsaved
-        due = waits.due(last, new) if batch.events else [*waits.all(), *new]
+        due = waits.due(first, last, new) if batch.events else [*waits.all(), *new]
         with self._refusing(), self._connection.writing() as db:
             numbers = self._numbers.given(db, due)
             after = self._advance(

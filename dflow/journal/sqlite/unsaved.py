@@ -38,12 +38,12 @@ class Unsaved:
         """Return which event brought the value of a task run; None if that is not known here."""
         return self._valued.get(run_id)
 
-    def due(self, last: int, new: Runs) -> list[str]:
-        """Return what is to be saved when the events up to `last` have changed `new`."""
-        first = next(iter(self._runs.values()))[0] if self._runs else last
-        if last - first <= BEHIND and len(self._runs) + len(new) <= HELD:
+    def due(self, first: int, last: int, new: Runs) -> list[str]:
+        """Return what is to be saved when the events from `first` to `last` have changed `new`."""
+        oldest = next(iter(self._runs.values()))[0] if self._runs else last
+        if last - oldest <= BEHIND and len(self._runs) + len(new) <= HELD:
             return []
-        return list(islice(self._runs, max(AT_ONCE, 2 * len(new))))
+        return list(islice(self._runs, max(AT_ONCE, 2 * (last - first))))
 
     def all(self) -> list[str]:
         """Return all of them."""

@@ -1,0 +1,123 @@
+"""A cluster that is not ours gets and loses workers, as planned, while a flow runs on it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from distributed import Client, LocalCluster
+
+from dflow import flow, runs, task
+from dflow.core import invariants
+from dflow.core.replay import Table
+from task_runners import DaskTaskRunner
+from tests.runners.hosts import patiently
+
+
+@pytest.fixture
+def growing() -> Iterator[LocalCluster]:
+    """A cluster with one worker of one thread, so far."""
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    ) as made:
+        yield made
+
+
+def body(path: str, n: int, size: int = 0) -> tuple[int, bytes]:
+    """Take a moment, and tell a file when it begins and ends, and where."""
+    for what in ("begin", "end"):
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, f"{what} {n} {os.getpid()}\n".encode())
+        os.close(file)
+        if what == "begin":
+            time.sleep(0.025)
+    return n, bytes(size)
+
+
+def lines(path: str) -> list[list[str]]:
+    """Return what bodies have told."""
+    return (
+        [line.split() for line in Path(path).read_text().splitlines()]
+        if Path(path).exists()
+        else []
+    )
+
+
+def go_and_come(cluster: LocalCluster, log: str, retires: bool) -> None:
+    """Have three workers, once there is work, then one, and then some more work done."""
+
+    def ended() -> int:
+        return sum(line[0] == "end" for line in lines(log))
+
+    patiently(lambda: ended() > 20, "the first ends")
+    cluster.scale(3)
+    patiently(lambda: len({line[2] for line in lines(log)}) == 3, "the use of three workers")
+    if retires:
+        with Client(cluster.scheduler_address, set_as_default=False) as client:
+            client.retire_workers(list(client.scheduler_info(n_workers=-1)["workers"])[:2])
+    else:
+        cluster.scale(1)
+    before = ended()
+    patiently(lambda: ended() > before + 50, "more ends")
+
+
+@pytest.mark.parametrize(
+    ("how", "batch", "size"),
+    [
+        ("retires", True, 30_000),
+        ("retires", False, 0),
+        ("closes", True, 0),
+        ("closes", False, 30_000),
+    ],
+)
+def test_workers_come_and_go(
+    growing: LocalCluster,
+    how: str,
+    batch: bool,
+    size: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All workers are used; those that are sent away cost nothing, and no body runs that is not recorded."""
+    monkeypatch.setenv("DFLOW_HOME", str(tmp_path / "home"))
+    log = str(tmp_path / "log")
+    step = task(body, name="step", batch=batch, persist_result=False)
+    runner = DaskTaskRunner(address=growing.scheduler_address)
+    changes = Thread(target=go_and_come, args=(growing, log, how == "retires"))
+
+    @flow(task_runner=runner)
+    def many() -> int:
+        step(log, -1)
+        changes.start()
+        count = 0
+        while changes.is_alive():
+            found = step.map(log, range(count, count + 80), size).result()
+            assert [n for n, _ in found] == list(range(count, count + 80))
+            count += 80
+        return count
+
+    count = many()
+    runner.shutdown()
+    with runs.opened(runs.find("latest")) as reader:
+        table = Table()
+        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
+        table.task_runs.update((run.id, run) for run in reader.task_runs())
+        events = [event for _, event in reader.events() if event is not None]
+    assert list(invariants.check(events, table)) == []
+    assert {run.losses for run in table.task_runs.values()} == {0}
+    begun = sum(line[0] == "begin" for line in lines(log))
+    attempts = sum(len(run.attempts) for run in table.task_runs.values())
+    if not (batch and size):  # what lay in a parcel that was under way is made again
+        assert attempts <= 1 + count + 2  # each of the two that were sent away had a body to run
+    if how == "closes" and size:
+        assert begun >= attempts  # values that lay on the workers alone were made again
+    else:
+        assert begun == attempts
