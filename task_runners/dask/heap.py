@@ -26,8 +26,10 @@ from task_runners.dask.forks import DEFAULTS
 
 REUSED = 32 << 20
 """Bytes of the largest block that is used again: the most that the C library can be told."""
-KEPT = 128 << 20
-"""Bytes at the end of a heap that are kept."""
+HEAP = 64 << 20
+"""Bytes of a heap of a thread that is not the main one: so much of one is kept, though nothing is in it."""
+KEPT = 1 << 30
+"""Bytes at the end of the main heap that are kept until the next time that what is free goes back."""
 TIGHT = 0.4
 """The share of its memory from which on a process keeps nothing: Dask spills from 0.6 on."""
 LOOK = 0.2
@@ -41,8 +43,8 @@ SHARE = 20
 
 TRIM = "MALLOC_TRIM_THRESHOLD_"
 _OTHERS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_DASK_MMAP_THRESHOLD = 128 << 10
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_DEFAULT = 128 << 10
 
 _log = logging.getLogger("dflow.runners")
 
@@ -67,7 +69,8 @@ class Glibc:
 
     def reuse(self, wanted: bool) -> None:
         """Keep larger blocks that are freed from now on, or give them back at once."""
-        self._set(_M_MMAP_THRESHOLD, REUSED if wanted else _DASK_MMAP_THRESHOLD)
+        self._set(_M_MMAP_THRESHOLD, REUSED if wanted else _DEFAULT)
+        self._set(_M_TOP_PAD, HEAP if wanted else _DEFAULT)
         self._set(_M_TRIM_THRESHOLD, KEPT if wanted else int(DEFAULTS[TRIM]))
 
     def give_back(self) -> None:
