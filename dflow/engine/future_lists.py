@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from dflow.attempts.calls import Listed
 from dflow.attempts.clock import monotonic
+from dflow.engine import waiting
 from dflow.engine.futures import TaskFuture, slot_given_back, wait
 from dflow.engine.map_futures import MapFutures
 from dflow.engine.waiting import bell
@@ -55,7 +56,7 @@ class Expansion(Generic[R]):
         """Wait until it is over, or `timeout` seconds; return whether it is."""
         if not self.over:
             with slot_given_back():
-                self._over.wait(timeout)
+                waiting.wait(self._over, timeout)
         return self.over
 
 

@@ -26,6 +26,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from dflow.attempts.clock import monotonic
 from dflow.attempts.context import current
 from dflow.attempts.stepping import async_generated, generated, hand_out
+from dflow.engine import waiting
 from dflow.engine.scope import Scope, Status
 from dflow.engine.waiting import bell, inlet
 from dflow.errors import InternalError, WaitTimeout
@@ -213,7 +214,7 @@ def _wait_for(futures: Iterable[TaskFuture[Any]], timeout: float | None) -> None
     with slot_given_back():
         for scope, task_run_ids in groups.items():
             scope.when_all_final(task_run_ids, left.one_less)
-        left.zero.wait(timeout)
+        waiting.wait(left.zero, timeout)
 
 
 class as_completed(Generic[R_co]):  # noqa: N801  (reads as a word in a loop)

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from dflow.attempts.context import current
 from dflow.core import events as ev
-from dflow.engine import beside
+from dflow.engine import beside, waiting
 from dflow.engine.flow_ends import Ended, outcome_of
 from dflow.engine.futures import slot_given_back, state_of
 from dflow.engine.keeping import Keeper, LocalKeeper
@@ -78,7 +78,7 @@ class FlowRunHandle(Generic[R_co]):
         ended = threading.Event()
         self._ended.add_done_callback(lambda _: ended.set())
         with slot_given_back():
-            ended.wait(timeout)
+            waiting.wait(ended, timeout)
 
     @overload
     def result(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dflow.attempts.context import FlowInfo
 from dflow.core.records import FlowRun, Stage, TaskRun
 from dflow.engine import callbacks as calling
-from dflow.engine import outcomes
+from dflow.engine import outcomes, waiting
 from dflow.engine.about import About
 from dflow.engine.futures import state_of
 from dflow.engine.notes import Noted
@@ -157,7 +157,7 @@ class Hooks:
         done = threading.Event()
         self._queue.put(done.set)
         try:
-            done.wait()
+            waiting.wait(done)
         except KeyboardInterrupt:
             self._given_up = True
             raise

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
+from dflow.engine import waiting
 from dflow.engine.futures import TaskFuture, slot_given_back
 from dflow.engine.scope import Scope
 from dflow.states import StateType
@@ -57,7 +58,7 @@ class MapFutures(Sequence[TaskFuture[R]]):
         final = threading.Event()
         with slot_given_back():
             self._scope.when_all_final(left, final.set)
-            final.wait(timeout)
+            waiting.wait(final, timeout)
         return len(self._scope.unfinished(left))
 
     def values(self, *, raise_on_failure: bool) -> list[Any]:

@@ -11,6 +11,25 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+from dflow.attempts import clock
+
+LOOK = 0.5
+"""Seconds that a thread is blocked at a time.
+
+A signal that comes in the moment in which a thread begins to block is noticed by Python only when that
+thread runs again: without looks a Ctrl-C may be lost.
+"""
+
+
+def wait(event: threading.Event, seconds: float | None = None) -> bool:
+    """Wait until an event is set, or `seconds` are over; return whether it is set."""
+    end = None if seconds is None else clock.monotonic() + seconds
+    left = LOOK if seconds is None else seconds
+    while not event.wait(min(left, LOOK)):
+        if end is not None and (left := end - clock.monotonic()) <= 0:
+            return event.is_set()
+    return True
+
 
 class Inlet(Protocol):
     """What other threads say arrives here, to be awaited one by one."""
@@ -31,10 +50,14 @@ class BlockingInlet:
 
     async def get(self, seconds: float | None = None) -> Any:
         """Take the oldest item."""
-        try:
-            return self._items.get(timeout=seconds)
-        except Empty:
-            return None
+        end = None if seconds is None else clock.monotonic() + seconds
+        left = LOOK if seconds is None else seconds
+        while True:
+            try:
+                return self._items.get(timeout=max(0.0, min(left, LOOK)))
+            except Empty:
+                if end is not None and (left := end - clock.monotonic()) <= 0:
+                    return None
 
 
 class LoopInlet:
@@ -84,7 +107,7 @@ class BlockingBell:
 
     async def rung(self, seconds: float | None = None) -> bool:
         """Wait, blocking the thread."""
-        return self._event.wait(seconds)
+        return wait(self._event, seconds)
 
 
 class LoopBell:
