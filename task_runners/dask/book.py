@@ -108,9 +108,17 @@ class Book(Ends):
             self._due[ticket] = parcel
 
     def outcomes_lost(self, ticket: int) -> None:
-        """A parcel is done, but what became of these of its dispatches can not be found out."""
+        """A parcel is done, but what became of these of its dispatches can not be found out.
+
+        Of several none has brought its worker down, as the parcel was done: they go again.
+        """
         parcel = self._parcels.get(ticket)
-        for entry in parcel.left if parcel is not None else ():
+        if parcel is None:
+            return
+        if not parcel.sole:
+            self._gave_back(parcel.left)
+            return
+        for entry in parcel.left:
             message = "Its outcome was lost with its worker."
             self._end(entry, WorkerLost(**of(entry), message=message))
 
