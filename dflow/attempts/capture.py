@@ -118,7 +118,8 @@ def _simple(error: BaseException, frames: TracebackType | None) -> str | None:
 
     The lines of a place in the code are the same each time: thousands of attempts may fail in one place.
     """
-    if error.__cause__ or error.__context__ or isinstance(error, BaseExceptionGroup):
+    led = error.__cause__ is not None or error.__context__ is not None
+    if led or isinstance(error, BaseExceptionGroup):
         return None
     lines: dict[tuple[int, int], str] = {}
     while frames is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -17,6 +18,7 @@ from dflow.engine.cache_keys import with_keys
 from dflow.engine.map_futures import MapFutures
 from dflow.engine.naming import Arguments, named
 from dflow.engine.scope import Scope
+from dflow.errors import DflowError
 from dflow.messages import Callbacks, CallOptions, Placement
 
 SURROUNDINGS = 16
@@ -102,16 +104,23 @@ def many(
 ) -> MapFutures[Any]:
     """Ask for the task runs of a map, of which at most so many may be under way at once.
 
-    Part by part, unless something of the user's may raise before all of them are there.
+    Part by part, unless something of the user's may raise before all of them are there. What was asked for is
+    cancelled when it is interrupted in between: nobody has its futures.
     """
     if task.cached is not None or task._naming is not None or limit is not None:
         parts = iter([list(chain.from_iterable(parts))])
     ids: list[str] = []
     names: list[str] = []
-    for prepared in parts:
-        items = _part(task, scope, limit, prepared, common, apart)
-        ids += [item.task_run_id for item in items]
-        names += [item.name for item in items]
+    try:
+        for prepared in parts:
+            items = _part(task, scope, limit, prepared, common, apart)
+            ids += [item.task_run_id for item in items]
+            names += [item.name for item in items]
+    except BaseException:
+        with suppress(DflowError):
+            for task_run_id in ids:
+                scope.cancel(task_run_id)
+        raise
     return MapFutures(scope, ids, names)
 
 

@@ -78,15 +78,26 @@ class _Map(Generic[R]):
         same = {name: a.value for name, a in self.kwargs.items() if isinstance(a, Same)}
         shared = referred(self.scope, same)
         common = (*shared.upstreams, *waits(self.scope, self.wait_for))
-        prepared = self._prepared(count, shared)
-        in_parts = count > PART and self._cannot_fail()
+        kept = (
+            self.kept() if count > PART else self
+        )  # bodies of the first part may change the lists
+        prepared = kept._prepared(count, shared)
+        in_parts = count > PART and kept._cannot_fail()
         parts = _parts(prepared, FIRST, PART) if in_parts else iter([list(prepared)])
         return self.ask(parts, common, bool(self.key))
 
     def _cannot_fail(self) -> bool:
-        """Tell whether nothing in the items can keep any of them from being asked for."""
-        mapped = (a for a in self.arguments().values() if isinstance(a, Items))
-        return all(not a.may_fail and set(map(type, a.items)) <= _HARMLESS for a in mapped)
+        """Tell whether nothing can keep any item from being asked for, whatever runs meanwhile."""
+        return all(self._is_harmless(argument) for argument in self.arguments().values())
+
+    def _is_harmless(self, argument: Argument) -> bool:
+        if isinstance(argument, Later) or (isinstance(argument, Items) and argument.may_fail):
+            return False
+        values = argument.items if isinstance(argument, Items) else (argument.value,)
+        futures = (value for value in values if type(value) is TaskFuture)
+        return set(map(type, values)) <= _HARMLESS and all(
+            self.scope.owns(future.scope) for future in futures
+        )
 
     def length(self) -> int:
         """Return how many items there are. Raises `ParameterError` if that is not to be told."""

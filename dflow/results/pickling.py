@@ -157,7 +157,7 @@ def dumps_small(value: Any, limit: int) -> bytes | None:
     """Return `value` pickled if that takes at most `limit` bytes, else None, without pickling it all."""
     if isinstance(value, str | bytes) and len(value) > limit:
         return None
-    if _is_plain(value):
+    if type(value) in _PLAIN:
         data = pickle.dumps(value, protocol=5)
         return data if len(data) <= limit else None
     buffer = _Bounded(limit)

@@ -258,6 +258,18 @@ def _deep(levels: int = 9) -> None:
     _deep(levels - 1) if levels else _plain()
 
 
+class _Empty(Exception):
+    """One that is false."""
+
+    def __len__(self) -> int:
+        """Return nothing."""
+        return 0
+
+
+def _behind_nothing() -> None:
+    raise OSError("after that") from _Empty("nothing")
+
+
 def _grouped() -> None:
     raise ExceptionGroup("several", [ValueError("one"), KeyError("two")])
 
@@ -268,7 +280,7 @@ def _misspelt() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [_plain, _noted, _chained, _meanwhile, _deep, _grouped, _misspelt],
+    [_plain, _noted, _chained, _meanwhile, _deep, _behind_nothing, _grouped, _misspelt],
     ids=lambda f: f.__name__,
 )
 def test_tracebacks_are_as_python_prints_them(body: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 
 from dflow import flow, task, unmapped
 from dflow.core import events as ev
+from dflow.core.replay import replay
 from dflow.engine.maps import FIRST, PART
 from dflow.errors import ParameterError, SerializationError
 from dflow.testing import ScriptedRunner
@@ -180,6 +182,52 @@ def test_a_map_that_cannot_be_made_asks_for_nothing(world: World) -> None:
     with pytest.raises(SerializationError, match="'x'"):
         flow(task_runner=FarRunner())(lambda: pair.map(items))()
     assert world.events(ev.MapCreated) == []
+
+
+def test_a_failed_future_of_another_flow_is_found_first(world: World) -> None:
+    """What raises when it is looked at keeps all of a long map from being asked for."""
+    kept: list[Any] = []
+
+    @flow(task_runner="threads")
+    def first() -> None:
+        kept.append(numbers.submit("no number"))
+        kept[0].wait()
+
+    first(return_state=True)
+    before = len(world.events(ev.MapCreated))
+    with pytest.raises(TypeError):
+        flow(lambda: pair.map([*range(2 * PART), kept[0]]))()
+    assert len(world.events(ev.MapCreated)) == before
+
+
+def test_a_list_that_changes_while_it_is_mapped(world: World) -> None:
+    """A long map takes the list as it was when it was called, whatever the first bodies do to it."""
+    xs = list(range(2 * PART))
+
+    @task
+    def change(x: int) -> int:
+        xs[-1] = -1
+        return x
+
+    found = flow(task_runner="inline")(lambda: change.map(xs).result())()
+    assert found == list(range(2 * PART))
+    assert len(world.events(ev.MapCreated)) > 1
+
+
+def test_a_map_that_is_interrupted_in_the_middle(world: World) -> None:
+    """What was asked for before is cancelled: nobody has its futures."""
+    calls = itertools.count()
+
+    @task
+    def stop(x: int) -> int:
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return x
+
+    with pytest.raises(KeyboardInterrupt):
+        flow(task_runner="inline")(lambda: stop.map(range(2 * PART)))()
+    states = {run.state_name for run in replay(world.events(ev.Event)).task_runs.values()}
+    assert states <= {"Completed", "Cancelled", "Cancelling"}
 
 
 def test_a_map_waits_for_what_it_is_told_to(runner: ScriptedRunner) -> None:

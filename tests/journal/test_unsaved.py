@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -14,10 +16,20 @@ from hypothesis import strategies as st
 from dflow.core import events as ev
 from dflow.core.replay import Table
 from dflow.journal import SqliteJournal
-from dflow.journal.sqlite import unsaved
+from dflow.journal.sqlite import schema, unsaved
+from dflow.journal.sqlite.rows import Head
 from dflow.ports import RunReader
 from tests.journal.histories import histories
-from tests.journal.world import RUN, Driver, OpenAt, entry, flow_created, life, mapped
+from tests.journal.world import (
+    RUN,
+    Driver,
+    OpenAt,
+    entry,
+    flow_created,
+    life,
+    mapped,
+    task_created,
+)
 
 OUTCOMES = ev.AttemptSucceeded | ev.CacheHit
 
@@ -110,4 +122,80 @@ def test_records_follow_their_events(
     assert 100 - 50 / 4 - 5 < rows(journal) < 103
     record.close()
     assert rows(journal) == 103
+    assert list(journal.read(RUN).task_runs()) == list(driver.table.task_runs.values())
+
+
+def test_who_stays_counts_as_who_comes_later(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a part is saved of what fell behind together, and had been saved before."""
+    monkeypatch.setattr(unsaved, "BEHIND", 20)
+    monkeypatch.setattr(unsaved, "AT_ONCE", 5)
+    record, driver = journal.write(RUN, 1), Driver()
+    runs = [f"t{number}" for number in range(30)]
+    sent = [ev.UpstreamsMet(at=3.0, task_run_id=run) for run in runs]
+    record.append(driver.batch([flow_created(), *map(task_created, runs), *sent]))
+    list(record.task_runs())  # saves all
+    starts = [ev.AttemptStarted(at=4.0, task_run_id=r, dispatch=1, worker="w") for r in runs]
+    record.append(driver.batch(starts))
+    stays = journal.read(RUN)
+    for number in range(40):
+        assert stays.counts() == {(RUN, "prepare"): {"Running": 30}}
+        name = ev.TaskRunNamed(at=5.0, task_run_id=runs[-1], name=f"name {number}")
+        record.append(driver.batch([name]))
+        later = journal.read(RUN)
+        assert stays.counts() == later.counts()
+        later.close()
+
+
+def test_a_look_that_fails_when_a_file_was_migrated(journal: SqliteJournal) -> None:
+    """A reader that was there before reads on, though its first look after that is interrupted."""
+    path = journal.home / "runs" / RUN / "journal.sqlite"
+    path.parent.mkdir(parents=True)
+    older = replace(schema.RUN, scripts=schema.RUN.scripts[:2])
+    mark = Head(RUN, 1, recorded=None).mark
+
+    def fill(db: sqlite3.Connection) -> None:
+        db.execute(
+            "INSERT INTO meta (run_id, epoch, events, task_runs, flow_runs, mark, logs) "
+            "VALUES (?, 1, 0, 0, 0, ?, 0)",
+            (RUN, mark),
+        )
+
+    older.make(path, fill, synchronous="OFF")
+    stays = journal.read(RUN)
+    assert list(stays.events()) == []
+    record, driver = journal.write(RUN, 1), Driver()
+    record.append(driver.batch([flow_created(), *life("a")]))
+
+    def interrupted(_: sqlite3.Connection) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stays.look(interrupted)
+    assert len(list(stays.events())) == 5
+    assert list(stays.task_runs()) == list(driver.table.task_runs.values())
+
+
+def test_several_threads_use_a_record_that_is_written(journal: SqliteJournal) -> None:
+    """Who reads by it saves what is behind; nothing that is appended meanwhile is lost."""
+    record, driver = journal.write(RUN, 1), Driver()
+    record.append(driver.batch([flow_created()]))
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            record.damaged_values()
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(150):
+            record.append(driver.batch(life(f"t{number}")))
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+    assert list(record.task_runs()) == list(driver.table.task_runs.values())
     assert list(journal.read(RUN).task_runs()) == list(driver.table.task_runs.values())

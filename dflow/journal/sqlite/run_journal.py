@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -71,6 +72,7 @@ class SqliteRunJournal(SqliteRunReader):
         self._missing = Missing()
         self._head = Head("", epoch)
         self._unsaved = Unsaved()
+        self._turn = threading.RLock()  # what is known here changes with the file
 
     def begin(self, run_id: str, entry: RunEntry | None, level: Level) -> None:
         """End every earlier epoch, and see what is missing below `level`.
@@ -99,6 +101,10 @@ class SqliteRunJournal(SqliteRunReader):
 
     def append(self, batch: Batch) -> int:
         """Write a batch in one transaction; return the number of the last event."""
+        with self._turn:
+            return self._append(batch)
+
+    def _append(self, batch: Batch) -> int:
         new = {run.id: run for run in batch.task_runs}
         first, last = self._head.events + 1, self._head.events + len(batch.events)
         waits = self._unsaved
@@ -149,8 +155,11 @@ class SqliteRunJournal(SqliteRunReader):
 
     def _save(self) -> None:
         """Save all records that are behind."""
-        if not self._unsaved:
-            return
+        with self._turn:
+            if self._unsaved:
+                self._save_all()
+
+    def _save_all(self) -> None:
         with self._refusing(), self._connection.writing() as db:
             now = self._head
             numbers = self._numbers.given(db, self._unsaved.all())

@@ -72,12 +72,20 @@ class SqliteRunReader:
         return self._look_once(look)
 
     def _look_once(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        self._see_migrated()
         with self._refusing(), self._connection.reading() as db:
-            if self._is_older and RUN.version(db, self._connection.path) == RUN.newest:
-                self._is_older = False  # its driver has migrated it meanwhile
-                for (name,) in db.execute(SQL["views"]).fetchall():
-                    db.execute(f"DROP VIEW temp.{name}")
             return look(db)
+
+    def _see_migrated(self) -> None:
+        """Read a file of an earlier version as what it is, once its driver has migrated it."""
+        if not self._is_older:
+            return
+        with self._connection.reading() as db:
+            if RUN.version(db, self._connection.path) < RUN.newest:
+                return
+            for (name,) in db.execute(SQL["views"]).fetchall():
+                db.execute(f"DROP VIEW temp.{name}")
+        self._is_older = False
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -325,8 +333,9 @@ def _counts(db: sqlite3.Connection, tail: Tail) -> dict[tuple[str, str], dict[st
     for run in tail.runs.values():
         group = groups.setdefault((run.flow_run_id, storable(run.task_name)), Counter())
         group[run.state_name] += 1
-        if run.id in tail.saved:
-            group[tail.saved[run.id].state_name] -= 1
+        saved = tail.saved_state(db, run.id)
+        if saved is not None:
+            group[saved] -= 1
     return {name: dict(+group) for name, group in groups.items()}
 
 

@@ -13,21 +13,20 @@ from dflow.journal.sqlite.numbers import Numbers
 from dflow.journal.sqlite.queries import queries
 from dflow.journal.sqlite.rows import record_of
 
-_TASK_RUN = queries("run")["task_run"]
+_TASK_RUN, _STATE = (queries("run")[name] for name in ("task_run", "state"))
 
 
 class Tail:
     """The task runs of which the events after `recorded` tell, as those leave them.
 
-    `saved` are their records as they are in the table, `made` the ones that are not there, in the order of
-    their creation, `valued` the events that brought their values.
+    `made` are the ones that have no record in the table, in the order of their creation, `valued` the events
+    that brought their values.
     """
 
     def __init__(self, recorded: int, saved_runs: int, numbers: Numbers) -> None:
         self.key = recorded, saved_runs
         self._numbers = numbers
         self.upto = recorded
-        self.saved: dict[str, TaskRun] = {}
         self.made: list[str] = []
         self.valued: dict[str, int] = {}
         self._table = Table()
@@ -54,6 +53,12 @@ class Tail:
                     if hasattr(event, "value"):
                         self.valued[event.task_run_id] = number
 
+    def saved_state(self, db: sqlite3.Connection, run_id: str) -> str | None:
+        """Return the name of the state in which a task run is in the table; None if it is not there."""
+        number = self._numbers.of(db, run_id)
+        row = None if number is None else db.execute(_STATE, (number,)).fetchone()
+        return None if row is None else str(row[0])
+
     def _look_up(self, db: sqlite3.Connection, run_ids: Iterable[str]) -> None:
         """Fetch the records that are in the table."""
         for run_id in run_ids:
@@ -64,4 +69,4 @@ class Tail:
             if number is not None:
                 *row, event, _ = db.execute(_TASK_RUN, (number,)).fetchone()
                 self._taken_in[run_id] = event
-                self.saved[run_id] = self.runs[run_id] = record_of(TaskRun, tuple(row), number)
+                self.runs[run_id] = record_of(TaskRun, tuple(row), number)

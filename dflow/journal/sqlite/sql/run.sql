@@ -57,6 +57,9 @@ SELECT number, id, record, mark, event FROM task_runs WHERE number > ? ORDER BY 
 -- name: task_run
 SELECT number, id, record, mark, event, valued FROM task_runs WHERE number = ?;
 
+-- name: state
+SELECT state_name FROM task_runs WHERE number = ?;
+
 -- name: ids
 SELECT number, id FROM task_runs WHERE number > ? ORDER BY number;
 
