@@ -106,7 +106,16 @@ class HideHeartbeats(logging.Filter):
         )
 
 
+class HideClosed(logging.Filter):
+    """Hides that something was being sent when a connection ended: the driver says what has become of it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be shown."""
+        return not str(record.msg).startswith("Batched Comm Closed")
+
+
 _FILTERS = (
+    ("distributed.batched", HideClosed()),
     ("distributed.client", HideCancelled()),
     ("distributed.worker", HideCancelled()),
     ("distributed.worker", HideFailedBodies()),
