@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
+from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -23,12 +25,16 @@ thread runs again: without looks a Ctrl-C may be lost.
 
 def wait(event: threading.Event, seconds: float | None = None) -> bool:
     """Wait until an event is set, or `seconds` are over; return whether it is set."""
-    end = None if seconds is None else clock.monotonic() + seconds
-    left = LOOK if seconds is None else seconds
-    while not event.wait(min(left, LOOK)):
-        if end is not None and (left := end - clock.monotonic()) <= 0:
-            return event.is_set()
-    return True
+    return any(map(event.wait, _looks(seconds)))
+
+
+def _looks(seconds: float | None) -> Iterator[float]:
+    """Yield for how many seconds to block, again and again, until `seconds` are over."""
+    left = math.inf if seconds is None else seconds
+    end = clock.monotonic() + left
+    yield max(0.0, min(left, LOOK))
+    while (left := end - clock.monotonic()) > 0:
+        yield min(left, LOOK)
 
 
 class Inlet(Protocol):
@@ -50,14 +56,10 @@ class BlockingInlet:
 
     async def get(self, seconds: float | None = None) -> Any:
         """Take the oldest item."""
-        end = None if seconds is None else clock.monotonic() + seconds
-        left = LOOK if seconds is None else seconds
-        while True:
-            try:
-                return self._items.get(timeout=max(0.0, min(left, LOOK)))
-            except Empty:
-                if end is not None and (left := end - clock.monotonic()) <= 0:
-                    return None
+        for look in _looks(seconds):
+            with contextlib.suppress(Empty):
+                return self._items.get(timeout=look)
+        return None
 
 
 class LoopInlet:

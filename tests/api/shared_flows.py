@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dflow import flow, runs, task
-from dflow.core import invariants
 from dflow.core.records import FlowRun, TaskRun
-from dflow.core.replay import Table
+from tests.records import sound
 
 MINE: ContextVar[str] = ContextVar("of_a_user", default="unset")
 
@@ -41,13 +40,8 @@ class Seen:
 def seen(name: str = "latest") -> Seen:
     """Return what is recorded of a run, whose invariants must hold."""
     with runs.opened(runs.find(name)) as reader:
-        table = Table()
-        table.task_runs.update((run.id, run) for run in reader.task_runs())
-        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
-        numbered = list(reader.events())
+        table = sound(reader)
         lines = [line.message for line in reader.logs()]
-    assert invariants.numbers_without_gaps(numbered) == []
-    assert invariants.check([e for _, e in numbered if e is not None], table) == []
     flows = sorted(
         table.flow_runs.values(), key=lambda run: (run.parent_id is not None, run.created_at)
     )

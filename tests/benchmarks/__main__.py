@@ -1,7 +1,7 @@
 """What dflow costs beside raw Dask: ``python -m tests.benchmarks``, or ``make bench``.
 
-Each line has a process to itself, in which rounds of dflow and of raw Dask alternate, on clusters of the
-same shape: 2 worker processes of 1 thread. Medians count. Read the ratios: absolute figures are of the
+For each line rounds of dflow and of raw Dask alternate, each driven by a process of its own, on clusters of
+the same shape: 2 worker processes of 1 thread. Medians count. Read the ratios: absolute figures are of the
 machine and the moment. After each line every invariant is asserted over all journals that it has written.
 The exit code is 1 when one is broken or a line could not be measured; a target that is missed is only told.
 """

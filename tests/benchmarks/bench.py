@@ -8,18 +8,18 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
 import psutil
-from dask.distributed import Client, LocalCluster
 
 import dflow
 from task_runners.dask import clusters
 from tests.benchmarks.memory import Use, Watch
-from tests.benchmarks.work import TWO_WORKERS, WORKERS, warm_task
+from tests.benchmarks.raw import RawDask
+from tests.benchmarks.work import TWO_WORKERS, warm_task
 
 T = TypeVar("T")
 
@@ -95,14 +95,9 @@ class Bench:
         return quick if self.quick else full
 
     @cached_property
-    def raw(self) -> Client:
-        """A client of a raw Dask cluster, of the same shape as ours, as `LocalCluster` makes it."""
-        cluster = self._stack.enter_context(
-            LocalCluster(**WORKERS, dashboard_address="127.0.0.1:0")
-        )
-        client: Client = self._stack.enter_context(Client(cluster))
-        client.gather(client.map(_first, range(10), pure=False))
-        return client
+    def raw(self) -> RawDask:
+        """Raw Dask, with a cluster of the same shape as ours."""
+        return self._stack.enter_context(closing(RawDask()))
 
     @cached_property
     def scheduler(self) -> int:
@@ -126,25 +121,25 @@ class Bench:
         side.seconds.append(action())
         side.uses.append(watch.end())
 
-    def alternate(self, ours: Callable[[], float], theirs: Callable[[], float]) -> Pair:
-        """Return the rounds of two actions that tell their seconds, one after the other in turn."""
-        pair = Pair()
-        me = {"driver": os.getpid()}
-        watches = (Watch({**me, "scheduler": self.scheduler}), Watch(me))
-        _ = self.raw
+    def alternate(
+        self, ours: Callable[[], float], theirs: Callable[..., float], *args: Any
+    ) -> Pair:
+        """Return the rounds of two actions that tell their seconds, one after the other in turn.
+
+        That of raw Dask, a function of a module, is called in its process with a client and `args`.
+        """
+        pair, raw = Pair(), self.raw
+        mine = Watch({"driver": os.getpid(), "scheduler": self.scheduler})
+        other = Watch({"driver": raw.pid})
         for _ in range(self.rounds):
-            self.once(ours, pair.dflow, watches[0])
-            self.once(theirs, pair.dask, watches[1])
+            self.once(ours, pair.dflow, mine)
+            self.once(lambda: raw.call(theirs, *args), pair.dask, other)
         return pair
 
     def close(self) -> None:
         """Close raw Dask's cluster, and ours."""
         self._stack.close()
         dflow.shutdown()
-
-
-def _first(x: int) -> int:
-    return x
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -40,14 +40,21 @@ def _beside(pair: Pair, most: float, memory: int) -> Result:
 # A large argument ----------------------------------------------------------------------------------
 
 
-def shared(count: int, array: Array) -> float:
+def large() -> Array:
+    """Return 10 MB that nobody has seen before."""
+    return np.random.default_rng().random(10 * MEGABYTE // 8)
+
+
+def shared(count: int) -> float:
     """Map with a large argument that is the same for all."""
+    array = large()
     expected = [n + float(array[n]) for n in range(count)]
     return checked(lambda: list(add_task.map(range(count), unmapped(array)).result()), expected)
 
 
-def raw_shared(client: Client, count: int, array: Array) -> float:
+def raw_shared(client: Client, count: int) -> float:
     """Do the same, with the array scattered."""
+    array = large()
     expected = [n + float(array[n]) for n in range(count)]
 
     def work() -> list[float]:
@@ -63,11 +70,7 @@ def raw_shared(client: Client, count: int, array: Array) -> float:
 def argument(bench: Bench) -> Result:
     """Compare 1,000 tasks with an argument of 10 MB; each round has an array of its own."""
     count = bench.size(1_000, 10)
-    arrays = (np.full(10 * MEGABYTE // 8, float(n)) for n in range(1_000))
-    pair = bench.alternate(
-        lambda: in_flow(lambda: shared(count, next(arrays))),
-        lambda: raw_shared(bench.raw, count, next(arrays)),
-    )
+    pair = bench.alternate(lambda: in_flow(lambda: shared(count)), raw_shared, count)
     return _beside(pair, 1.0, 40 * MEGABYTE)
 
 
@@ -107,7 +110,9 @@ def chunks(bench: Bench) -> Result:
     count, items = bench.size(100, 4), bench.size(20 * MEGABYTE // 8, 10_000)
     pair = bench.alternate(
         lambda: in_flow(lambda: chunked(count, items)),
-        lambda: raw_chunked(bench.raw, count, items),
+        raw_chunked,
+        count,
+        items,
     )
     return _beside(pair, 1.05, 50 * MEGABYTE)
 

@@ -34,12 +34,19 @@ def _beside(pair: Pair, most: float) -> Result:
     )
 
 
+def raw_given(client: Client, body: Callable[[float], float], given: list[float]) -> float:
+    """Map a body over the seconds that each takes."""
+    return checked(lambda: client.gather(client.map(body, given, pure=False)), given)
+
+
 def waiting(bench: Bench) -> Result:
     """Compare tasks of 100 ms that need no processor."""
     given = [0.1] * bench.size(100, 4)
     pair = bench.alternate(
         lambda: in_flow(lambda: checked(lambda: list(rest_task.map(given).result()), given)),
-        lambda: checked(lambda: bench.raw.gather(bench.raw.map(rest, given, pure=False)), given),
+        raw_given,
+        rest,
+        given,
     )
     return _beside(pair, 1.05)
 
@@ -49,7 +56,9 @@ def computing(bench: Bench) -> Result:
     given = [0.1] * bench.size(100, 4)
     pair = bench.alternate(
         lambda: in_flow(lambda: checked(lambda: list(compute_task.map(given).result()), given)),
-        lambda: checked(lambda: bench.raw.gather(bench.raw.map(compute, given, pure=False)), given),
+        raw_given,
+        compute,
+        given,
     )
     return _beside(pair, 1.05)
 
@@ -65,6 +74,13 @@ def interleaved(short: int, long: int) -> list[float]:
     return found
 
 
+def raw_interleaved(client: Client, given: list[float]) -> float:
+    """Submit them one by one."""
+    return checked(
+        lambda: client.gather([client.submit(rest, s, pure=False) for s in given]), given
+    )
+
+
 def mixed(bench: Bench) -> Result:
     """Compare the time of a mixture with what it would take if nothing but bodies took time."""
     given = interleaved(bench.size(1_000, 20), bench.size(20, 2))
@@ -72,9 +88,8 @@ def mixed(bench: Bench) -> Result:
         lambda: in_flow(
             lambda: checked(lambda: [f.result() for f in [*map(rest_task.submit, given)]], given)
         ),
-        lambda: checked(
-            lambda: bench.raw.gather([bench.raw.submit(rest, s, pure=False) for s in given]), given
-        ),
+        raw_interleaved,
+        given,
     )
     least = sum(given) / SLOTS
     ratio = pair.dflow.median / least
@@ -128,9 +143,7 @@ def busy(bench: Bench) -> Result:
     """Compare the rate of a map while the body computes with its rate while the body waits."""
     count = bench.size(10_000, 40)
     waits = bench.rounds_of(lambda: in_flow(lambda: mapped(count)))
-    pair = bench.alternate(
-        lambda: in_flow(lambda: busy_mapped(count)), lambda: raw_busy_mapped(bench.raw, count)
-    )
+    pair = bench.alternate(lambda: in_flow(lambda: busy_mapped(count)), raw_busy_mapped, count)
     ratio = waits.median / pair.dflow.median
     return Result(
         dflow=f"{time_of(pair.dflow.median / count)} each",

@@ -34,9 +34,7 @@ def _line(
 ) -> Line:
     def run(bench: Bench) -> Result:
         count = bench.size(*sizes)
-        pair = bench.alternate(
-            lambda: in_flow(lambda: ours(count)), lambda: theirs(bench.raw, count)
-        )
+        pair = bench.alternate(lambda: in_flow(lambda: ours(count)), theirs, count)
         return compared(pair, count, least)
 
     return Line(name, work, f"≥ {least:g} × raw", run)
@@ -179,9 +177,7 @@ def raw_one_at_a_time(client: Client, count: int) -> float:
 def latency(bench: Bench) -> Result:
     """Compare the time of one `.submit().result()`."""
     count = bench.size(200, 5)
-    pair = bench.alternate(
-        lambda: in_flow(lambda: one_at_a_time(count)), lambda: raw_one_at_a_time(bench.raw, count)
-    )
+    pair = bench.alternate(lambda: in_flow(lambda: one_at_a_time(count)), raw_one_at_a_time, count)
     ratio = 1 / pair.faster
     return Result(
         dflow=time_of(pair.dflow.median / count),

@@ -13,10 +13,9 @@ import psutil
 import pytest
 
 from dflow import runs
-from dflow.core import invariants
 from dflow.core.records import Held, Stage, TaskRun
-from dflow.core.replay import Table
 from dflow.errors import JournalError, RunNotFound
+from tests.records import sound
 
 PIPELINE = Path(__file__).parent / "pipeline.py"
 WEIGHTS = Path(__file__).parent / "weights.py"
@@ -58,12 +57,7 @@ def record() -> tuple[str, dict[str, TaskRun]]:
     """Return the state of the latest run and its task runs by name; its invariants must hold."""
     listed = runs.find("latest")
     with runs.opened(listed) as reader:
-        numbered = list(reader.events())
-        table = Table()
-        table.task_runs.update((run.id, run) for run in reader.task_runs())
-        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
-    assert invariants.numbers_without_gaps(numbered) == []
-    assert invariants.check([event for _, event in numbered if event is not None], table) == []
+        table = sound(reader)
     return listed.state_name, {run.name: run for run in table.task_runs.values()}
 
 

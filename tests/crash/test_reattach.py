@@ -16,10 +16,10 @@ import pytest
 from distributed import Client, LocalCluster, Scheduler
 
 from dflow import runs
-from dflow.core import invariants
-from dflow.core.replay import Table
 from task_runners.dask import feed
 from tests.crash import together
+from tests.foreign import foreign_cluster
+from tests.records import sound
 
 ROOT = Path(__file__).parents[2]
 LASTING = Path(__file__).parent / "lasting.py"
@@ -33,13 +33,7 @@ TOTAL = 100_000 + sum(range(4)) + 0 + 1 + sum((0, 1, 2, 4, 5))
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """A cluster that is not ours: two workers with one thread each."""
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    ) as made:
+    with foreign_cluster() as made:
         yield made
 
 
@@ -111,11 +105,7 @@ def check(folder: Path, said: tuple[str, str], code: int, failed: int) -> None:
     assert len(ran) == 2 * (4 + 1 + 2 + 5 + 1)
     with runs.opened(runs.find("latest")) as reader:
         assert [flow_run.state_name for flow_run in reader.flow_runs()] == ["Completed"]
-        table = Table()
-        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
-        table.task_runs.update((run.id, run) for run in reader.task_runs())
-        events = [event for _, event in reader.events() if event is not None]
-        assert list(invariants.check(events, table)) == []
+        table = sound(reader)
         for run in table.task_runs.values():
             assert len(run.attempts) == 1 + failed * (
                 run.task_name == "behind" and run.state_name == "Failed"
@@ -204,11 +194,7 @@ def test_parcels_are_taken_up(
     assert ran.total() == 2 * (4 + together.COUNT + 10 + len(together.RAISING))
     assert before.total() < ran.total()
     with runs.opened(runs.find("latest")) as reader:
-        table = Table()
-        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
-        table.task_runs.update((run.id, run) for run in reader.task_runs())
-        events = [event for _, event in reader.events() if event is not None]
-    assert list(invariants.check(events, table)) == []
+        table = sound(reader)
     attempts = Counter(len(run.attempts) for run in table.task_runs.values())
     assert attempts == {1: 4 + together.COUNT + 10 - 4, 2: 4}
     assert owners(cluster) == []

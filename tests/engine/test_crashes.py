@@ -36,9 +36,9 @@ from dflow.messages import LogEntry
 from dflow.ports import Batch, Missing, RunJournal
 from dflow.testing import FakeClock
 from tests.engine.playing import ERROR
-from tests.engine.world import table_of
 from tests.faults.tools import in_memory
 from tests.journal.world import RUN, World, entry, flow_created, holder
+from tests.records import table_of
 
 Record = TaskRun | FlowRun
 

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 
 from dflow import flow, testing
-from dflow.core import invariants
 from dflow.core.events import Event
 from dflow.core.records import FlowRun, TaskRun
-from dflow.core.replay import Table
 from dflow.engine import process
 from dflow.engine.identity import Children
 from dflow.engine.session import Session
@@ -23,6 +21,7 @@ from dflow.flows import Flow
 from dflow.messages import Work
 from dflow.ports import Journal, RunReader
 from dflow.testing import FakeClock, ScriptedRunner
+from tests.records import sound
 
 PATIENCE = 20.0
 """Seconds after which a test that waits has failed."""
@@ -31,20 +30,7 @@ PATIENCE = 20.0
 def assert_sound(journal: Journal) -> None:
     """Assert that nothing is broken in any run that a journal holds."""
     for entry in journal.catalog.list():
-        reader = journal.read(entry.id)
-        numbered = list(reader.events())
-        assert invariants.numbers_without_gaps(numbered) == []
-        events = [event for _, event in numbered if event is not None]
-        broken = invariants.check(events, table_of(reader))
-        assert broken == [], broken
-
-
-def table_of(reader: RunReader) -> Table:
-    """Return the records of a run."""
-    table = Table()
-    table.flow_runs.update((run.id, run) for run in reader.flow_runs())
-    table.task_runs.update((run.id, run) for run in reader.task_runs())
-    return table
+        sound(journal.read(entry.id))
 
 
 @contextmanager

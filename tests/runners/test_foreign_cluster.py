@@ -20,6 +20,7 @@ from dflow.errors import ClusterError
 from task_runners import DaskTaskRunner
 from task_runners.dask import clusters, versions
 from task_runners.dask.station import PROTOCOL
+from tests.foreign import foreign_cluster
 from tests.runners import bodies
 from tests.runners.hosts import FakeHost, patiently, work
 
@@ -27,13 +28,7 @@ from tests.runners.hosts import FakeHost, patiently, work
 @pytest.fixture(scope="module")
 def foreign() -> Iterator[LocalCluster]:
     """A cluster as anybody starts it, two workers with one thread each."""
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    ) as cluster:
+    with foreign_cluster() as cluster:
         yield cluster
 
 

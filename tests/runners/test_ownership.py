@@ -16,6 +16,7 @@ from task_runners.dask import feed, names, placements, wire
 from task_runners.dask.connection import FORCE
 from task_runners.dask.graph import Draft, Graph
 from task_runners.dask.internals import DEATHS
+from tests.foreign import foreign_cluster
 from tests.runners import bodies
 from tests.runners.hosts import FakeHost, patiently, work
 from tests.runners.proxy import Proxy
@@ -24,16 +25,8 @@ from tests.runners.proxy import Proxy
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """A cluster that is not ours: its scheduler and one worker are threads of the tests' process."""
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=2,
-        processes=False,
-        protocol="tcp://",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    ) as made:
+    shape = {"n_workers": 1, "threads_per_worker": 2, "processes": False}
+    with foreign_cluster(**shape, protocol="tcp://", host="127.0.0.1") as made:
         yield made
 
 

@@ -12,9 +12,9 @@ import pytest
 from distributed import Client, LocalCluster
 
 from dflow import flow, runs, task
-from dflow.core import invariants
-from dflow.core.replay import Table
 from task_runners import DaskTaskRunner
+from tests.foreign import foreign_cluster
+from tests.records import sound
 from tests.runners.hosts import patiently
 
 MANY = 160
@@ -24,13 +24,7 @@ MANY = 160
 @pytest.fixture
 def growing() -> Iterator[LocalCluster]:
     """A cluster with one worker of one thread, so far."""
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    ) as made:
+    with foreign_cluster(n_workers=1) as made:
         yield made
 
 
@@ -111,11 +105,7 @@ def test_workers_come_and_go(
     count = many()
     runner.shutdown()
     with runs.opened(runs.find("latest")) as reader:
-        table = Table()
-        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
-        table.task_runs.update((run.id, run) for run in reader.task_runs())
-        events = [event for _, event in reader.events() if event is not None]
-    assert list(invariants.check(events, table)) == []
+        table = sound(reader)
     assert {run.losses for run in table.task_runs.values()} == {0}
     begun = sum(line[0] == "begin" for line in lines(log))
     attempts = sum(len(run.attempts) for run in table.task_runs.values())
