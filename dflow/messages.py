@@ -20,6 +20,7 @@ from dflow.core.records import ErrorInfo, Stored
 from dflow.core.values import ANYBODY, UNSAID, CacheAs, Maker, ResultOptions
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Ref:
     """Stands in the arguments of a call for the value of a task run; if it `may_fail`, or its exception."""

@@ -126,6 +126,12 @@ class RunJournal(RunReader, Protocol):
         and `JournalUnavailable` when nothing was written: the same batch may be given again.
         """
 
+    def catch_up(self) -> bool:
+        """Do some of what was put off, for when there is nothing else to do; return whether there is more.
+
+        What was appended is there without it. Takes some milliseconds, and raises as `append` does.
+        """
+
 
 class Catalog(Protocol):
     """All root flow runs, and who drives each. Several processes use it at once."""

@@ -9,10 +9,12 @@ from typing import Any
 
 from dflow.attempts.calls import Call, Quoted
 from dflow.attempts.functions import FunctionRef, refer, resolve
+from dflow.core.making import swift
 from dflow.errors import SerializationError
 from dflow.results.pickling import dumps, loads
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class PackedCall:
     """A call that can travel. `shared` is the pickle that all items of a map have in common."""

@@ -39,14 +39,16 @@ class ResultOptions:
 
     def over(self, keeping: Keeping) -> Keeping:
         """Return what becomes of its values where this holds around it."""
-        changes: dict[str, Any] = {"name": self.name}
+        changes: dict[str, Any] = {}
+        if self.name != keeping.name:
+            changes["name"] = self.name
         if self.persist is not None:
             changes["persist"] = self.persist
         if self.serializer is not None:
             changes["serializer"] = self.serializer
         if self.storage is not None and self.storage != keeping.storage:
             changes |= {"storage": self.storage, "token": ""}
-        return replace(keeping, **changes)
+        return replace(keeping, **changes) if changes else keeping
 
 
 UNSAID = ResultOptions()

@@ -17,6 +17,7 @@ from dflow.attempts.context import FlowInfo
 from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
+from dflow.core.making import swift
 from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
 from dflow.core.values import CacheAs
 from dflow.engine.claims import LookUp, Release
@@ -46,6 +47,7 @@ NO_INPUTS: Mapping[str, Input] = {}
 """What most task runs of large maps take of others, one for all of them."""
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Asking:
     """How task runs were asked for together: by whom, and where they are to run.
@@ -122,7 +124,7 @@ class Dispatcher:
         if order.confirm_start:
             self.confirming.add((order.run_id, order.dispatch))
         sources = takes(run.upstreams) if run.upstreams else ()
-        if all(self._is_near(source.task_run_id, asked) for source in sources):
+        if not sources or all(self._is_near(source.task_run_id, asked) for source in sources):
             group = groups.get(id(asked.runner))
             if group is None:
                 group = groups[id(asked.runner)] = asked.runner, []

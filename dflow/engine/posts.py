@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.core import events as ev
+from dflow.core.making import swift
 from dflow.engine.claims import Claim
 from dflow.engine.ledger import Ledger
 from dflow.messages import HandleDropped, LogEntry, Storing
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Task runs are asked for. Who acts on their commands is known once `accept` has been called."""
@@ -50,6 +52,7 @@ Came = ev.Event | LogEntry | HandleDropped | Storing
 """What comes up from attempts."""
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class News:
     """What has come up together."""

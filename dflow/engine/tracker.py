@@ -47,6 +47,8 @@ HOLD = 0.005
 """Seconds that the record of first dispatches, which are out already, may wait for what comes next."""
 HELD, ROUNDS = 500, 20
 """How many such events wait at most, and for how many rounds."""
+CALM = 0.05
+"""Seconds without any post after which the journal may do what it has put off."""
 RETRY_WRITE = 0.5
 """Seconds between two tries of a transaction that the journal could not write."""
 LOOK = 0.1
@@ -104,6 +106,7 @@ class Tracker:
         self._asked_for: list[str] = []
         self._reached: list[Committed] = []
         self._closing = False
+        self._put_off = False
         self._calm = True
         self._held = 0
         self._thread = threading.Thread(target=self._run, name="dflow-tracker", daemon=True)
@@ -271,6 +274,8 @@ class Tracker:
         except Empty:
             taken += self._take_soon(None)
             self._calm = self._calm and taken > 0
+            if self._put_off and not taken:
+                self._catch_up()
             return True
         self._take_soon(None)
         return False
@@ -280,7 +285,16 @@ class Tracker:
         patience = self._alarms.seconds_left()
         if self._held:
             patience = min(patience, HOLD)
+        if self._put_off:
+            patience = min(patience, CALM)
         return self._soon.patience(patience)
+
+    def _catch_up(self) -> None:
+        """Let the journal do some of what it has put off."""
+        try:
+            self._put_off = self._journal.catch_up()
+        except JournalUnavailable as error:
+            _log.debug("The journal has put something off, and still does: %s", error)
 
     def _take_soon(self, following: Post | None) -> int:
         """Take what could wait for the post that follows."""
@@ -342,6 +356,7 @@ class Tracker:
                     raise
                 self._say_unsaved(error)
                 threading.Event().wait(RETRY_WRITE)
+        self._put_off = True
         if self.trouble is not None:
             self.trouble = None
             _log.warning("The journal can be written again; the run goes on.")

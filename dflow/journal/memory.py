@@ -133,6 +133,10 @@ class MemoryRunJournal(MemoryRunReader):
             record.logs.extend(replace(entry, number=next(numbers)) for entry in batch.logs)
             return len(record.events)
 
+    def catch_up(self) -> bool:
+        """Nothing is ever put off."""
+        return False
+
     def _without_value(self, event: Any) -> Event:
         """Keep the value that the event carries apart, in place of an earlier one."""
         if not hasattr(event, "value"):

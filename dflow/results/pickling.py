@@ -13,7 +13,6 @@ import pickle
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import chain
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ MAIN_NAMES: Final = ("__main__", "__mp_main__")
 FEW: Final = 20
 """How many values a container has at most that is looked through before it is pickled."""
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), Ref})
+_HOLDING: Final = frozenset({dict, list, tuple})
 
 
 class TooLarge(Exception):
@@ -124,15 +124,12 @@ def _is_plain(value: Any, levels: int = 4) -> bool:
     kind = type(value)
     if kind in _PLAIN:
         return True
-    if kind is dict:
-        inside: Iterable[Any] = chain(value, value.values())
-    elif kind is tuple or kind is list:
-        inside = value
-    else:
+    if kind not in _HOLDING or len(value) > FEW or not levels:
         return False
-    if len(value) > FEW or not levels:
-        return False
-    return all(type(each) in _PLAIN or _is_plain(each, levels - 1) for each in inside)
+    inside = [*value, *value.values()] if kind is dict else value
+    if _PLAIN.issuperset(map(type, inside)):
+        return True
+    return all(_is_plain(each, levels - 1) for each in inside)
 
 
 def dumps(value: Any, *, script_by_reference: bool = True) -> bytes:

@@ -63,11 +63,12 @@ class Planner:
 
     def add(self, node: Node) -> None:
         """Take a node in, behind those that it depends on."""
-        node.open = len(node.upstreams)
-        node.above = frozenset(upstream.label for upstream in node.upstreams)
-        for upstream in node.upstreams:
-            upstream.dependents.append(node)
-            node.held += upstream.batch is None or not upstream.batch.sole
+        if node.upstreams:
+            node.open = len(node.upstreams)
+            node.above = frozenset([upstream.label for upstream in node.upstreams])
+            for upstream in node.upstreams:
+                upstream.dependents.append(node)
+                node.held += upstream.batch is None or not upstream.batch.sole
         self._wait(node)
 
     def add_sent(self, nodes: Iterable[Node]) -> None:
@@ -181,7 +182,8 @@ class Planner:
 
     def _wait(self, node: Node) -> None:
         self._waiting[node] = None
-        self._labels.setdefault(node.label, Label())
+        if node.label not in self._labels:
+            self._labels[node.label] = Label()
         self._queue(node)
 
     def _queue(self, node: Node) -> None:

@@ -146,31 +146,41 @@ class SqliteRunJournal(SqliteRunReader):
 
     def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `look` finds in one state of the file, with all records saved."""
-        self._save()
+        self._save_all()
         return super().look(look)
 
     def value(self, run_id: str) -> bytes | None:
         """Return the pickled value of a task run or flow run, if it is kept."""
         return super().look(lambda db: self._kept_value(db, run_id, self._unsaved.valued(run_id)))
 
-    def _save(self) -> None:
-        """Save all records that are behind."""
+    def catch_up(self) -> bool:
+        """Save some of the records that are behind; return whether there are more."""
         with self._turn:
-            if self._unsaved:
-                self._save_all()
+            self._save(self._unsaved.oldest())
+            return bool(self._unsaved)
 
-    def _save_all(self) -> None:
+    def _save(self, due: Sequence[str]) -> None:
+        """Save records that are behind."""
+        if not due:
+            return
         with self._refusing(), self._connection.writing() as db:
-            now = self._head
-            numbers = self._numbers.given(db, self._unsaved.all())
-            saved = max(now.task_runs, *numbers.values())
+            now, waits = self._head, self._unsaved
+            numbers = self._numbers.given(db, due)
             after = self._advance(
-                db, events=now.events, task_runs=saved, logs=now.logs or 0, recorded=now.events
+                db,
+                events=now.events,
+                task_runs=max(now.task_runs, *numbers.values()),
+                logs=now.logs or 0,
+                recorded=waits.recorded(due, 0, now.events, {}),
             )
-            _put(db, "save_task_run", self._unsaved.rows(numbers, now.events, {}, {}))
+            _put(db, "save_task_run", waits.rows(numbers, now.events, {}, {}))
         self._head = after
         self._numbers.note(numbers)
-        self._unsaved.change(numbers, 0, {}, {})
+        waits.change(due, 0, {}, {})
+
+    def _save_all(self) -> None:
+        with self._turn:
+            self._save(self._unsaved.all())
 
     def _save_tail(self, db: sqlite3.Connection, before: Head) -> int:
         """Save the records that an earlier driver left behind; return the number of the last task run."""
@@ -186,7 +196,7 @@ class SqliteRunJournal(SqliteRunReader):
     def close(self) -> None:
         """Save what is behind, and leave one file that needs no other, if nobody is reading it."""
         with suppress(JournalError):  # the events tell it anyway
-            self._save()
+            self._save_all()
         with suppress(JournalError):  # it is only tidied: everything is written already
             self._connection.pragma("busy_timeout = 0")
             if self._connection.pragma("journal_mode") == "wal":

@@ -15,12 +15,12 @@ from dflow.journal.sqlite.rows import KEEP, Row, task_run_row
 Runs = Mapping[str, TaskRun]
 Numbers = Mapping[str, int]
 
-BEHIND = 4000
-"""By how many events records may be behind."""
+BEHIND = 20_000
+"""By how many events records may be behind: a reader takes a third of a second for so many."""
 HELD = 20_000
 """How many records may be."""
 AT_ONCE = 500
-"""How many are saved with a transaction at least, when there are too many."""
+"""How many are saved in one go: when there is nothing else to do, or there are too many."""
 
 
 class Unsaved:
@@ -44,6 +44,10 @@ class Unsaved:
         if last - oldest <= BEHIND and len(self._runs) + len(new) <= HELD:
             return []
         return list(islice(self._runs, max(AT_ONCE, 2 * (last - first))))
+
+    def oldest(self) -> list[str]:
+        """Return those that have been behind for longest."""
+        return list(islice(self._runs, AT_ONCE))
 
     def all(self) -> list[str]:
         """Return all of them."""
