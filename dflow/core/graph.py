@@ -55,7 +55,8 @@ class Graph:
         else:
             self._progress[task_run_id] = progress
         if upstreams:
-            self._add_edges(task_run_id, tuple(dict.fromkeys(upstreams)))
+            several = len(upstreams) > 1
+            self._add_edges(task_run_id, tuple(dict.fromkeys(upstreams)) if several else upstreams)
 
     def _add_edges(self, task_run_id: str, upstreams: tuple[Upstream, ...]) -> None:
         holding = 0

@@ -119,10 +119,15 @@ class Held(StrEnum):
     OUTDATED = "outdated"
     """It was made from something else than what would be taken today: it is not given any more."""
 
-    @property
-    def kept(self) -> bool:
-        """Tell whether the value outlives the processes that made it."""
-        return self is Held.JOURNAL or self is Held.STORED
+    kept: bool
+    """Whether the value outlives the processes that made it."""
+
+    def __new__(cls, value: str) -> Self:
+        """Make one of them."""
+        held = str.__new__(cls, value)
+        held._value_ = value
+        held.kept = value in ("journal", "stored")
+        return held
 
 
 @swift
