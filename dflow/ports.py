@@ -127,10 +127,7 @@ class RunJournal(RunReader, Protocol):
         """
 
     def catch_up(self) -> bool:
-        """Do some of what was put off, for when there is nothing else to do; return whether there is more.
-
-        What was appended is there without it. Takes some milliseconds, and raises as `append` does.
-        """
+        """Do some of what was put off; return whether there is more. Raises as `append` does."""
 
 
 class Catalog(Protocol):

@@ -57,7 +57,7 @@ def rebuild(info: ErrorInfo, what: str) -> Exception:
             why = f" (it cannot be rebuilt here: {problem!r})"
         else:
             if isinstance(error, Exception):
-                # Where Dask is loaded, pickles carry tracebacks and causes; the text has them all.
+                # Pickles may carry causes and, older ones, tracebacks; the text has them all.
                 error.__traceback__ = None
                 if info.traceback:
                     error.__cause__ = RemoteTraceback(info.traceback)
@@ -119,7 +119,7 @@ def _simple(error: BaseException, frames: TracebackType | None) -> str | None:
     The lines of a place in the code are the same each time: thousands of attempts may fail in one place.
     """
     led = error.__cause__ is not None or error.__context__ is not None
-    if led or isinstance(error, BaseExceptionGroup):
+    if led or isinstance(error, BaseExceptionGroup | NameError):  # what is meant may be in a frame
         return None
     lines: dict[tuple[int, int], str] = {}
     while frames is not None:
@@ -146,17 +146,14 @@ _places: dict[tuple[int, int], tuple[CodeType, str]] = {}
 def _blob(error: BaseException) -> bytes | None:
     """Return the exception pickled, or None if it is too large or does not come back as what it was.
 
-    Without its traceback, which Dask's pickles have: it is kept in words.
+    Without tracebacks, which are kept in words.
     """
-    frames, error.__traceback__ = error.__traceback__, None
     try:
-        data = pickling.dumps_small(error, MAX_BLOB)
+        data = pickling.dumps_small(error, MAX_BLOB, tracebacks=False)
         if data is None or type(pickling.loads(data)) is not type(error):
             return None
     except BaseException as problem:
         if isinstance(problem, KeyboardInterrupt):
             raise
         return None
-    finally:
-        error.__traceback__ = frames
     return data

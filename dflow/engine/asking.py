@@ -113,13 +113,16 @@ def many(
     names: list[str] = []
     try:
         for prepared in parts:
-            items = _part(task, scope, limit, prepared, common, apart)
-            ids += [item.task_run_id for item in items]
-            names += [item.name for item in items]
+            event, sent, options = _part(task, scope, limit, prepared, common, apart)
+            ids += [item.task_run_id for item in event.items]
+            names += [item.name for item in event.items]
+            if event.items:
+                scope.submit(event, sent, options)
     except BaseException:
         with suppress(DflowError):
             for task_run_id in ids:
                 scope.cancel(task_run_id)
+            scope.drop(*ids)
         raise
     return MapFutures(scope, ids, names)
 
@@ -131,8 +134,8 @@ def _part(
     prepared: list[calls.Prepared],
     common: tuple[Upstream, ...],
     apart: bool,
-) -> list[MapItem]:
-    """Ask for some of the task runs of a map."""
+) -> tuple[MapCreated, list[Call], CallOptions]:
+    """Return what some of the calls of a map ask for."""
     known = [item.known for item in prepared]
     identified = scope.identify_all(task.name, known, task._known_as, apart=apart)
     items, sent = [], []
@@ -153,6 +156,4 @@ def _part(
         source=task._source,
         asked=scope.generation,
     )
-    if items:
-        scope.submit(event, sent, with_keys(options, task, event, sent))
-    return items
+    return event, sent, with_keys(options, task, event, sent)

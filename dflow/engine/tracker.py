@@ -8,14 +8,14 @@ locks.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty
 
+from dflow.attempts.clock import monotonic
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.creation import ids_of as ids_of
@@ -24,6 +24,7 @@ from dflow.engine.alarms import Alarms
 from dflow.engine.claims import Changes
 from dflow.engine.ledger import Ledger
 from dflow.engine.notes import Noted
+from dflow.engine.postbox import Postbox
 from dflow.engine.posts import Alarm as Alarm
 from dflow.engine.posts import Asked as Asked
 from dflow.engine.posts import Came as Came
@@ -31,7 +32,6 @@ from dflow.engine.posts import Committed as Committed
 from dflow.engine.posts import Do as Do
 from dflow.engine.posts import News as News
 from dflow.engine.posts import Post as Post
-from dflow.engine.soon import Soon
 from dflow.errors import (
     CancelledError,
     DflowError,
@@ -96,8 +96,7 @@ class Tracker:
         self._changed = changed
         self._holds = holds
         self._tell = tell
-        self._posts: SimpleQueue[Post | None] = SimpleQueue()
-        self._soon = Soon(lambda: self._posts.put(News(())))
+        self._posts = Postbox()
         self._alarms = Alarms(clock, stop_grace, luck)
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._waiting_lock = threading.Lock()
@@ -107,7 +106,8 @@ class Tracker:
         self._reached: list[Committed] = []
         self._closing = False
         self._put_off = False
-        self._calm = True
+        self._taken_at = 0.0
+        self._only_asked = True
         self._held = 0
         self._thread = threading.Thread(target=self._run, name="dflow-tracker", daemon=True)
 
@@ -145,7 +145,7 @@ class Tracker:
     def post_soon(self, post: Post) -> None:
         """Tell the tracker what it may take with the next post. Does not block. Raises as `check` does."""
         self.check()
-        self._soon.put(post)
+        self._posts.put_soon(post)
 
     def commit(self, *posts: Post, patient: bool = True) -> None:
         """Post, and wait until that and all before it is durable and shown. Raises as `check` does.
@@ -206,10 +206,7 @@ class Tracker:
             call()
         for mark in self._reached:
             mark.reached.set()
-        posts: list[Post | None] = []
-        with contextlib.suppress(Empty):
-            while True:
-                posts.append(self._posts.get_nowait())
+        posts = self._posts.emptied()
         for post in posts:
             if isinstance(post, Committed):
                 post.reached.set()
@@ -240,12 +237,12 @@ class Tracker:
 
     def _round(self) -> bool:
         """Take what has come, commit it, act on it; return False when there is nothing more to come."""
-        self._calm = True
+        self._only_asked = True
         goes_on = self._take_in()
         self._ring()
         if firsts := self._ledger.take_firsts():
             self._act(firsts)
-        if goes_on and self._calm and 0 < self._ledger.weight < HELD and self._held < ROUNDS:
+        if goes_on and self._only_asked and 0 < self._ledger.weight < HELD and self._held < ROUNDS:
             self._held += 1
             return True
         self._held = 0
@@ -265,19 +262,19 @@ class Tracker:
         """Take what has come, waiting for something; return False after the last post."""
         taken = 0
         try:
-            post = self._posts.get(timeout=self._patience())
+            post = self._posts.get(self._patience())
             while post is not None:
-                taken += self._take_soon(post) + self._absorb(post)
+                taken += self._absorb(post)
                 if taken >= GROUP:
                     return True
-                post = self._posts.get_nowait()
+                post = self._posts.get(0)
         except Empty:
-            taken += self._take_soon(None)
-            self._calm = self._calm and taken > 0
-            if self._put_off and not taken:
+            self._only_asked = self._only_asked and taken > 0
+            if taken:
+                self._taken_at = monotonic()
+            elif self._put_off and monotonic() - self._taken_at >= CALM:
                 self._catch_up()
             return True
-        self._take_soon(None)
         return False
 
     def _patience(self) -> float:
@@ -285,33 +282,29 @@ class Tracker:
         patience = self._alarms.seconds_left()
         if self._held:
             patience = min(patience, HOLD)
-        if self._put_off:
-            patience = min(patience, CALM)
-        return self._soon.patience(patience)
+        return min(patience, CALM) if self._put_off else patience
 
     def _catch_up(self) -> None:
-        """Let the journal do some of what it has put off."""
+        """Let the journal do some of what it has put off, unless something waits to be written."""
+        if self._ledger.weight:
+            return
         try:
             self._put_off = self._journal.catch_up()
         except JournalUnavailable as error:
             _log.debug("The journal has put something off, and still does: %s", error)
-
-    def _take_soon(self, following: Post | None) -> int:
-        """Take what could wait for the post that follows."""
-        return sum(map(self._absorb, self._soon.taken(following)))
 
     def _absorb(self, post: Post) -> int:
         """Take a post; return for how many it counts."""
         if isinstance(post, Asked):
             post.accept()
             if not self._ledger.ask(post.event, post.claim, post.handles):
-                self._calm = False
+                self._only_asked = False
                 self._asked_for += ids_of(post.event)
             return 1
         if isinstance(post, HandleDropped):
             self._ledger.drop_handles(post.task_run_ids)
             return 1
-        self._calm = False
+        self._only_asked = False
         match post:
             case News():
                 for came in post.came:
@@ -387,7 +380,7 @@ class Tracker:
 
     def _ring(self) -> None:
         for ripe in self._alarms.ripe():
-            self._calm = False
+            self._only_asked = False
             if isinstance(ripe, ev.AttemptTimedOut) and _key(ripe) in self._storing:
                 self._storing.discard(_key(ripe))
             elif isinstance(ripe, ev.Event):

@@ -13,7 +13,7 @@ import pickle
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, TracebackType
 from typing import Any, Final
 
 import cloudpickle
@@ -23,8 +23,10 @@ from dflow.messages import Ref
 MAIN_NAMES: Final = ("__main__", "__mp_main__")
 FEW: Final = 20
 """How many values a container has at most that is looked through before it is pickled."""
-_PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), Ref})
+_SHORT: Final = frozenset({int, float, bool, type(None), Ref})
 _HOLDING: Final = frozenset({dict, list, tuple})
+_LONG: Final = 65_536
+"""From how many characters or bytes on a text is no plain value: pickle itself would copy it twice."""
 
 
 class TooLarge(Exception):
@@ -99,6 +101,17 @@ class _Pickler(_ByValue):
         return super().reducer_override(obj)
 
 
+class _WithoutTracebacks(_Pickler):
+    """The same; tracebacks, which Dask makes pickles of errors take along, come back as None."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (_nothing, ()) if isinstance(obj, TracebackType) else super().reducer_override(obj)
+
+
+def _nothing() -> None:
+    return None
+
+
 class _Bounded(io.BytesIO):
     """A buffer that refuses to grow beyond a size."""
 
@@ -122,12 +135,14 @@ class _Bounded(io.BytesIO):
 def _is_plain(value: Any, levels: int = 4) -> bool:
     """Tell whether a value is a number or text or holds a few: pickle itself is quickest with these."""
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _SHORT:
         return True
+    if kind is str or kind is bytes:
+        return len(value) < _LONG
     if kind not in _HOLDING or len(value) > FEW or not levels:
         return False
     inside = [*value, *value.values()] if kind is dict else value
-    if _PLAIN.issuperset(map(type, inside)):
+    if _SHORT.issuperset(map(type, inside)):
         return True
     return all(_is_plain(each, levels - 1) for each in inside)
 
@@ -150,16 +165,20 @@ def dumps_by_value(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def dumps_small(value: Any, limit: int) -> bytes | None:
-    """Return `value` pickled if that takes at most `limit` bytes, else None, without pickling it all."""
+def dumps_small(value: Any, limit: int, *, tracebacks: bool = True) -> bytes | None:
+    """Return `value` pickled if that takes at most `limit` bytes, else None, without pickling it all.
+
+    Without `tracebacks` there is None where it holds one.
+    """
     if isinstance(value, str | bytes) and len(value) > limit:
         return None
-    if type(value) in _PLAIN:
+    if _is_plain(value, 0):
         data = pickle.dumps(value, protocol=5)
         return data if len(data) <= limit else None
     buffer = _Bounded(limit)
+    pickler = _Pickler if tracebacks else _WithoutTracebacks
     try:
-        _Pickler(buffer, protocol=5, buffer_callback=buffer.admits).dump(value)
+        pickler(buffer, protocol=5, buffer_callback=buffer.admits).dump(value)
     except TooLarge:
         return None
     return buffer.getvalue()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -278,9 +281,15 @@ def _misspelt() -> None:
     compile("a b", "script.py", "exec")
 
 
+def _unknown() -> None:
+    sorted_numbers = sorted([2, 1])
+    print(sorted_nmbers)  # type: ignore[name-defined]  # noqa: F821  (a slip of the pen)
+    del sorted_numbers
+
+
 @pytest.mark.parametrize(
     "body",
-    [_plain, _noted, _chained, _meanwhile, _deep, _behind_nothing, _grouped, _misspelt],
+    [_plain, _noted, _chained, _meanwhile, _deep, _behind_nothing, _grouped, _misspelt, _unknown],
     ids=lambda f: f.__name__,
 )
 def test_tracebacks_are_as_python_prints_them(body: Callable[[], None]) -> None:
@@ -293,3 +302,40 @@ def test_tracebacks_are_as_python_prints_them(body: Callable[[], None]) -> None:
         expected = "".join(traceback.format_exception(error))
         assert capture(error).traceback == expected
         assert error.__traceback__ is frames
+
+
+class Met(Exception):
+    """One that is pickled by two threads at once."""
+
+    both = threading.Barrier(2)
+
+    def __reduce__(self) -> Any:
+        """Wait for the other one."""
+        Met.both.wait(10.0)
+        return Met, self.args
+
+
+def test_two_threads_capture_one_exception() -> None:
+    """Each has all of it, and the exception is as it was: others raise it, too."""
+    with pytest.raises(Met) as raised:
+        raise Met("x")
+    error, frames = raised.value, raised.value.__traceback__
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(capture, [error, error])
+    assert one == other
+    assert "in test_two_threads" in one.traceback
+    assert one.blob is not None
+    assert error.__traceback__ is frames
+
+
+def test_pickles_of_errors_have_no_tracebacks() -> None:
+    """Neither its own nor that of what led to it, though Dask teaches pickle to take them along."""
+    with pytest.raises(OSError, match="after that") as raised:
+        _chained()
+    captured = capture(raised.value)
+    assert captured.blob is not None
+    found = pickle.loads(captured.blob)
+    while found is not None:
+        assert found.__traceback__ is None
+        found = found.__cause__
+    assert "the first line" in captured.traceback

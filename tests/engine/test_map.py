@@ -15,6 +15,7 @@ import pytest
 from dflow import flow, task, unmapped
 from dflow.core import events as ev
 from dflow.core.replay import replay
+from dflow.engine.driver_scope import DriverScope
 from dflow.engine.maps import FIRST, PART
 from dflow.errors import ParameterError, SerializationError
 from dflow.testing import ScriptedRunner
@@ -228,6 +229,35 @@ def test_a_map_that_is_interrupted_in_the_middle(world: World) -> None:
         flow(task_runner="inline")(lambda: stop.map(range(2 * PART)))()
     states = {run.state_name for run in replay(world.events(ev.Event)).task_runs.values()}
     assert states <= {"Completed", "Cancelled", "Cancelling"}
+
+
+def test_a_map_that_is_interrupted_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the part that was just asked for is cancelled, and all futures that nobody got are let go."""
+    submit, drop = DriverScope.submit, DriverScope.drop
+    asked: list[int] = []
+    dropped: set[str] = set()
+
+    def interrupted(scope: DriverScope, event: Any, *rest: Any) -> None:
+        submit(scope, event, *rest)
+        asked.append(len(event.items))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    def noted(scope: DriverScope, *task_run_ids: str) -> None:
+        dropped.update(task_run_ids)
+        drop(scope, *task_run_ids)
+
+    monkeypatch.setattr(DriverScope, "submit", interrupted)
+    monkeypatch.setattr(DriverScope, "drop", noted)
+    with pytest.raises(KeyboardInterrupt):
+        run(lambda: pair.map(range(2 * PART)))
+    made = replay(world.events(ev.Event)).task_runs
+    assert len(asked) == 2
+    assert len(made) == sum(asked)
+    assert made.keys() <= dropped
+    assert {each.state_name for each in made.values()} <= {"Completed", "Cancelled", "Cancelling"}
 
 
 def test_a_map_waits_for_what_it_is_told_to(runner: ScriptedRunner) -> None:

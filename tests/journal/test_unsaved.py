@@ -27,6 +27,7 @@ from tests.journal.world import (
     entry,
     flow_created,
     life,
+    log,
     mapped,
     task_created,
 )
@@ -66,6 +67,7 @@ def check(reader: RunReader, table: Table, values: dict[str, bytes | None]) -> N
     batches=histories(),
     behind=st.sampled_from([0, 1, 3, 10, 4000]),
     at_once=st.sampled_from([1, 2, 500]),
+    data=st.data(),
 )
 def test_readers_see_what_the_events_tell(
     journal: SqliteJournal,
@@ -73,6 +75,7 @@ def test_readers_see_what_the_events_tell(
     batches: list[list[ev.Event]],
     behind: int,
     at_once: int,
+    data: st.DataObject,
 ) -> None:
     """However far records are behind: one who stays, one who comes later, and the next driver."""
     monkeypatch.setattr(unsaved, "BEHIND", behind)
@@ -85,8 +88,11 @@ def test_readers_see_what_the_events_tell(
     for events in batches:
         batch = driver.batch([event for event in events if applies(event)])
         record.append(batch)
+        if data.draw(st.booleans()):
+            record.catch_up()
         values |= dict.fromkeys(driver.table.task_runs.keys() - values.keys())
         values |= {e.task_run_id: e.value for e in batch.events if isinstance(e, OUTCOMES)}
+        assert {run: record.value(run) for run in driver.table.task_runs} == values
         check(stays, driver.table, values)
         later = journal.read(run_id)
         check(later, driver.table, values)
@@ -199,3 +205,27 @@ def test_several_threads_use_a_record_that_is_written(journal: SqliteJournal) ->
             reader.join()
     assert list(record.task_runs()) == list(driver.table.task_runs.values())
     assert list(journal.read(RUN).task_runs()) == list(driver.table.task_runs.values())
+
+
+def test_each_call_sees_one_state(journal: SqliteJournal) -> None:
+    """What is read on while the driver writes, and the reader looks again, stays as it was at the call."""
+    record, driver = journal.write(RUN, 1), Driver()
+    record.append(driver.batch([flow_created(), task_created("a"), task_created("b")]))
+    expected = list(driver.table.task_runs.values())
+    stays = journal.read(RUN)
+    found = stays.task_runs()
+    assert next(found) == expected[0]
+    record.append(driver.batch([ev.UpstreamsMet(at=3.0, task_run_id="b"), task_created("c")]))
+    assert stays.counts() == {(RUN, "prepare"): {"Pending": 3}}
+    assert list(found) == expected[1:]
+
+
+def test_log_lines_save_nothing_that_can_wait(journal: SqliteJournal) -> None:
+    """A transaction with nothing but log lines does not have to save all records that are behind."""
+    record, driver = journal.write(RUN, 1), Driver()
+    record.append(driver.batch([flow_created(), *life("a")]))
+    record.append(driver.batch([], [log("hello")]))
+    assert rows(journal) == 0
+    while record.catch_up():
+        pass
+    assert rows(journal) == 1

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,25 @@ def test_a_large_array_is_refused_before_it_is_copied() -> None:
     """An array in a list is refused by its size, whatever its order or type."""
     for array in (np.zeros((300, 300)), np.zeros((300, 300), order="F"), np.zeros(90_000)[::2]):
         assert dumps_small([array], 16_384) is None
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_large_bytes_are_copied_once(inside: bool) -> None:
+    """Arguments of many megabytes take as much memory again while they are packed, and no more."""
+    size = 8_000_000
+    data = bytes(size)
+    value = {"a": [data]} if inside else data
+    tracemalloc.start()
+    try:
+        assert len(dumps(value)) >= size
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        assert dumps_small(value, 1000) is None
+        _, refused = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * size
+    assert refused < size / 10
 
 
 def test_arrays_go_apart_without_a_copy() -> None:

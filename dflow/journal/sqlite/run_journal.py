@@ -34,7 +34,7 @@ from dflow.journal.sqlite.rows import (
 )
 from dflow.journal.sqlite.run_reader import SQL, SqliteRunReader, T, head, last_log
 from dflow.journal.sqlite.schema import RUN
-from dflow.journal.sqlite.unsaved import Unsaved
+from dflow.journal.sqlite.unsaved import Runs, Unsaved
 from dflow.journal.sqlite.watermark import Level, Watermark, level_of
 from dflow.ports import Batch, Missing, RunEntry
 
@@ -102,47 +102,46 @@ class SqliteRunJournal(SqliteRunReader):
     def append(self, batch: Batch) -> int:
         """Write a batch in one transaction; return the number of the last event."""
         with self._turn:
-            return self._append(batch)
+            new = {run.id: run for run in batch.task_runs}
+            if not batch.events:
+                return self._write(batch, new, list(new))  # no event tells of them
+            first, last = self._head.events + 1, self._head.events + len(batch.events)
+            return self._write(batch, new, self._unsaved.due(first, last, new))
 
-    def _append(self, batch: Batch) -> int:
-        new = {run.id: run for run in batch.task_runs}
-        first, last = self._head.events + 1, self._head.events + len(batch.events)
-        waits = self._unsaved
-        due = waits.due(first, last, new) if batch.events else [*waits.all(), *new]
+    def _write(self, batch: Batch, new: Runs, due: Sequence[str]) -> int:
+        """Write a batch, which has brought these `new` records, and the records that are due."""
+        now, waits = self._head, self._unsaved
+        first, last = now.events + 1, now.events + len(batch.events)
         with self._refusing(), self._connection.writing() as db:
             numbers = self._numbers.given(db, due)
-            after = self._advance(
-                db,
+            after = replace(
+                now,
                 events=last,
-                task_runs=max(self._head.task_runs, max(numbers.values(), default=0)),
-                logs=(self._head.logs or 0) + len(batch.logs),
+                task_runs=max(now.task_runs, *numbers.values(), 0),
+                logs=(now.logs or 0) + len(batch.logs),
                 recorded=waits.recorded(due, first, last, new),
             )
+            self._advance(db, after)
             valued = _write_events(db, batch.events, first)
             _put(db, "save_task_run", waits.rows(numbers, last, new, valued))
             if batch.flow_runs:
                 _put(db, "save_flow_run", map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
                 _set_head(db, after, after)
-            _put(db, "insert_log", map(log_row, count((self._head.logs or 0) + 1), batch.logs))
+            _put(db, "insert_log", map(log_row, count((now.logs or 0) + 1), batch.logs))
         self._head = after
         self._numbers.note(numbers)
         waits.change(due, first, new, valued)
         self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
-        return after.events
+        return last
 
-    def _advance(
-        self, db: sqlite3.Connection, *, events: int, task_runs: int, logs: int, recorded: int
-    ) -> Head:
+    def _advance(self, db: sqlite3.Connection, after: Head) -> None:
         """Note the last numbers. Raises RunTakenOver if another epoch has begun."""
-        now = self._head
-        after = Head(now.run_id, now.epoch, events, task_runs, now.flow_runs, logs, recorded)
-        if not _set_head(db, now, after):
+        if not _set_head(db, self._head, after):
             found = head(db)
             if found.epoch != self._epoch:
                 raise taken_over(found.run_id, self._epoch)
             raise damaged(self._connection.path, "somebody else has written to it")
-        return after
 
     def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `look` finds in one state of the file, with all records saved."""
@@ -160,23 +159,8 @@ class SqliteRunJournal(SqliteRunReader):
             return bool(self._unsaved)
 
     def _save(self, due: Sequence[str]) -> None:
-        """Save records that are behind."""
-        if not due:
-            return
-        with self._refusing(), self._connection.writing() as db:
-            now, waits = self._head, self._unsaved
-            numbers = self._numbers.given(db, due)
-            after = self._advance(
-                db,
-                events=now.events,
-                task_runs=max(now.task_runs, *numbers.values()),
-                logs=now.logs or 0,
-                recorded=waits.recorded(due, 0, now.events, {}),
-            )
-            _put(db, "save_task_run", waits.rows(numbers, now.events, {}, {}))
-        self._head = after
-        self._numbers.note(numbers)
-        waits.change(due, 0, {}, {})
+        if due:
+            self._write(Batch(), {}, due)
 
     def _save_all(self) -> None:
         with self._turn:

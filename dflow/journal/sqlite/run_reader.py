@@ -72,20 +72,19 @@ class SqliteRunReader:
         return self._look_once(look)
 
     def _look_once(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        self._see_migrated()
         with self._refusing(), self._connection.reading() as db:
-            return look(db)
+            migrated = self._is_older and self._see_migrated(db)
+            found = look(db)
+        self._is_older = self._is_older and not migrated  # a look that fails brings the views back
+        return found
 
-    def _see_migrated(self) -> None:
-        """Read a file of an earlier version as what it is, once its driver has migrated it."""
-        if not self._is_older:
-            return
-        with self._connection.reading() as db:
-            if RUN.version(db, self._connection.path) < RUN.newest:
-                return
-            for (name,) in db.execute(SQL["views"]).fetchall():
-                db.execute(f"DROP VIEW temp.{name}")
-        self._is_older = False
+    def _see_migrated(self, db: sqlite3.Connection) -> bool:
+        """Tell whether the driver has migrated a file of an earlier version; if so, read it as it is."""
+        if RUN.version(db, self._connection.path) < RUN.newest:
+            return False
+        for (name,) in db.execute(SQL["views"]).fetchall():
+            db.execute(f"DROP VIEW temp.{name}")
+        return True
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -144,25 +143,20 @@ class SqliteRunReader:
     def task_runs(self, after: int = 0, limit: int | None = None) -> Iterator[TaskRun]:
         """Yield the task runs after the first `after`, at most `limit`."""
 
-        def look(db: sqlite3.Connection) -> tuple[list[Row], int, Tail]:
+        def look(db: sqlite3.Connection) -> tuple[list[Row], dict[str, TaskRun], list[TaskRun]]:
             rows = db.execute(SQL["task_runs"], (after, -1 if limit is None else limit)).fetchall()
             saved = head(db).task_runs
             due = max(0, saved - after)
             check(len(rows) == (due if limit is None else min(due, limit)), "the list of task runs")
-            return rows, saved, self._tail(db)
+            tail = self._tail(db)
+            changed = {row[1]: tail.runs[row[1]] for row in rows if row[1] in tail.runs}
+            end = None if limit is None else max(0, after - saved) + limit - len(rows)
+            made = [tail.runs[made] for made in tail.made[max(0, after - saved) : end]]
+            return rows, changed, made
 
-        rows, saved, tail = self.look(look)
-        made = tail.made[max(0, after - saved) :]
-        made = made if limit is None else made[: limit - len(rows)]
-        return self._with_tail(rows, made, tail, after)
-
-    def _with_tail(
-        self, rows: list[Row], made: list[str], tail: Tail, after: int
-    ) -> Iterator[TaskRun]:
+        rows, changed, made = self.look(look)
         records = self._records(TaskRun, [row[:-1] for row in rows], after)
-        return chain(
-            (tail.runs.get(run.id, run) for run in records), map(tail.runs.__getitem__, made)
-        )
+        return chain((changed.get(run.id, run) for run in records), made)
 
     def task_run(self, task_run_id: str) -> TaskRun | None:
         """Return one task run. That there is none takes longer to say than what it is."""
