@@ -6,6 +6,7 @@ behind for a while, with what it is by then: mostly once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 
@@ -27,7 +28,7 @@ class Unsaved:
     """The task runs whose records are behind, in the order in which they fell behind."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, tuple[int, TaskRun]] = {}
+        self._runs: OrderedDict[str, tuple[int, TaskRun]] = OrderedDict()  # its first is found at once
         self._valued: dict[str, int] = {}
 
     def __len__(self) -> int:
