@@ -266,6 +266,7 @@ class Tracker:
             while post is not None:
                 taken += self._absorb(post)
                 if taken >= GROUP:
+                    self._taken_at = monotonic()
                     return True
                 post = self._posts.get(0)
         except Empty:
