@@ -289,10 +289,11 @@ class Tracker:
         """Let the journal do some of what it has put off, unless something waits to be written."""
         if self._ledger.weight:
             return
+        self._put_off = False
         try:
             self._put_off = self._journal.catch_up()
-        except JournalUnavailable as error:
-            _log.debug("The journal has put something off, and still does: %s", error)
+        except JournalUnavailable as error:  # until it has written something again
+            _log.debug("What the journal has put off has to wait: %s", error)
 
     def _absorb(self, post: Post) -> int:
         """Take a post; return for how many it counts."""
