@@ -79,12 +79,10 @@ class Planner:
         if nodes:
             self._send(nodes, self._labels[nodes[0].label], alone=len(nodes) == 1)
 
-    def remove(self, node: Node) -> list[Node]:
-        """Forget a node that came to nothing; return those that wait for it, which would go without it."""
+    def remove(self, node: Node) -> None:
+        """Forget a node that came to nothing; what waits for it would go without it."""
         self._leave(node)
-        left = [each for each in node.dependents if each in self._waiting]
         self._free(node)
-        return left
 
     def ended(self, node: Node, seconds: float | None, size: int | None, now: float) -> None:
         """Note that a node has ended well; how many seconds its body took, and bytes its value has."""
