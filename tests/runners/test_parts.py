@@ -409,6 +409,20 @@ def test_a_parcel_that_waited_behind_a_slow_body() -> None:
     assert [one.parcel for one in works] == [None, None, None]
 
 
+def test_a_parcel_of_an_earlier_driver_that_gives_back() -> None:
+    """What it does not run goes again, in one batch, each once."""
+    made, works = Book(), [entry(number) for number in range(1, 7)]
+    parcel = Parcel(9, ("task-9", 9), works)
+    for one in works:
+        one.parcel = parcel
+    made.adopt(parcel)
+    quick = [replace(success(one, b"value"), seconds=0.001) for one in works[:2]]
+    made.rows(9, "w", [row_of(place, outcome, "w") for place, outcome in enumerate(quick)])
+    made.rows(9, "w", [(3, BACK)])
+    assert made.planner.plan(0.0) == [works[3:]]
+    assert (made.planner.waiting, made.all()) == (0, works)
+
+
 def test_what_a_parcel_errs_of() -> None:
     """One that was taken back is void; what depends on it is void behind it, or waits for it to go again."""
     one = entry(1)
