@@ -91,6 +91,11 @@ class Parcel:
         return [entry for entry in self.entries if entry.parcel is self and not entry.ended]
 
     @property
+    def unheard(self) -> list[Entry]:
+        """Those of them of which nobody has said what became of them."""
+        return [entry for entry in self.left if entry.outcome is None]
+
+    @property
     def depth(self) -> int:
         """How far down the graph its first dispatch is."""
         return self.entries[0].depth

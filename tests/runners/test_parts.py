@@ -33,7 +33,7 @@ from dflow.errors import CancelledError, DefinitionError, MissingMainGuard
 from dflow.messages import Go, LogEntry, Printed, StartConfirmed
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
 from task_runners.dask import host, in_process, main_guard
-from task_runners.dask.book import Book
+from task_runners.dask.book import RECOVERY, Book
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.ends import INQUEST
 from task_runners.dask.parcels import Entry, Parcel
@@ -159,6 +159,11 @@ def failure(one: Entry) -> AttemptRaised:
 def kinds(made: Book) -> list[type]:
     """Return what was reported, by type."""
     return [type(report) for report in made.news]
+
+
+def names(made: Book) -> list[str]:
+    """Return of which task runs there were reports."""
+    return [getattr(report, "task_run_id", "") for report in made.news]
 
 
 def test_success_waits_for_both_sides() -> None:
@@ -335,6 +340,42 @@ def test_an_outcome_that_nobody_told() -> None:
     assert made.overdue(due) == []
     made.outcomes_lost(1)
     assert kinds(made) == [WorkerLost]
+
+
+def test_an_outcome_that_only_waits_for_another() -> None:
+    """One that was told is neither asked for nor lost while that of what it depends on is late."""
+    one = entry(1)
+    two = entry(2, one)
+    made = book(one, two)
+    made.in_memory(2)
+    made.heard(two.key, success(two))
+    made.in_memory(1)
+    due = made.next_due()
+    assert due is not None
+    assert made.overdue(due + RECOVERY) == [one.parcel]
+    made.outcomes_lost(2)
+    assert made.news == []
+    made.heard(one.key, success(one))
+    assert names(made) == ["run1", "run2"]
+    assert kinds(made) == [AttemptSucceeded] * 2
+
+
+def test_what_was_told_does_not_go_again() -> None:
+    """Of a parcel whose outcomes are lost in part the rest goes again, and what waits behind it does not."""
+    one = entry(1)
+    two, three = entry(2, one), entry(3)
+    made = Book()
+    for each in (one, two, three):
+        made.enter(each)
+    made.send(Parcel(9, ("task-9", 9), [one, two, three]))
+    made.in_memory(9)
+    made.rows(9, "w", [row_of(1, success(two), "w"), row_of(2, success(three), "w")])
+    made.outcomes_lost(9)
+    assert names(made) == ["run3"]
+    assert (one.parcel, two.parcel) == (None, made.parcel(9))
+    made.send(Parcel(10, ("task-10", 10), [one]))
+    made.rows(10, "w", [row_of(0, success(one, b"value"), "w")])
+    assert names(made) == ["run3", "run1", "run2"]
 
 
 def test_a_lost_value_takes_what_needs_it() -> None:
