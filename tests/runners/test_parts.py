@@ -569,6 +569,22 @@ def test_it_can_be_waited_for_what_was_said() -> None:
     sender.close()
 
 
+def test_a_message_that_comes_as_the_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent at the moment at which the idle thread would end leaves all the same."""
+    monkeypatch.setattr("dflow.attempts.link.IDLE", 0.005)
+    left = list[Any]()
+    sender = Sender(lambda _, data: left.extend(message for _, message in open_batch(data)))
+    for number in range(10):
+        sender.send(("run", 1), Printed(f"{number}"), last=True)
+        sender.flush(5.0)
+        with sender._changed:
+            threading.Event().wait(0.02)  # its time is over, and it cannot leave yet
+            sender.send(("run", 1), Printed("as it ends"), last=True)
+        sender.flush(2.0)
+        assert left[-2:] == [Printed(f"{number}"), Printed("as it ends")]
+    sender.close()
+
+
 def test_prints_are_bounded_beside_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each kind of line has an allowance of its own, in lines and in characters; the rest is counted."""
     monkeypatch.setattr("dflow.attempts.link.MAX_LINES", 3)
