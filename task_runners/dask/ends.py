@@ -100,7 +100,7 @@ class Ends:
                 parcel.held += 1
                 self._by_key[entry.key] = entry
                 self._by_ticket[entry.ticket] = entry
-        self.planner.add_sent(parcel.left, sole=parcel.sole)
+        self.planner.add_sent(parcel.left, sole=parcel.alone)
 
     def find(self, key: Key) -> Entry | None:
         """Return a dispatch that waits, runs, or has a value here."""

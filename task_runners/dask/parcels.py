@@ -11,6 +11,8 @@ from task_runners.dask.nodes import Node
 
 DaskKey = tuple[str, int]
 """The name of a task of Dask: a prefix, and a number that is never used twice."""
+BATCH = "-batch-0"
+"""What stands in the prefix of batches, behind the task's name."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +86,11 @@ class Parcel:
     def sole(self) -> bool:
         """Whether there is only one dispatch in it."""
         return len(self.entries) == 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether it went as no batch, so that what depends on it may have followed it to Dask."""
+        return self.sole and BATCH not in self.dask_key[0]
 
     @property
     def left(self) -> list[Entry]:

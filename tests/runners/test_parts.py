@@ -464,6 +464,17 @@ def test_a_parcel_of_an_earlier_driver_that_gives_back() -> None:
     assert (made.planner.waiting, made.all()) == (0, works)
 
 
+def test_what_follows_a_parcel_of_an_earlier_driver() -> None:
+    """What depends on one that went alone goes at once, on what went as a batch once that has ended."""
+    for prefix, follows in (("task-0run", True), ("task-batch-0run", False)):
+        made, one = Book(), entry(1)
+        parcel = one.parcel = Parcel(9, (prefix, 9), [one])
+        made.adopt(parcel)
+        made.enter(two := entry(2, one))
+        two.alone = True
+        assert made.planner.plan(0.0) == ([[two]] if follows else [])
+
+
 def test_what_a_parcel_errs_of() -> None:
     """One that was taken back is void; what depends on it is void behind it, or waits for it to go again."""
     one = entry(1)
