@@ -133,7 +133,7 @@ class Sender:
         """Wait until letters are due, and take them; none when it is time to end."""
         with self._changed:
             while not self._letters:
-                if self._closed or not self._changed.wait(IDLE):
+                if self._closed or not (self._changed.wait(IDLE) or self._letters):
                     self._thread = None
                     return []
             while not self._closed and (left := self._due - clock.monotonic()) > 0:

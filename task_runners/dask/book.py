@@ -103,7 +103,7 @@ class Book(Ends):
         parcel.there = True
         for entry in parcel.left:
             self.conclude(entry)
-        if parcel.left:
+        if parcel.unheard:
             parcel.due = clock.monotonic() + RECOVERY
             self._due[ticket] = parcel
 
@@ -116,9 +116,9 @@ class Book(Ends):
         if parcel is None:
             return
         if not parcel.sole:
-            self._gave_back(parcel.left)
+            self._gave_back(parcel.unheard)
             return
-        for entry in parcel.left:
+        for entry in parcel.unheard:
             message = "Its outcome was lost with its worker."
             self._end(entry, WorkerLost(**of(entry), message=message))
 
@@ -130,7 +130,7 @@ class Book(Ends):
         parcel = self._over(ticket)
         if parcel is None:
             return
-        again = [each for each in parcel.left if not each.started and each.outcome is None]
+        again = [each for each in parcel.unheard if not each.started]
         for entry in parcel.left:
             if entry.on_worker:
                 self._lost_on(entry, worker)
@@ -148,7 +148,7 @@ class Book(Ends):
             return
         self._lose_values(parcel, message)
         again = []
-        for entry in [each for each in parcel.left if each.outcome is None]:
+        for entry in parcel.unheard:
             dead = [up for up in entry.sources if self.dead(up)]
             for up in dead:
                 self.lost(up)
@@ -164,7 +164,7 @@ class Book(Ends):
         if parcel is None:
             return
         self._lose_values(parcel, problem)
-        left = [entry for entry in parcel.left if entry.outcome is None]
+        left = parcel.unheard
         if len(left) > 1:
             self.planner.lost(left, clock.monotonic())
             for entry in left:

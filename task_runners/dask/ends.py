@@ -100,7 +100,7 @@ class Ends:
                 parcel.held += 1
                 self._by_key[entry.key] = entry
                 self._by_ticket[entry.ticket] = entry
-        self.planner.add_sent(parcel.left)
+        self.planner.add_sent(parcel.left, sole=parcel.alone)
 
     def find(self, key: Key) -> Entry | None:
         """Return a dispatch that waits, runs, or has a value here."""
@@ -204,7 +204,7 @@ class Ends:
                 self._lose(each)
             elif each.retired:
                 self._give_up(each)
-            elif each.left:
+            elif each.unheard:
                 found.append(each)
         return found
 
@@ -219,7 +219,7 @@ class Ends:
             if entry.on_worker:
                 event = WorkerLost(**of(entry), cause=Cause.SCALED_DOWN, message=message)
                 self._end(entry, event)
-        self._gave_back([entry for entry in parcel.left if entry.outcome is None])
+        self._gave_back(parcel.unheard)
 
     # Ends -------------------------------------------------------------------------------------------------
 

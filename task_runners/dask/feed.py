@@ -135,7 +135,7 @@ class Feed(SchedulerPlugin):
             owner.open.update(keys)
             self._by_key.update(dict.fromkeys(keys, owner))
 
-    def transition(self, key: Any, start: Any, finish: Any, *_args: Any, **more: Any) -> None:
+    def transition(self, key: Any, start: Any, finish: Any, *_args: Any, **_: Any) -> None:
         """Note what becomes of the keys of owners."""
         if finish == "processing" and key in self._by_key:
             wire.not_again(self._scheduler, key)
@@ -149,8 +149,7 @@ class Feed(SchedulerPlugin):
         ticket = key[1]
         owner.open.discard(key)
         if finish == "memory":
-            begun, ended = _computed(more.get("startstops") or ())
-            news = ["memory", ticket, more.get("worker"), more.get("nbytes"), begun, ended]
+            news = ["memory", ticket]
         elif finish == "erred":
             news = ["erred", ticket, wire.error_of(self._scheduler.tasks[key])]
         elif finish == "forgotten":
@@ -260,12 +259,6 @@ class Feed(SchedulerPlugin):
 
 _TOLD = frozenset({"memory", "erred", "forgotten"})
 """Into which states a change is told; out of memory into any."""
-
-
-def _computed(spans: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
-    """Return when a worker began and ended to compute, by its clock."""
-    own = [span for span in spans if span.get("action") == "compute"]
-    return (own[0]["start"], own[-1]["stop"]) if own else (None, None)
 
 
 # Called by drivers ---------------------------------------------------------------------------------

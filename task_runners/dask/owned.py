@@ -296,7 +296,7 @@ class Owned:
         for (_, ticket), state, error in stand:
             known = self._status.get(ticket)
             if state == "memory" and known in ("pending", "lost"):
-                news.append(["memory", ticket, None, None, None, None])
+                news.append(["memory", ticket])
             elif state == "erred" and known in ("pending", "lost", "finished"):
                 news.append(["erred", ticket, error])
         return news

@@ -11,6 +11,8 @@ from task_runners.dask.nodes import Node
 
 DaskKey = tuple[str, int]
 """The name of a task of Dask: a prefix, and a number that is never used twice."""
+BATCH = "-batch-0"
+"""What stands in the prefix of batches, behind the task's name."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,9 +88,19 @@ class Parcel:
         return len(self.entries) == 1
 
     @property
+    def alone(self) -> bool:
+        """Whether it went as no batch, so that what depends on it may have followed it to Dask."""
+        return self.sole and BATCH not in self.dask_key[0]
+
+    @property
     def left(self) -> list[Entry]:
         """Those that are with it and have not ended."""
         return [entry for entry in self.entries if entry.parcel is self and not entry.ended]
+
+    @property
+    def unheard(self) -> list[Entry]:
+        """Those of them of which nobody has said what became of them."""
+        return [entry for entry in self.left if entry.outcome is None]
 
     @property
     def depth(self) -> int:

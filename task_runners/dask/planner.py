@@ -69,22 +69,22 @@ class Planner:
             for upstream in node.upstreams:
                 upstream.dependents.append(node)
                 node.held += upstream.batch is None or not upstream.batch.sole
+        if node.label not in self._labels:
+            self._labels[node.label] = Label()
         self._wait(node)
 
-    def add_sent(self, nodes: Iterable[Node]) -> None:
-        """Take in nodes that are out already, together."""
+    def add_sent(self, nodes: Iterable[Node], *, sole: bool) -> None:
+        """Take in nodes that depend on nothing and are out: what is left of a batch, or a sole one."""
         nodes = list(nodes)
         for node in nodes:
-            self.add(node)
+            label = self._labels.setdefault(node.label, Label())
         if nodes:
-            self._send(nodes, self._labels[nodes[0].label], alone=len(nodes) == 1)
+            self._send(nodes, label, alone=sole)
 
-    def remove(self, node: Node) -> list[Node]:
-        """Forget a node that came to nothing; return those that wait for it, which would go without it."""
+    def remove(self, node: Node) -> None:
+        """Forget a node that came to nothing; what waits for it would go without it."""
         self._leave(node)
-        left = [each for each in node.dependents if each in self._waiting]
         self._free(node)
-        return left
 
     def ended(self, node: Node, seconds: float | None, size: int | None, now: float) -> None:
         """Note that a node has ended well; how many seconds its body took, and bytes its value has."""
@@ -182,8 +182,6 @@ class Planner:
 
     def _wait(self, node: Node) -> None:
         self._waiting[node] = None
-        if node.label not in self._labels:
-            self._labels[node.label] = Label()
         self._queue(node)
 
     def _queue(self, node: Node) -> None:
@@ -270,12 +268,13 @@ class Planner:
         """Return the first of those in a queue that can still go from there."""
         while label.ready:
             node = label.ready[0][1]
-            free = node in self._waiting and not node.held
+            free = node.queued and node in self._waiting and not node.held
             if free and (not node.open or self._goes_alone(node, label)):
                 return node
             heappop(label.ready)
-            node.queued = False
-            self._queue(node)
+            if node.queued:
+                node.queued = False
+                self._queue(node)
         return None
 
     def _may_go(self, node: Node, label: Label) -> bool:
@@ -295,7 +294,7 @@ class Planner:
         if label.seconds is None and label.patient_until is None:
             label.patient_until = self._now + PATIENCE
         for node in nodes:
-            del self._waiting[node]
+            self._waiting.pop(node, None)
             node.queued, node.batch = False, batch
             self._labels[node.label].out += 1
             if alone:

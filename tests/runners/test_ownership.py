@@ -129,11 +129,7 @@ def test_an_owner_outlives_its_client(cluster: LocalCluster) -> None:
         batches = client.run_on_scheduler(feed.catch_up, owner, 0)["batches"]
         news = [one for batch in batches for one in batch["news"]]
         assert ["graph", "stimulus-1", "OK"] in news
-        (made,) = (one for one in news if one[0] == "memory")
-        assert made[1] == 5
-        assert made[2].startswith("tcp://")
-        assert made[3] > 0
-        assert made[4] <= made[5]
+        assert [one for one in news if one[0] == "memory"] == [["memory", 5]]
         client.run_on_scheduler(feed.attach, owner, client.id, names.run_of(owner), 600.0)
         assert client.run_on_scheduler(feed.leave, owner, client.id)
     patiently(lambda: what_is_left(cluster) == NOTHING, "the end of everything")

@@ -33,7 +33,7 @@ from dflow.errors import CancelledError, DefinitionError, MissingMainGuard
 from dflow.messages import Go, LogEntry, Printed, StartConfirmed
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
 from task_runners.dask import host, in_process, main_guard
-from task_runners.dask.book import Book
+from task_runners.dask.book import RECOVERY, Book
 from task_runners.dask.carried import BodyFailed, Carried, TakenBack
 from task_runners.dask.ends import INQUEST
 from task_runners.dask.parcels import Entry, Parcel
@@ -159,6 +159,11 @@ def failure(one: Entry) -> AttemptRaised:
 def kinds(made: Book) -> list[type]:
     """Return what was reported, by type."""
     return [type(report) for report in made.news]
+
+
+def names(made: Book) -> list[str]:
+    """Return of which task runs there were reports."""
+    return [getattr(report, "task_run_id", "") for report in made.news]
 
 
 def test_success_waits_for_both_sides() -> None:
@@ -337,6 +342,42 @@ def test_an_outcome_that_nobody_told() -> None:
     assert kinds(made) == [WorkerLost]
 
 
+def test_an_outcome_that_only_waits_for_another() -> None:
+    """One that was told is neither asked for nor lost while that of what it depends on is late."""
+    one = entry(1)
+    two = entry(2, one)
+    made = book(one, two)
+    made.in_memory(2)
+    made.heard(two.key, success(two))
+    made.in_memory(1)
+    due = made.next_due()
+    assert due is not None
+    assert made.overdue(due + RECOVERY) == [one.parcel]
+    made.outcomes_lost(2)
+    assert made.news == []
+    made.heard(one.key, success(one))
+    assert names(made) == ["run1", "run2"]
+    assert kinds(made) == [AttemptSucceeded] * 2
+
+
+def test_what_was_told_does_not_go_again() -> None:
+    """Of a parcel whose outcomes are lost in part the rest goes again, and what waits behind it does not."""
+    one = entry(1)
+    two, three = entry(2, one), entry(3)
+    made = Book()
+    for each in (one, two, three):
+        made.enter(each)
+    made.send(Parcel(9, ("task-9", 9), [one, two, three]))
+    made.in_memory(9)
+    made.rows(9, "w", [row_of(1, success(two), "w"), row_of(2, success(three), "w")])
+    made.outcomes_lost(9)
+    assert names(made) == ["run3"]
+    assert (one.parcel, two.parcel) == (None, made.parcel(9))
+    made.send(Parcel(10, ("task-10", 10), [one]))
+    made.rows(10, "w", [row_of(0, success(one, b"value"), "w")])
+    assert names(made) == ["run3", "run1", "run2"]
+
+
 def test_a_lost_value_takes_what_needs_it() -> None:
     """When a value cannot be computed again it is lost, and its consumer is void."""
     one = entry(1)
@@ -407,6 +448,31 @@ def test_a_parcel_that_waited_behind_a_slow_body() -> None:
     made.rows(9, "w", [(0, BACK)])
     assert (made.news, made.released) == ([], [parcel])
     assert [one.parcel for one in works] == [None, None, None]
+
+
+def test_a_parcel_of_an_earlier_driver_that_gives_back() -> None:
+    """What it does not run goes again, in one batch, each once."""
+    made, works = Book(), [entry(number) for number in range(1, 7)]
+    parcel = Parcel(9, ("task-9", 9), works)
+    for one in works:
+        one.parcel = parcel
+    made.adopt(parcel)
+    quick = [replace(success(one, b"value"), seconds=0.001) for one in works[:2]]
+    made.rows(9, "w", [row_of(place, outcome, "w") for place, outcome in enumerate(quick)])
+    made.rows(9, "w", [(3, BACK)])
+    assert made.planner.plan(0.0) == [works[3:]]
+    assert (made.planner.waiting, made.all()) == (0, works)
+
+
+def test_what_follows_a_parcel_of_an_earlier_driver() -> None:
+    """What depends on one that went alone goes at once, on what went as a batch once that has ended."""
+    for prefix, follows in (("task-0run", True), ("task-batch-0run", False)):
+        made, one = Book(), entry(1)
+        parcel = one.parcel = Parcel(9, (prefix, 9), [one])
+        made.adopt(parcel)
+        made.enter(two := entry(2, one))
+        two.alone = True
+        assert made.planner.plan(0.0) == ([[two]] if follows else [])
 
 
 def test_what_a_parcel_errs_of() -> None:
@@ -511,6 +577,22 @@ def test_it_can_be_waited_for_what_was_said() -> None:
     may_leave.set()
     ending.join(5.0)
     assert left == [Printed("last words")]
+    sender.close()
+
+
+def test_a_message_that_comes_as_the_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent at the moment at which the idle thread would end leaves all the same."""
+    monkeypatch.setattr("dflow.attempts.link.IDLE", 0.005)
+    left = list[Any]()
+    sender = Sender(lambda _, data: left.extend(message for _, message in open_batch(data)))
+    for number in range(10):
+        sender.send(("run", 1), Printed(f"{number}"), last=True)
+        sender.flush(5.0)
+        with sender._changed:
+            threading.Event().wait(0.02)  # its time is over, and it cannot leave yet
+            sender.send(("run", 1), Printed("as it ends"), last=True)
+        sender.flush(2.0)
+        assert left[-2:] == [Printed(f"{number}"), Printed("as it ends")]
     sender.close()
 
 
