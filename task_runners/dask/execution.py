@@ -79,7 +79,7 @@ class _Work:
             payload.patience,
             keeps=payload.again is not None,
             leaves=partial(wire.leaves, get_worker()),
-            slow=here.clear_way,
+            slow=partial(here.clear_way, place),
         )
         self._values: dict[int, bytes | Carried] = {}
         self._functions: dict[int, Callable[..., Any]] = {}

@@ -42,6 +42,8 @@ PLACES = "dflow-places"
 """Under which name `keep` notes something with a task."""
 EXECUTE = "execute"
 """The name of the function that runs parcels on workers."""
+BATCH = "-batch-0"
+"""What the keys of parcels have in their names that go together with others, or could."""
 LEAVING = frozenset({"closing", "closing_gracefully"})
 """The names of the status of a worker that was told to leave."""
 SAME_TURN = "60s"
@@ -244,13 +246,24 @@ def post(worker: Any, run: str, topic: str, letters: Mapping[str, Any]) -> None:
         worker.log_event(topic, letters)
 
 
-def waiting(worker: Any, kind: str) -> list[int]:
-    """Return the numbers of tasks that wait for a thread of a worker, of those with this in their prefix.
+def waiting(worker: Any) -> list[Any]:
+    """Return a worker's records of the batches that are with it and may wait for a thread, from its loop.
 
-    Dask moves short ones to no other worker: they would wait for a body that takes an hour.
+    Those that are at work for Dask may have begun: it does not know how many threads there are for them.
     """
-    tasks = list(getattr(getattr(worker, "state", None), "ready", ()))
-    return [task.key[1] for task in tasks if isinstance(task.key, tuple) and kind in task.key[0]]
+    state = getattr(worker, "state", None)
+    there = [*getattr(state, "ready", ()), *getattr(state, "executing", ())]
+    return [task for task in there if isinstance(task.key, tuple) and BATCH in task.key[0]]
+
+
+def threads(worker: Any) -> int:
+    """Return how many threads of a worker run tasks."""
+    return int(getattr(getattr(worker, "state", None), "nthreads", 1))
+
+
+def present_task(worker: Any) -> Any:
+    """Return a worker's record of the task that the calling thread runs, or None."""
+    return getattr(getattr(worker, "state", None), "tasks", {}).get(worker.get_current_task())
 
 
 def plug_in(worker: Any, plugin: Any) -> None:
@@ -269,9 +282,7 @@ def keep(worker: Any, places: list[int]) -> None:
 
     `TaskState.metadata` travels with that message; there is no public way to it from within a task.
     """
-    tasks = getattr(getattr(worker, "state", None), "tasks", {})
-    task = tasks.get(worker.get_current_task())
-    metadata = getattr(task, "metadata", None)
+    metadata = getattr(present_task(worker), "metadata", None)
     if metadata is not None:
         metadata[PLACES] = places
 
