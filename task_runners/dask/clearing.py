@@ -13,10 +13,13 @@ from typing import Any, Protocol
 from task_runners.dask import payload, wire
 from task_runners.dask.parcels import DaskKey
 
-PAUSE = 0.5
-"""Seconds between two looks at what waits; what waits longer waits in vain."""
-SOON = 0.05
-"""Seconds until the look after one that found something: it may have been sent here again."""
+LOOK = 0.1
+"""Seconds between two looks at what waits."""
+AGAIN = 0.05, 0.5
+"""Seconds until the look after one that found something, as that may have come here again: at first, and at
+most, where it does so each time."""
+IN_VAIN = 0.5
+"""Seconds after which what waits is given back though bodies do not hold all threads, as far as is known."""
 
 GiveBack = Callable[[str, Any], None]
 """Gives a parcel of a flow run back, by the worker's record of it, unless it was taken up."""
@@ -39,7 +42,7 @@ class Clearing:
         self._slow: list[tuple[Callable[[], bool], MayLeave]] = []
         self._since: dict[DaskKey, float] = {}
         self._seen: set[DaskKey] = set()
-        self._pause = SOON / 2
+        self._again = AGAIN[0] / 2
         self._timer: Any = None
 
     def begin(self, still: Callable[[], bool], place: MayLeave) -> None:
@@ -56,9 +59,10 @@ class Clearing:
         """Give back what waits in vain, and look again after a time."""
         self._slow = [(still, place) for still, place in self._slow if still()]
         found = self._clear()
-        self._pause = min(2 * self._pause, PAUSE) if found else SOON / 2
-        pause = self._pause if found else PAUSE
+        least, most = AGAIN
+        self._again = min(2 * self._again, most) if found else least / 2
         later = self._worker.loop.call_later
+        pause = self._again if found else LOOK
         self._timer = later(pause, self._look) if self._slow else None
 
     def _clear(self) -> bool:
@@ -72,7 +76,7 @@ class Clearing:
         new = [
             key
             for key, since in self._since.items()
-            if key not in self._seen and (none_free or now - since >= PAUSE)
+            if key not in self._seen and (none_free or now - since >= IN_VAIN)
         ]
         for key in new:
             self._seen.add(key)
