@@ -205,7 +205,7 @@ class _Watch:
                 self._thread = threading.Thread(target=self._run, name="dflow-watch", daemon=True)
                 self._thread.start()
             elif len(self._running) == 1:
-                self._changed.notify()
+                self._changed.notify_all()
 
     def over(self, running: Running) -> None:
         """Look after it no more."""
@@ -218,11 +218,15 @@ class _Watch:
             return list(self._running)
 
     def end(self) -> None:
-        """End the thread if nothing is at work, and wait until it has."""
+        """End the thread if nothing is at work, and wait until it has, or until something is."""
         with self._changed:
             thread, self._ending = self._thread, not self._running
-            self._changed.notify()
-        if thread is not None and self._ending:
+            if thread is None or not self._ending:
+                return
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._thread is not thread or not self._ending)
+            ended = self._thread is not thread
+        if ended:
             thread.join()
 
     def _run(self) -> None:
@@ -245,6 +249,7 @@ class _Watch:
             while not self._running:
                 if self._ending or not (self._changed.wait(IDLE) or self._running):
                     self._thread = None
+                    self._changed.notify_all()
                     return []
             return list(self._running)
 
