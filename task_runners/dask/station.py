@@ -218,7 +218,9 @@ class Farewell(WorkerPlugin):
     name = f"dflow-farewell-{PROTOCOL}"
 
     async def teardown(self, worker: Worker) -> None:
-        """Say it, and wait until it has left."""
+        """Say it, and wait until it has left; nothing if the plugin is taken from a worker at work."""
+        if not wire.leaves(worker):
+            return
         last_words()
         with _lock:
             here = [found for (_, at), found in _stations.items() if at == worker.address]

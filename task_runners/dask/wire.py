@@ -268,8 +268,13 @@ def present_task(worker: Any) -> Any:
 
 def plug_in(worker: Any, plugin: Any) -> None:
     """Add a plugin to a worker, from any thread, unless it has it. Drivers can do so by public means only."""
-    if plugin.name not in getattr(worker, "plugins", (plugin.name,)):
-        worker.loop.add_callback(worker.plugin_add, plugin, plugin.name)
+
+    async def plugged() -> None:
+        # A plugin that takes the place of another of its name tears that down.
+        if plugin.name not in getattr(worker, "plugins", (plugin.name,)):
+            await worker.plugin_add(plugin, plugin.name)
+
+    worker.loop.add_callback(plugged)
 
 
 def leaves(worker: Any) -> bool:
