@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from task_runners.dask import payload, wire
+from task_runners.dask import payload, wire, worker_wire
 from task_runners.dask.parcels import DaskKey
 
 LOOK = 0.1
@@ -69,10 +69,10 @@ class Clearing:
         """Give back what waits in vain; return whether there was anything."""
         now = self._worker.loop.time()
         held = sum(not place.left for _, place in self._slow)
-        waiting = {task.key: task for task in wire.waiting(self._worker)} if held else {}
+        waiting = {task.key: task for task in worker_wire.waiting(self._worker)} if held else {}
         self._since = {key: self._since.get(key, now) for key in waiting}
         self._seen &= waiting.keys()
-        none_free = held >= wire.threads(self._worker)
+        none_free = held >= worker_wire.threads(self._worker)
         new = [
             key
             for key, since in self._since.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -71,6 +71,14 @@ class Draft:
         """Add a parcel."""
         self.graph[parcel.dask_key] = Task(parcel.dask_key, function, *args)
         self.parcels.append(parcel)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A graph that was sent, and of which it is not known yet what became."""
+
+    message: Mapping[str, Any]
+    keys: tuple[DaskKey, ...]
 
 
 class Keys(Protocol):

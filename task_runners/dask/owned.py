@@ -15,7 +15,6 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from dask.task_spec import Task, TaskRef
@@ -23,10 +22,10 @@ from dask.task_spec import Task, TaskRef
 from dflow.attempts.link import open_batch
 from dflow.errors import ClusterError
 from dflow.messages import Key, LogEntry, Printed
-from task_runners.dask import feed, names, placements, station, wire
+from task_runners.dask import again, feed, names, placements, station, wire
 from task_runners.dask.carried import OfItem, applied, outcome_of
 from task_runners.dask.fetched import Fetched, loaded
-from task_runners.dask.graph import Draft, Graph, tickets
+from task_runners.dask.graph import Draft, Graph, Sent, tickets
 from task_runners.dask.line import Line
 from task_runners.dask.parcels import DaskKey
 
@@ -35,23 +34,11 @@ UNRECORDED = 1.0
 _log = logging.getLogger("dflow.runners")
 
 
-class Unavailable(Exception):
-    """The owned way cannot be taken; says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A graph that was sent, and of which it is not known yet what became."""
-
-    message: Mapping[str, Any]
-    keys: tuple[DaskKey, ...]
-
-
 class Owned:
     """The work of one flow run, wanted under the name of its owner."""
 
     def __init__(self, line: Line, owner: str, lease: float) -> None:
-        """Take the owner up. Raises `Unavailable` where something is missing that this relies on."""
+        """Take the owner up. Raises `wire.Unavailable` where something is missing that this relies on."""
         self.owner = owner
         self._line = line
         self._client = line.client
@@ -69,12 +56,14 @@ class Owned:
         self._lost = False
         lacks = wire.missing_in(self._client)
         if lacks:
-            raise Unavailable(f"distributed here lacks {', '.join(lacks)}")
+            raise wire.Unavailable(f"distributed here lacks {', '.join(lacks)}")
         wire.listen(self._client, names.feed_topic(owner), self._on_batch)
         self._stream = wire.stream(self._client)
-        found = self._client.run_on_scheduler(feed.attach, *self._introduction())
+        found = self._client.run_on_scheduler(_attach, *self._introduction())
         if found["missing"]:
-            raise Unavailable(f"distributed on the scheduler lacks {', '.join(found['missing'])}")
+            raise wire.Unavailable(
+                f"distributed on the scheduler lacks {', '.join(found['missing'])}"
+            )
         self.found = bool(found["known"])
         """Whether an earlier driver has left something under this name."""
         self._received = found["number"]
@@ -226,7 +215,7 @@ class Owned:
             return
         self._catching_up = True
         try:
-            found = await self._client.run_on_scheduler(feed.attach, *self._introduction())
+            found = await self._client.run_on_scheduler(_attach, *self._introduction())
             if found["missing"] or not found["known"]:
                 self._lost = True
                 self._line.post(_nothing)
@@ -394,6 +383,16 @@ class Owned:
 
 
 _STATUS = {"memory": "finished", "erred": "error", "lost": "lost", "gone": "cancelled"}
+
+
+def _attach(
+    name: str, client: str, run: str, lease: float, dask_scheduler: Any = None
+) -> Mapping[str, Any]:
+    """Take an owner up on the scheduler, which listens from then on to what workers give back."""
+    found = feed.attach(name, client, run, lease, dask_scheduler)
+    if not found["missing"]:
+        again.listen(dask_scheduler)
+    return found
 
 
 def _nothing() -> None:

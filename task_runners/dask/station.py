@@ -22,7 +22,7 @@ from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink
 from dflow.attempts.rows import BACK, Row
 from dflow.messages import Down, Key
 from dflow.results.pickling import loads
-from task_runners.dask import names, wire
+from task_runners.dask import names, worker_wire
 from task_runners.dask.carried import Carried, Delivered, item_of
 from task_runners.dask.clearing import Clearing, MayLeave
 from task_runners.dask.internals import pull
@@ -30,7 +30,7 @@ from task_runners.dask.parcels import DaskKey
 from task_runners.dask.running import last_words
 from task_runners.values import missing
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised whenever driver and workers of different age would no longer understand each other."""
 LAST_WORDS = 10.0
 """Seconds that a body that failed waits until all that it said before has left."""
@@ -61,7 +61,7 @@ class Station:
         batch = {"station": self._name, "number": number, "data": data}
         topic = names.letters_topic(self._run)
         if names.is_fed(self._run):
-            wire.post(self._worker, self._run, topic, batch)
+            worker_wire.post(self._worker, self._run, topic, batch)
         else:
             self._worker.log_event(topic, batch)
 
@@ -81,7 +81,7 @@ class Station:
             if parcel in self._given_back:
                 return False
             # By Dask's record: it is at work for Dask a moment longer than its thread is.
-            task = wire.present_task(self._worker)
+            task = worker_wire.present_task(self._worker)
             if task is not None:
                 self._taken.add(task)
             return True
@@ -95,6 +95,7 @@ class Station:
             self._given_back[parcel] = None
             if len(self._given_back) > REMEMBERED:
                 del self._given_back[next(iter(self._given_back))]
+        worker_wire.will_not_run(self._worker, self._run, task.key)
         self.tell(parcel, self._worker.address, [(0, BACK)], last=True)
 
     def clear_way(self, place: MayLeave, still: Callable[[], bool]) -> None:
@@ -195,7 +196,7 @@ def station(run: str, worker: Worker) -> Station:
         key = (run, worker.address)
         if key not in _stations:
             _stations[key] = Station(run, worker)
-            wire.plug_in(worker, Farewell())
+            worker_wire.plug_in(worker, Farewell())
         return _stations[key]
 
 
@@ -219,7 +220,7 @@ class Farewell(WorkerPlugin):
 
     async def teardown(self, worker: Worker) -> None:
         """Say it, and wait until it has left; nothing if the plugin is taken from a worker at work."""
-        if not wire.leaves(worker):
+        if not worker_wire.leaves(worker):
             return
         last_words()
         with _lock:

@@ -38,12 +38,12 @@ RELEASE = "dflow-release"
 """The message by which a driver lets keys go; the scheduler's own fails for an unknown owner."""
 LETTERS = "dflow-letters"
 """The message that brings what attempts say; a logged event costs the scheduler several times as much."""
+GIVEN_BACK = "dflow-given-back"
+"""The message by which a worker says which tasks it will not run, before Dask could move them elsewhere."""
 PLACES = "dflow-places"
 """Under which name `keep` notes something with a task."""
 EXECUTE = "execute"
 """The name of the function that runs parcels on workers."""
-BATCH = "-batch-0"
-"""What the keys of parcels have in their names that go together with others, or could."""
 LEAVING = frozenset({"closing", "closing_gracefully"})
 """The names of the status of a worker that was told to leave."""
 SAME_TURN = "60s"
@@ -78,6 +78,10 @@ _TAKEN: tuple[tuple[Any, str, frozenset[str], bool], ...] = (
     (SchedulerPlugin, "restart", frozenset({"scheduler"}), False),
 )
 """Classes with the methods that are used: which parameters they must have; whether others may be required."""
+
+
+class Unavailable(Exception):
+    """The owned way cannot be taken; says why."""
 
 
 def missing() -> list[str]:
@@ -233,63 +237,6 @@ async def _answers(client: Client, worker: str, unreachable: set[str]) -> bool:
         return False
     pool.reuse(worker, comm)
     return True
-
-
-# From workers ----------------------------------------------------------------------------------------
-
-
-def post(worker: Any, run: str, topic: str, letters: Mapping[str, Any]) -> None:
-    """Send letters of attempts up from any thread: the public `log_event` checks and keeps it all."""
-    if hasattr(worker, "batched_send"):
-        worker.loop.add_callback(worker.batched_send, {"op": LETTERS, "run": run, **letters})
-    else:
-        worker.log_event(topic, letters)
-
-
-def waiting(worker: Any) -> list[Any]:
-    """Return a worker's records of the batches that are with it and may wait for a thread, from its loop.
-
-    Those that are at work for Dask may have begun: it does not know how many threads there are for them.
-    """
-    state = getattr(worker, "state", None)
-    there = [*getattr(state, "ready", ()), *getattr(state, "executing", ())]
-    return [task for task in there if isinstance(task.key, tuple) and BATCH in task.key[0]]
-
-
-def threads(worker: Any) -> int:
-    """Return how many threads of a worker run tasks."""
-    return int(getattr(getattr(worker, "state", None), "nthreads", 1))
-
-
-def present_task(worker: Any) -> Any:
-    """Return a worker's record of the task that the calling thread runs, or None."""
-    return getattr(getattr(worker, "state", None), "tasks", {}).get(worker.get_current_task())
-
-
-def plug_in(worker: Any, plugin: Any) -> None:
-    """Add a plugin to a worker, from any thread, unless it has it. Drivers can do so by public means only."""
-
-    async def plugged() -> None:
-        # A plugin that takes the place of another of its name tears that down.
-        if plugin.name not in getattr(worker, "plugins", (plugin.name,)):
-            await worker.plugin_add(plugin, plugin.name)
-
-    worker.loop.add_callback(plugged)
-
-
-def leaves(worker: Any) -> bool:
-    """Tell whether a worker was told to leave: what begins there now would not come to its end."""
-    return getattr(getattr(worker, "status", None), "name", "") in LEAVING
-
-
-def keep(worker: Any, places: list[int]) -> None:
-    """Let the scheduler know, with the end of the present task, which of its dispatches gave it their values.
-
-    `TaskState.metadata` travels with that message; there is no public way to it from within a task.
-    """
-    metadata = getattr(present_task(worker), "metadata", None)
-    if metadata is not None:
-        metadata[PLACES] = places
 
 
 # On the scheduler ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 
 from dflow.core.events import AttemptRaised, AttemptSucceeded, DispatchVoided
 from task_runners import DaskTaskRunner
-from task_runners.dask import feed, names, placements, station, wire
+from task_runners.dask import feed, names, placements, station, wire, worker_wire
 from task_runners.dask.connection import FORCE
 from task_runners.dask.graph import Draft, Graph
 from task_runners.dask.internals import DEATHS
@@ -363,7 +363,7 @@ def _farewells(dask_worker: Any) -> list[str]:
 
 async def _take_away(dask_worker: Any) -> None:
     await dask_worker.plugin_remove(name=station.Farewell.name)
-    wire.plug_in(dask_worker, station.Farewell())
+    worker_wire.plug_in(dask_worker, station.Farewell())
 
 
 @pytest.mark.parametrize("forced", [True, False], ids=["asked-for", "found-out"])
