@@ -14,7 +14,7 @@ from dflow.core.events import AttemptRaised, AttemptSucceeded, DispatchVoided
 from task_runners import DaskTaskRunner
 from task_runners.dask import feed, names, placements, station, wire, worker_wire
 from task_runners.dask.connection import FORCE
-from task_runners.dask.graph import Draft, Graph
+from task_runners.dask.graph import Draft, Graph, Sent
 from task_runners.dask.internals import DEATHS
 from tests.foreign import foreign_cluster
 from tests.runners import bodies
@@ -223,6 +223,31 @@ def test_a_graph_that_is_refused(
     assert isinstance(host.end(again), AttemptSucceeded)
     opened.release([again.info.key])
     patiently(lambda: what_is_left(cluster)[0] == 0, "the end of what was taken in part")
+
+
+def test_a_graph_on_its_way_is_not_lost(
+    opened: Any, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another graph is refused, one that is just being submitted is not taken for gone."""
+    way = opened._connection._way
+    line, held = type(way._line), list[Any]()
+    in_loop = line.in_loop
+
+    def later(self: Any, function: Any, *args: Any) -> None:
+        if function == way._send:
+            held.append((self, function, *args))
+        else:
+            in_loop(self, function, *args)
+
+    monkeypatch.setattr(line, "in_loop", later)
+    one = work(opened, bodies.add, 1)
+    opened.dispatch([one])
+    key = opened._book.find(one.info.key).parcel.dask_key
+    assert held
+    way._client.sync(way._find_lost, Sent({}, ()), "error")
+    assert way.status(key) == "pending"
+    in_loop(*held.pop())
+    assert isinstance(host.end(one), AttemptSucceeded)
 
 
 def test_a_graph_without_its_upstreams(cluster: LocalCluster, opened: Any, host: FakeHost) -> None:
