@@ -9,9 +9,14 @@ though the driver may know that some of that has ended, or has begun.
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Iterable
 from typing import Any
 
 from task_runners.dask import payload, wire
+
+_log = logging.getLogger("dflow.runners")
 
 
 def as_lost(task: Any) -> None:
@@ -32,3 +37,18 @@ def not_at_all(task: Any) -> None:
     data = wire.payload_of(task)
     if data is not None and payload.decode(data).again is None:
         wire.change_payload(task, payload.only(data, ()))
+
+
+def listen(scheduler: Any) -> None:
+    """Let parcels that workers have given back run nowhere, though Dask may have moved them."""
+    wire.handle(scheduler, wire.GIVEN_BACK, functools.partial(_given_back, scheduler))
+
+
+def _given_back(scheduler: Any, keys: Iterable[Any] = (), **_: Any) -> None:
+    try:
+        for key in keys:
+            task = scheduler.tasks.get(key)
+            if task is not None:
+                not_at_all(task)
+    except Exception:
+        _log.exception("What a worker gave back could not be noted on the scheduler.")

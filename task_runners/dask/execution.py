@@ -24,7 +24,7 @@ from dflow.messages import Kept
 from dflow.ports import Link
 from dflow.results import files
 from dflow.results.pickling import loads
-from task_runners.dask import wire
+from task_runners.dask import worker_wire
 from task_runners.dask.carried import BodyFailed, Carried, Delivered, TakenBack, item_of
 from task_runners.dask.internals import hide_noise
 from task_runners.dask.payload import Extra, Item, Payload, call_of, decode, info_of
@@ -78,8 +78,8 @@ class _Work:
             tell,
             payload.patience,
             keeps=payload.again is not None,
-            leaves=partial(wire.leaves, get_worker()),
-            slow=here.clear_way,
+            leaves=partial(worker_wire.leaves, get_worker()),
+            slow=partial(here.clear_way, place),
         )
         self._values: dict[int, bytes | Carried] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
@@ -94,7 +94,7 @@ class _Work:
         outcome, value = ended
         if isinstance(outcome, AttemptSucceeded):
             if outcome.value is not None or outcome.stored is not None:
-                wire.keep(get_worker(), [])
+                worker_wire.keep(get_worker(), [])
             return Carried(outcome, value)
         self._here.flush()  # Dask may tell the driver before: all that the body has said comes first
         item = self._payload.items[0]
@@ -129,7 +129,7 @@ class _Work:
                 self._running.give_back()
         if again is not None and failed is not None:
             raise failed
-        wire.keep(get_worker(), list(large))
+        worker_wire.keep(get_worker(), list(large))
         values = {self._payload.items[place][4]: carried for place, carried in large.items()}
         return Delivered(self._payload.ticket, self._worker, self._running.all_rows, values)
 

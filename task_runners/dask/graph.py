@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -48,12 +48,13 @@ def _name(_graph: Graph) -> tuple[str, int]:
 def dask_key(entries: Sequence[Entry], run: str, ticket: int) -> DaskKey:
     """Return the key of a parcel. Its prefix is the task's name: Dask learns durations by it.
 
-    Parcels of several have prefixes of their own. The digit makes Dask see where the name ends; `run` tells
-    flow runs and drivers apart.
+    Batches have prefixes of their own, those of one too: nothing waits for them in Dask, so that they may be
+    given back. The digit makes Dask see where the name ends; `run` tells flow runs and drivers apart.
     """
     names = {entry.work.info.task_name for entry in entries if entry.work is not None}
     name = names.pop()[:MAX_NAME] if len(names) == 1 else "dflow"
-    kind = "" if len(entries) == 1 else "-batch"
+    batch = entries[0].batch
+    kind = "-batch" if len(entries) > 1 or (batch is not None and not batch.sole) else ""
     return f"{name}{kind}-0{run}", ticket
 
 
@@ -70,6 +71,14 @@ class Draft:
         """Add a parcel."""
         self.graph[parcel.dask_key] = Task(parcel.dask_key, function, *args)
         self.parcels.append(parcel)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A graph that was sent, and of which it is not known yet what became."""
+
+    message: Mapping[str, Any]
+    keys: tuple[DaskKey, ...]
 
 
 class Keys(Protocol):

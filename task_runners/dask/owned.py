@@ -15,7 +15,6 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from dask.task_spec import Task, TaskRef
@@ -23,10 +22,10 @@ from dask.task_spec import Task, TaskRef
 from dflow.attempts.link import open_batch
 from dflow.errors import ClusterError
 from dflow.messages import Key, LogEntry, Printed
-from task_runners.dask import feed, names, placements, station, wire
+from task_runners.dask import again, feed, names, placements, station, wire
 from task_runners.dask.carried import OfItem, applied, outcome_of
 from task_runners.dask.fetched import Fetched, loaded
-from task_runners.dask.graph import Draft, Graph, tickets
+from task_runners.dask.graph import Draft, Graph, Sent, tickets
 from task_runners.dask.line import Line
 from task_runners.dask.parcels import DaskKey
 
@@ -35,23 +34,11 @@ UNRECORDED = 1.0
 _log = logging.getLogger("dflow.runners")
 
 
-class Unavailable(Exception):
-    """The owned way cannot be taken; says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A graph that was sent, and of which it is not known yet what became."""
-
-    message: Mapping[str, Any]
-    keys: tuple[DaskKey, ...]
-
-
 class Owned:
     """The work of one flow run, wanted under the name of its owner."""
 
     def __init__(self, line: Line, owner: str, lease: float) -> None:
-        """Take the owner up. Raises `Unavailable` where something is missing that this relies on."""
+        """Take the owner up. Raises `wire.Unavailable` where something is missing that this relies on."""
         self.owner = owner
         self._line = line
         self._client = line.client
@@ -60,6 +47,7 @@ class Owned:
         self._orders = itertools.count()
         self._graphs = itertools.count(1)
         self._sent: dict[str, Sent] = {}
+        self._out: set[str] = set()
         self._let_go: list[DaskKey] = []
         self._letting_go = False
         self._fetched = Fetched(self._client, self._status)
@@ -69,12 +57,14 @@ class Owned:
         self._lost = False
         lacks = wire.missing_in(self._client)
         if lacks:
-            raise Unavailable(f"distributed here lacks {', '.join(lacks)}")
+            raise wire.Unavailable(f"distributed here lacks {', '.join(lacks)}")
         wire.listen(self._client, names.feed_topic(owner), self._on_batch)
         self._stream = wire.stream(self._client)
-        found = self._client.run_on_scheduler(feed.attach, *self._introduction())
+        found = self._client.run_on_scheduler(_attach, *self._introduction())
         if found["missing"]:
-            raise Unavailable(f"distributed on the scheduler lacks {', '.join(found['missing'])}")
+            raise wire.Unavailable(
+                f"distributed on the scheduler lacks {', '.join(found['missing'])}"
+            )
         self.found = bool(found["known"])
         """Whether an earlier driver has left something under this name."""
         self._received = found["number"]
@@ -97,20 +87,17 @@ class Owned:
 
     def submit(self, draft: Draft, annotations: Mapping[str, Any]) -> None:
         """Hand a graph to Dask, want all its keys, and tell what becomes of them."""
-        if self.found:
-            self._forget_found()
+        if self.found:  # nobody has asked for what an earlier driver has left
+            self.take_up((), (), lambda *_: None)
         self._submit(draft.graph, annotations)
 
     def _submit(self, graph: Graph, annotations: Mapping[str, Any]) -> None:
         stimulus = f"{self.owner}-{self._client.id}-{next(self._graphs)}"
         priorities = {key: next(self._orders) for key in graph}
         message = wire.graph(self.owner, graph, priorities, annotations, stimulus)
+        self._sent[stimulus] = Sent(message, tuple(graph))  # first: what it has is under way
         self._status.update((key[1], "pending") for key in graph)
-        self._line.in_loop(self._send, stimulus, Sent(message, tuple(graph)))
-
-    def _forget_found(self) -> None:
-        """Let go of what an earlier driver has left: nobody has asked for it."""
-        self.take_up((), (), lambda *_: None)
+        self._line.in_loop(self._send, stimulus)
 
     def left(self) -> list[tuple[DaskKey, str, bytes | None]]:
         """Return what an earlier driver has left: keys, their states, and what dispatches they are of."""
@@ -202,9 +189,9 @@ class Owned:
 
     # In the client's thread: sending ----------------------------------------------------------------
 
-    def _send(self, stimulus: str, sent: Sent) -> None:
-        self._sent[stimulus] = sent
-        wire.send(self._client, self._stream, sent.message)
+    def _send(self, stimulus: str) -> None:
+        self._out.add(stimulus)
+        wire.send(self._client, self._stream, self._sent[stimulus].message)
 
     def _release(self, keys: Sequence[DaskKey]) -> None:
         self._let_go.extend(keys)
@@ -226,7 +213,7 @@ class Owned:
             return
         self._catching_up = True
         try:
-            found = await self._client.run_on_scheduler(feed.attach, *self._introduction())
+            found = await self._client.run_on_scheduler(_attach, *self._introduction())
             if found["missing"] or not found["known"]:
                 self._lost = True
                 self._line.post(_nothing)
@@ -242,7 +229,7 @@ class Owned:
 
     def _send_again(self, wanted: set[DaskKey]) -> None:
         """Send what has not arrived; what is wanted there and not here is let go again."""
-        for sent in self._sent.values():
+        for sent in [self._sent[stimulus] for stimulus in self._out]:
             if wanted.isdisjoint(sent.keys):
                 wire.send(self._client, self._stream, sent.message)
         self._let_go += [key for key in wanted if key[1] not in self._status]
@@ -321,6 +308,7 @@ class Owned:
     def _answered(self, stimulus: str, status: str) -> None:
         """A graph has been taken, or not."""
         sent = self._sent.pop(stimulus, None)
+        self._out.discard(stimulus)
         if sent is None or status == "OK":
             return
         for _, ticket in sent.keys:
@@ -332,10 +320,11 @@ class Owned:
     async def _find_lost(self, sent: Sent, status: str) -> None:
         """Tell of a graph that was not taken, after what is gone of all that is held."""
         with contextlib.suppress(OSError):
+            held = set(self._status)  # before those under way are counted, which come in any thread
+            under_way = [key for one in list(self._sent.values()) for key in one.keys]
             stand = await self._catch_up()
-            there = {key for key, *_ in stand}.union(*(one.keys for one in self._sent.values()))
-            tickets_there = {ticket for _, ticket in (*there, *sent.keys)}
-            for ticket in self._status.keys() - tickets_there:
+            there = {key[1] for key in (*under_way, *sent.keys, *(key for key, *_ in stand))}
+            for ticket in (held - there) & self._status.keys():
                 self._status[ticket] = "error"
         self._line.post(lambda: self._refused(sent.keys, status))
 
@@ -394,6 +383,16 @@ class Owned:
 
 
 _STATUS = {"memory": "finished", "erred": "error", "lost": "lost", "gone": "cancelled"}
+
+
+def _attach(
+    name: str, client: str, run: str, lease: float, dask_scheduler: Any = None
+) -> Mapping[str, Any]:
+    """Take an owner up on the scheduler, which listens from then on to what workers give back."""
+    found = feed.attach(name, client, run, lease, dask_scheduler)
+    if not found["missing"]:
+        again.listen(dask_scheduler)
+    return found
 
 
 def _nothing() -> None:

@@ -65,6 +65,7 @@ class Running:
         self._leaves = leaves
         self._slow = slow
         self._slow_since = -1
+        self._open = False
         self._left = False
         self._lock = threading.Lock()
         self._end = count
@@ -93,7 +94,7 @@ class Running:
             if self._present + 1 >= self._end:
                 return False
             self._present += 1
-            self._began, self._link = clock.monotonic(), None
+            self._began, self._link, self._open = clock.monotonic(), None, True
             return True
 
     def begins(self, link: HasStart) -> None:
@@ -103,7 +104,7 @@ class Running:
     def ended(self, row: Row) -> None:
         """Note what has become of the item whose turn it was."""
         with self._lock:
-            self._link = None
+            self._link, self._open = None, False
             if not self._rows:
                 self._rows_since = clock.monotonic()
             self._rows.append(row)
@@ -171,13 +172,18 @@ class Running:
             self._say_slow()
         if self._rows and now - self._rows_since >= TOGETHER:
             self._flush()
-        waits = since < max(LONG, self._patience)
+        # Its thread may be late: an item whose turn it is may have no link yet, however long that takes.
+        waits = since < max(LONG, self._patience) or (
+            self._open and self._slow_since < self._present
+        )
         return self._present + 1 < self._end or waits or bool(self._rows)
 
     def _say_slow(self) -> None:
         present = self._present
-        if self._slow is not None and self._slow_since != present:
-            self._slow_since = present
+        if self._slow_since == present:
+            return
+        self._slow_since = present
+        if self._slow is not None:
             self._slow(lambda: self._link is not None and self._present == present)
 
 
@@ -199,7 +205,7 @@ class _Watch:
                 self._thread = threading.Thread(target=self._run, name="dflow-watch", daemon=True)
                 self._thread.start()
             elif len(self._running) == 1:
-                self._changed.notify()
+                self._changed.notify_all()
 
     def over(self, running: Running) -> None:
         """Look after it no more."""
@@ -212,11 +218,15 @@ class _Watch:
             return list(self._running)
 
     def end(self) -> None:
-        """End the thread if nothing is at work, and wait until it has."""
+        """End the thread if nothing is at work, and wait until it has, or until something is."""
         with self._changed:
             thread, self._ending = self._thread, not self._running
-            self._changed.notify()
-        if thread is not None and self._ending:
+            if thread is None or not self._ending:
+                return
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._thread is not thread or not self._ending)
+            ended = self._thread is not thread
+        if ended:
             thread.join()
 
     def _run(self) -> None:
@@ -239,6 +249,7 @@ class _Watch:
             while not self._running:
                 if self._ending or not (self._changed.wait(IDLE) or self._running):
                     self._thread = None
+                    self._changed.notify_all()
                     return []
             return list(self._running)
 

@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
@@ -21,22 +22,22 @@ from dflow.attempts.link import Ended, Mailbox, Sender, WorkerLink
 from dflow.attempts.rows import BACK, Row
 from dflow.messages import Down, Key
 from dflow.results.pickling import loads
-from task_runners.dask import names, wire
+from task_runners.dask import names, worker_wire
 from task_runners.dask.carried import Carried, Delivered, item_of
+from task_runners.dask.clearing import Clearing, MayLeave
 from task_runners.dask.internals import pull
+from task_runners.dask.parcels import DaskKey
 from task_runners.dask.running import last_words
 from task_runners.values import missing
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised whenever driver and workers of different age would no longer understand each other."""
 LAST_WORDS = 10.0
 """Seconds that a body that failed waits until all that it said before has left."""
-CLEAR = 0.5
-"""Seconds between two looks at what waits behind a body that takes its time."""
+REMEMBERED = 10_000
+"""How many parcels that were given back are remembered: Dask may have one run here yet."""
 PATIENCE = 30.0
 """Seconds in which a value must be found that is lost, but may be computed again."""
-
-DaskKey = tuple[str, int]
 
 
 class Station:
@@ -50,7 +51,8 @@ class Station:
         self._lock = threading.Lock()
         self._begun: set[int] = set()
         self._forbidden: set[int] = set()
-        self._given_back: set[int] = set()
+        self._taken: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._given_back: dict[int, None] = {}
         self._boxes: dict[Key, Mailbox] = {}
         self._places: dict[Key, DaskKey | bytes] = {}
         self._closed = False
@@ -59,7 +61,7 @@ class Station:
         batch = {"station": self._name, "number": number, "data": data}
         topic = names.letters_topic(self._run)
         if names.is_fed(self._run):
-            wire.post(self._worker, self._run, topic, batch)
+            worker_wire.post(self._worker, self._run, topic, batch)
         else:
             self._worker.log_event(topic, batch)
 
@@ -74,27 +76,31 @@ class Station:
             return True
 
     def take(self, parcel: int) -> bool:
-        """Take up a parcel; return False if it was given back while it waited for a thread."""
+        """Take up the parcel of the calling thread; return False if it was given back before."""
         with self._lock:
-            given_back = parcel in self._given_back
-            self._given_back.discard(parcel)
-            return not given_back
+            if parcel in self._given_back:
+                return False
+            # By Dask's record: it is at work for Dask a moment longer than its thread is.
+            task = worker_wire.present_task(self._worker)
+            if task is not None:
+                self._taken.add(task)
+            return True
 
-    def clear_way(self, still: Callable[[], bool]) -> None:
-        """Give back parcels that wait here for a thread, as long as a body takes its time."""
-        self._worker.loop.add_callback(self._clear_way, still)
+    def give_back(self, task: Any) -> None:
+        """Give a parcel back, by Dask's record of it, unless it was taken up; then it never is."""
+        parcel = task.key[1]
+        with self._lock:
+            if task in self._taken or parcel in self._given_back:
+                return
+            self._given_back[parcel] = None
+            if len(self._given_back) > REMEMBERED:
+                del self._given_back[next(iter(self._given_back))]
+        worker_wire.will_not_run(self._worker, self._run, task.key)
+        self.tell(parcel, self._worker.address, [(0, BACK)], last=True)
 
-    def _clear_way(self, still: Callable[[], bool]) -> None:
-        """Do so, in the worker's own thread, where nothing begins meanwhile."""
-        if self._closed or not still():
-            return
-        for parcel in wire.waiting(self._worker, f"-batch-0{self._run}"):
-            with self._lock:
-                new = parcel not in self._given_back
-                self._given_back.add(parcel)
-            if new:
-                self.tell(parcel, self._worker.address, [(0, BACK)], last=True)
-        self._worker.loop.call_later(CLEAR, self._clear_way, still)
+    def clear_way(self, place: MayLeave, still: Callable[[], bool]) -> None:
+        """Give back what waits here for a thread, as long as a body takes its time."""
+        _clearing(self._worker).begin(still, place)
 
     def link(self, address: Key, pack: Callable[[Any], Any]) -> WorkerLink:
         """Return the link of an attempt."""
@@ -181,6 +187,7 @@ class Station:
 
 _lock = threading.Lock()
 _stations: dict[tuple[str, str], Station] = {}
+_clearings: weakref.WeakValueDictionary[str, Clearing] = weakref.WeakValueDictionary()
 
 
 def station(run: str, worker: Worker) -> Station:
@@ -189,8 +196,21 @@ def station(run: str, worker: Worker) -> Station:
         key = (run, worker.address)
         if key not in _stations:
             _stations[key] = Station(run, worker)
-            wire.plug_in(worker, Farewell())
+            worker_wire.plug_in(worker, Farewell())
         return _stations[key]
+
+
+def _clearing(worker: Worker) -> Clearing:
+    """Return what gives back parcels, of any flow run, that wait on a worker."""
+    with _lock:
+        found = _clearings.get(worker.address)
+        if found is None:
+            found = _clearings[worker.address] = Clearing(worker, partial(_give_back, worker))
+        return found
+
+
+def _give_back(worker: Worker, run: str, task: Any) -> None:
+    station(run, worker).give_back(task)
 
 
 class Farewell(WorkerPlugin):
@@ -199,7 +219,9 @@ class Farewell(WorkerPlugin):
     name = f"dflow-farewell-{PROTOCOL}"
 
     async def teardown(self, worker: Worker) -> None:
-        """Say it, and wait until it has left."""
+        """Say it, and wait until it has left; nothing if the plugin is taken from a worker at work."""
+        if not worker_wire.leaves(worker):
+            return
         last_words()
         with _lock:
             here = [found for (_, at), found in _stations.items() if at == worker.address]

@@ -38,6 +38,8 @@ RELEASE = "dflow-release"
 """The message by which a driver lets keys go; the scheduler's own fails for an unknown owner."""
 LETTERS = "dflow-letters"
 """The message that brings what attempts say; a logged event costs the scheduler several times as much."""
+GIVEN_BACK = "dflow-given-back"
+"""The message by which a worker says which tasks it will not run, before Dask could move them elsewhere."""
 PLACES = "dflow-places"
 """Under which name `keep` notes something with a task."""
 EXECUTE = "execute"
@@ -76,6 +78,10 @@ _TAKEN: tuple[tuple[Any, str, frozenset[str], bool], ...] = (
     (SchedulerPlugin, "restart", frozenset({"scheduler"}), False),
 )
 """Classes with the methods that are used: which parameters they must have; whether others may be required."""
+
+
+class Unavailable(Exception):
+    """The owned way cannot be taken; says why."""
 
 
 def missing() -> list[str]:
@@ -231,49 +237,6 @@ async def _answers(client: Client, worker: str, unreachable: set[str]) -> bool:
         return False
     pool.reuse(worker, comm)
     return True
-
-
-# From workers ----------------------------------------------------------------------------------------
-
-
-def post(worker: Any, run: str, topic: str, letters: Mapping[str, Any]) -> None:
-    """Send letters of attempts up from any thread: the public `log_event` checks and keeps it all."""
-    if hasattr(worker, "batched_send"):
-        worker.loop.add_callback(worker.batched_send, {"op": LETTERS, "run": run, **letters})
-    else:
-        worker.log_event(topic, letters)
-
-
-def waiting(worker: Any, kind: str) -> list[int]:
-    """Return the numbers of tasks that wait for a thread of a worker, of those with this in their prefix.
-
-    Dask moves short ones to no other worker: they would wait for a body that takes an hour.
-    """
-    tasks = list(getattr(getattr(worker, "state", None), "ready", ()))
-    return [task.key[1] for task in tasks if isinstance(task.key, tuple) and kind in task.key[0]]
-
-
-def plug_in(worker: Any, plugin: Any) -> None:
-    """Add a plugin to a worker, from any thread, unless it has it. Drivers can do so by public means only."""
-    if plugin.name not in getattr(worker, "plugins", (plugin.name,)):
-        worker.loop.add_callback(worker.plugin_add, plugin, plugin.name)
-
-
-def leaves(worker: Any) -> bool:
-    """Tell whether a worker was told to leave: what begins there now would not come to its end."""
-    return getattr(getattr(worker, "status", None), "name", "") in LEAVING
-
-
-def keep(worker: Any, places: list[int]) -> None:
-    """Let the scheduler know, with the end of the present task, which of its dispatches gave it their values.
-
-    `TaskState.metadata` travels with that message; there is no public way to it from within a task.
-    """
-    tasks = getattr(getattr(worker, "state", None), "tasks", {})
-    task = tasks.get(worker.get_current_task())
-    metadata = getattr(task, "metadata", None)
-    if metadata is not None:
-        metadata[PLACES] = places
 
 
 # On the scheduler ------------------------------------------------------------------------------------

@@ -125,6 +125,16 @@ def wait_in_slot_if(path: str) -> str:
     return path
 
 
+def wait_and_hold(wait: str, back: str, hold: str) -> None:
+    """Give the slot back until a file appears; then say so by one, and keep it until another appears."""
+    context = current()
+    assert context is not None
+    with context.slot():
+        while not os.path.exists(wait):
+            threading.Event().wait(0.02)
+    touch_and_wait(back, hold)
+
+
 class Telling:
     """Appends the id of the process in which it is unpickled to a file."""
 

@@ -411,6 +411,45 @@ def test_one_that_waits_gives_the_rest_back(opened: Any, host: FakeHost, tmp_pat
     assert all(isinstance(host.end(one), AttemptSucceeded) for one in waiting)
 
 
+def test_one_that_came_back_holds_nobody_up(processes: Any, host: FakeHost, tmp_path: Path) -> None:
+    """Behind one that has waited, and works on, nobody stands: what Dask sends there runs elsewhere, once."""
+    log, files = str(tmp_path / "log"), [tmp_path / name for name in ("wait", "back", "hold")]
+    learn(processes, host, bodies.note, log, "first")
+    holding = work(processes, bodies.wait_and_hold, *map(str, files))
+    processes.dispatch([holding])
+    host.started(holding)
+    files[0].touch()
+    patiently(files[1].exists, "the coming back")
+    works = [work(processes, bodies.note, log, f"n{n}") for n in range(300)]
+    processes.dispatch(works)
+    assert all(isinstance(host.end(one), AttemptSucceeded) for one in works)
+    assert host.ends(holding) == []
+    files[2].touch()
+    assert isinstance(host.end(holding), AttemptSucceeded)
+    assert {times for text, times in texts(log).items() if text != "first"} == {1}
+
+
+def test_a_batch_of_one_is_given_back(processes: Any, host: FakeHost, tmp_path: Path) -> None:
+    """What is small waits behind no body that takes its time, though it shares its task with nobody."""
+    log, go = str(tmp_path / "log"), tmp_path / "go"
+    learn(processes, host, bodies.note, log, "first")
+    slow = [
+        work(processes, bodies.touch_and_wait, str(tmp_path / f"b{n}"), str(go)) for n in (1, 2)
+    ]
+    processes.dispatch(slow)
+    for one in slow:
+        host.started(one)
+    small = work(processes, bodies.note, log, "small")
+    processes.dispatch([small])
+    sent = processes._book.find(small.info.key).parcel
+    assert sent.sole
+    patiently(lambda: sent.ticket not in processes._book._parcels, "the giving back")
+    assert not host.about(small)
+    go.touch()
+    assert all(isinstance(host.end(one), AttemptSucceeded) for one in (*slow, small))
+    assert texts(log)["small"] == 1
+
+
 def test_functions_live_on_workers(processes: Any, host: FakeHost) -> None:
     """A function that goes by value is one and the same on a worker, with all its caches."""
     made: list[int] = []

@@ -18,7 +18,7 @@ from dflow.core.events import AttemptSucceeded, DispatchVoided, WorkerLost
 from dflow.core.records import Cause
 from dflow.errors import ClusterError
 from task_runners import DaskTaskRunner
-from task_runners.dask import clusters, versions
+from task_runners.dask import clusters, owned, versions
 from task_runners.dask.station import PROTOCOL
 from tests.foreign import foreign_cluster
 from tests.runners import bodies
@@ -71,6 +71,46 @@ def test_a_worker_is_killed(opened: Any, host: FakeHost, tmp_path: Path) -> None
     opened.dispatch(again)
     assert all(isinstance(host.end(one), AttemptSucceeded) for one in again)
     assert len(host.ends(sitting)) == len(host.ends(after)) == 1
+
+
+def move(key: Any, dask_scheduler: Any = None) -> None:
+    """Have a task that waits on a worker moved to the other one, as Dask does by itself."""
+    task = dask_scheduler.tasks[key]
+    (other,) = (each for each in dask_scheduler.workers.values() if each is not task.processing_on)
+    stealing = dask_scheduler.extensions["stealing"]
+    assert stealing.move_task_request(task, task.processing_on, other) != "in-flight"
+
+
+def state_of(key: Any, dask_scheduler: Any = None) -> str:
+    """Return how a task stands."""
+    return str(dask_scheduler.tasks[key].state)
+
+
+def test_what_was_given_back_runs_nowhere_else(
+    opened: Any, host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parcel that a worker gave back does not run where Dask moves it before it is let go."""
+    monkeypatch.setattr(owned, "UNRECORDED", 60.0)
+    log, go = tmp_path / "log", str(tmp_path / "go")
+    client = opened._connection._client
+    for _ in range(2):
+        first = work(opened, bodies.note, str(log), "first")
+        opened.dispatch([first])
+        host.end(first)
+    slow = [work(opened, bodies.touch_and_wait, str(tmp_path / f"b{n}"), go) for n in (1, 2)]
+    opened.dispatch(slow)
+    for one in slow:
+        host.started(one)
+    small = work(opened, bodies.note, str(log), "small")
+    opened.dispatch([small])
+    sent = opened._book.find(small.info.key).parcel
+    patiently(lambda: sent.ticket not in opened._book._parcels, "the giving back")
+    client.run_on_scheduler(move, sent.dask_key)
+    Path(go).touch()
+    assert all(isinstance(host.end(one), AttemptSucceeded) for one in (*slow, small))
+    ended = ("memory", "erred")
+    patiently(lambda: client.run_on_scheduler(state_of, sent.dask_key) in ended, "its end")
+    assert [line.split()[1] for line in log.read_text().splitlines()] == ["first"] * 2 + ["small"]
 
 
 def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from distributed import Client, LocalCluster
 
 from dflow.core.events import AttemptRaised, AttemptSucceeded, DispatchVoided
 from task_runners import DaskTaskRunner
-from task_runners.dask import feed, names, placements, wire
+from task_runners.dask import feed, names, placements, station, wire, worker_wire
 from task_runners.dask.connection import FORCE
-from task_runners.dask.graph import Draft, Graph
+from task_runners.dask.graph import Draft, Graph, Sent
 from task_runners.dask.internals import DEATHS
 from tests.foreign import foreign_cluster
 from tests.runners import bodies
@@ -221,6 +221,31 @@ def test_a_graph_that_is_refused(
     patiently(lambda: what_is_left(cluster)[0] == 0, "the end of what was taken in part")
 
 
+def test_a_graph_on_its_way_is_not_lost(
+    opened: Any, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another graph is refused, one that is just being submitted is not taken for gone."""
+    way = opened._connection._way
+    line, held = type(way._line), list[Any]()
+    in_loop = line.in_loop
+
+    def later(self: Any, function: Any, *args: Any) -> None:
+        if function == way._send:
+            held.append((self, function, *args))
+        else:
+            in_loop(self, function, *args)
+
+    monkeypatch.setattr(line, "in_loop", later)
+    one = work(opened, bodies.add, 1)
+    opened.dispatch([one])
+    key = opened._book.find(one.info.key).parcel.dask_key
+    assert held
+    way._client.sync(way._find_lost, Sent({}, ()), "error")
+    assert way.status(key) == "pending"
+    in_loop(*held.pop())
+    assert isinstance(host.end(one), AttemptSucceeded)
+
+
 def test_a_graph_without_its_upstreams(cluster: LocalCluster, opened: Any, host: FakeHost) -> None:
     """A dispatch that depends on a value which has gone meanwhile comes back void."""
     first = work(opened, bodies.large, 100_000)
@@ -320,6 +345,46 @@ def test_a_worker_that_cannot_be_reached_is_not_asked_again(
     assert unreachable == {"tcp://127.0.0.1:9"}
     (worker,) = _workers(cluster)
     assert client.sync(wire._answers, client, worker, unreachable)
+
+
+def test_stations_made_at_once_share_a_farewell(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that come to a worker together make one of it; last words are for a worker that closes."""
+    torn: list[Any] = []
+    said: list[Any] = []
+    teardown = station.Farewell.teardown
+
+    async def noted(self: Any, worker: Any) -> None:
+        torn.append(self)
+        await teardown(self, worker)
+
+    monkeypatch.setattr(station.Farewell, "teardown", noted)
+    monkeypatch.setattr(station, "last_words", lambda: said.append(True))
+    client = opened._connection._client
+    client.run(_two_stations)
+    (there,) = client.run(_farewells).values()
+    assert (len(there), torn) == (1, [])
+    client.run(_take_away)
+    assert (len(torn), said) == (1, [])
+    for run in ("one", "two"):
+        client.run(station.close, run)
+
+
+def _two_stations(dask_worker: Any) -> None:
+    """Make two stations in one turn of the loop, on a worker that has had none yet."""
+    dask_worker.plugins.pop(station.Farewell.name, None)
+    station.station("one", dask_worker)
+    station.station("two", dask_worker)
+
+
+def _farewells(dask_worker: Any) -> list[str]:
+    return [name for name in dask_worker.plugins if name == station.Farewell.name]
+
+
+async def _take_away(dask_worker: Any) -> None:
+    await dask_worker.plugin_remove(name=station.Farewell.name)
+    worker_wire.plug_in(dask_worker, station.Farewell())
 
 
 @pytest.mark.parametrize("forced", [True, False], ids=["asked-for", "found-out"])
