@@ -12,7 +12,7 @@ from task_runners.dask.nodes import Node
 DaskKey = tuple[str, int]
 """The name of a task of Dask: a prefix, and a number that is never used twice."""
 BATCH = "-batch-0"
-"""What stands in the prefix of batches, behind the task's name."""
+"""What the prefix of batches has behind the task's name, of those of one too."""
 
 
 @dataclass(slots=True, eq=False)

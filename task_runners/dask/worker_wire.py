@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from task_runners.dask import names, wire
-
-BATCH = "-batch-0"
-"""What the keys of parcels have in their names that go together with others, or could."""
+from task_runners.dask.parcels import BATCH
 
 
 def post(worker: Any, run: str, topic: str, letters: Mapping[str, Any]) -> None:

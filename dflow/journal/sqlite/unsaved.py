@@ -28,7 +28,9 @@ class Unsaved:
     """The task runs whose records are behind, in the order in which they fell behind."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[str, tuple[int, TaskRun]] = OrderedDict()  # its first is found at once
+        self._runs: OrderedDict[str, tuple[int, TaskRun]] = (
+            OrderedDict()
+        )  # its first is found at once
         self._valued: dict[str, int] = {}
 
     def __len__(self) -> int:
