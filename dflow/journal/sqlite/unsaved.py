@@ -17,7 +17,7 @@ Runs = Mapping[str, TaskRun]
 Numbers = Mapping[str, int]
 
 BEHIND = 20_000
-"""By how many events records may be behind: a reader takes a third of a second for so many."""
+"""By how many events records may be behind: a reader takes half a second for so many."""
 HELD = 20_000
 """How many records may be."""
 AT_ONCE = 500
