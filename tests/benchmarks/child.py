@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from dataclasses import asdict
@@ -21,22 +19,8 @@ from pathlib import Path
 from tests.benchmarks.audit import audit, audited
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.catalogue import LINES
+from tests.benchmarks.ending import end_after
 from tests.benchmarks.results import Outcome
-
-END = 10.0
-"""Seconds in which it closes what it has opened when its parent is gone."""
-
-
-def end_with_parent() -> None:
-    """Interrupt this process when its input ends, as it does when its parent dies, however that dies."""
-
-    def watch() -> None:
-        sys.stdin.read()
-        os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait(END)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def measured(name: str, bench: Bench, home: Path) -> Outcome:
@@ -53,7 +37,7 @@ def measured(name: str, bench: Bench, home: Path) -> Outcome:
 
 def main() -> None:
     """Measure the lines that are named."""
-    end_with_parent()
+    end_after(sys.stdin.read)  # it ends with the parent
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.child")
     parser.add_argument("names", nargs="+")
     parser.add_argument("--rounds", type=int, required=True)

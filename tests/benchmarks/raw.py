@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from dask.distributed import Client, LocalCluster
 
+from tests.benchmarks.ending import end_after
 from tests.benchmarks.work import WORKERS
 
 T = TypeVar("T")
@@ -49,7 +50,10 @@ class RawDask:
 
 
 def _serve(pipe: Connection) -> None:
-    """Call what is asked for until nobody asks any more."""
+    """Call what is asked for until nobody asks any more, or the parent is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        end_after(parent.join)
     with (
         suppress(EOFError, KeyboardInterrupt),
         LocalCluster(**WORKERS, dashboard_address="127.0.0.1:0") as cluster,
