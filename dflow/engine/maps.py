@@ -78,9 +78,8 @@ class _Map(Generic[R]):
         same = {name: a.value for name, a in self.kwargs.items() if isinstance(a, Same)}
         shared = referred(self.scope, same)
         common = (*shared.upstreams, *waits(self.scope, self.wait_for))
-        kept = (
-            self.kept() if count > PART else self
-        )  # bodies of the first part may change the lists
+        # Bodies of the first part may change the lists while the others are prepared.
+        kept = self.kept() if count > PART else self
         prepared = kept._prepared(count, shared)
         in_parts = count > PART and kept._cannot_fail()
         parts = _parts(prepared, FIRST, PART) if in_parts else iter([list(prepared)])
