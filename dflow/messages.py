@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from dflow.core.events import Event, MapCreated, TaskCreated
 from dflow.core.infos import AttemptInfo as AttemptInfo
 from dflow.core.infos import Key as Key
 from dflow.core.infos import SharedInfo as SharedInfo
-from dflow.core.making import swift
+from dflow.core.plain import Plain
 from dflow.core.records import ErrorInfo, Stored
 from dflow.core.values import ANYBODY, UNSAID, CacheAs, Maker, ResultOptions
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(Plain, frozen=True):
     """Stands in the arguments of a call for the value of a task run; if it `may_fail`, or its exception."""
 
     task_run_id: str
@@ -90,14 +90,12 @@ class Placement:
 ANYWHERE = Placement()
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """One dispatch: a call, packed by the runner that gets it, and where the values it needs are."""
 
     info: AttemptInfo
     call: Any
-    inputs: Mapping[str, Input] = field(default_factory=dict)
+    inputs: Mapping[str, Input] = msgspec.field(default_factory=dict)
     placement: Placement = ANYWHERE
 
 
@@ -261,9 +259,7 @@ Up = (
 # Down ----------------------------------------------------------------------------------------------
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Go:
+class Go(Plain, frozen=True):
     """Run the body of a child that was called directly; `quota` is that of its `Keeping`."""
 
     task_run_id: str

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dflow.core.events import Event
+from dflow.core.plain import Plain
 from dflow.core.records import FlowRun, TaskRun
 from dflow.messages import AttemptInfo, Down, Key, LogEntry, Up, Work
 
 # The journal -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Plain, frozen=True):
     """The process that drives a run. A pid alone may be used again; with start time and boot it may not.
 
     `pids` names the processes among which the pid is unique, where one machine has several such groups.

@@ -6,11 +6,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from dflow.attempts.inputs import value_of
-from dflow.core.making import swift
 from dflow.core.records import Stored
 from dflow.errors import MissingResult
 from dflow.messages import Along, AtRunner, Kept, Key, Work
@@ -23,9 +23,7 @@ ROOM = 1_000_000_000
 """How many bytes stored values may have that are held for dispatches to come, beside the last one."""
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A call, and the context in which it was made: its variables are those of the body."""
 
     call: Any

@@ -30,7 +30,7 @@ HOMES = {
 PURE = ("dflow/core/*.py", "dflow/states.py", "dflow/errors.py")
 PURE_IMPORTS = {
     "__future__", "bisect", "collections", "dataclasses", "datetime", "dflow", "enum", "functools",
-    "heapq", "itertools", "math", "operator", "re", "string", "types", "typing",
+    "heapq", "itertools", "math", "msgspec", "operator", "re", "string", "types", "typing",
 }  # fmt: skip
 
 LONGEST = 400

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dflow.attempts import caching, clock, names, result_names
 from dflow.attempts.calls import Call, resolved

@@ -9,6 +9,8 @@ import asyncio
 import sys
 from dataclasses import replace
 
+from msgspec import structs
+
 from dflow.attempts import clock
 from dflow.attempts.context import RunContext
 from dflow.attempts.logs import RunLogger
@@ -63,7 +65,7 @@ async def cached(place: Place, context: RunContext, *, native: bool) -> Place:
         )
         return place
     if place.stored is not None and place.stored.automatic:
-        place = replace(place, stored=replace(place.stored, automatic=False))
+        place = structs.replace(place, stored=structs.replace(place.stored, automatic=False))
     if native:
         await asyncio.to_thread(_record, place, info, info.cached, context)
     else:

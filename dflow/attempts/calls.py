@@ -6,19 +6,18 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from dflow.attempts.failures import Failure
 from dflow.attempts.names import NameRule
-from dflow.core.making import swift
 from dflow.messages import Ref
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A function and its arguments by name. `has_refs` says whether any `STAND_INS` are among them.
 
     `shared` are arguments that many calls have in common (``unmapped``): the same object in each. `named` is
@@ -27,8 +26,8 @@ class Call:
 
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    shared: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    shared: Mapping[str, Any] = msgspec.field(default_factory=dict)
     has_refs: bool = False
     named: tuple[str, str, NameRule] | None = None
 

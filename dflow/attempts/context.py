@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from dflow.core.making import swift
+import msgspec
+
 from dflow.core.values import Keeping
 from dflow.messages import AttemptInfo
 from dflow.ports import Link
@@ -35,9 +36,7 @@ class FlowInfo:
     keeping: Keeping | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
+class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     """A flow run or an attempt of a task run, and its link to the driver.
 
     `worker` names where it runs; `slot` gives the worker's slot back while something of the body waits, in
@@ -52,8 +51,8 @@ class RunContext:
     worker: str = ""
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
     adopted: Callable[[], AbstractContextManager[Any]] = nullcontext
-    notes: dict[str, Any] = field(default_factory=dict)
-    at_end: list[Callable[[bool], Awaitable[None] | None]] = field(default_factory=list)
+    notes: dict[str, Any] = msgspec.field(default_factory=dict)
+    at_end: list[Callable[[bool], Awaitable[None] | None]] = msgspec.field(default_factory=list)
 
     async def end(self, *, failed: bool) -> None:
         """Do what is to be done once the body has ended, the last first; it is told whether it failed."""

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from types import ModuleType
 from typing import Any
 
 from dflow.attempts.calls import Call, Quoted
 from dflow.attempts.functions import FunctionRef, refer, resolve
-from dflow.core.making import swift
+from dflow.core.plain import Plain
 from dflow.errors import SerializationError
 from dflow.results.pickling import dumps, loads
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class PackedCall:
+class PackedCall(Plain, frozen=True):
     """A call that can travel. `shared` is the pickle that all items of a map have in common."""
 
     function: FunctionRef

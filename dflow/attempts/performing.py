@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from dflow.attempts import clock, deadlines
 from dflow.attempts.kinds import Kind, kind_of
 from dflow.attempts.stepping import STOPS, Carried, Closed, hand_out, loop_runs, run_to_end
 from dflow.attempts.usage import Usage
-from dflow.core.making import swift
 from dflow.results.pickling import dumps_small
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
     """How a body is to be called.
 
     `in_place`: a coroutine is awaited, and a generator handed out item by item or, with `whole`, collected;
@@ -34,7 +33,7 @@ class Manner:
     keep: int | None = 0
     seen: Callable[[Any], None] = lambda item: None
     adopted: Callable[[], AbstractContextManager[Any]] = nullcontext
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = msgspec.field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from dflow.attempts.context import RunContext
 from dflow.attempts.logs import RunLogger
-from dflow.core.making import swift
 from dflow.core.records import Held, Stored
 from dflow.core.values import Keeping
 from dflow.errors import ResultStoreError, SerializationError
@@ -27,9 +27,7 @@ _left: dict[tuple[int, str, str], int] = {}
 _leaving = threading.Lock()
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a value is: pickled in `value`, in a result store, or only with who made it."""
 
     held: Held = Held.RUNNER
@@ -37,9 +35,7 @@ class Place:
     stored: Stored | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Returned:
+class Returned(Struct, frozen=True, kw_only=True):
     """A value that a body has returned, after so many seconds.
 
     `what` says whose it is, `name` is the path in a store that its user has chosen, and `stem` how its file

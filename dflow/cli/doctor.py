@@ -27,6 +27,7 @@ PACKAGES = (
     "distributed",
     "fsspec",
     "msgpack",
+    "msgspec",
     "psutil",
     "pydantic",
     "pydantic-settings",

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from dflow.core.making import swift
+from dflow.core.plain import Plain
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Plain, frozen=True):
     """Something to do for one run."""
 
     run_id: str
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Consider(Command):
+class Consider(Command, frozen=True):
     """Ask the graph whether the task run may go."""
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Dispatch(Command):
+class Dispatch(Command, frozen=True):
     """Hand the task run to its runner. With `confirm_start` the body waits until its start is known."""
 
     dispatch: int
@@ -32,25 +24,19 @@ class Dispatch(Command):
     confirm_start: bool = False
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Withdraw(Command):
+class Withdraw(Command, frozen=True):
     """Take back a dispatch whose body has not started, as far as is known."""
 
     dispatch: int
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Stop(Command):
+class Stop(Command, frozen=True):
     """Ask a running body to stop."""
 
     dispatch: int
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class SetTimer(Command):
+class SetTimer(Command, frozen=True):
     """Wait until `due` (seconds since 1970), then report that the retry is due."""
 
     due: float
@@ -58,24 +44,18 @@ class SetTimer(Command):
     attempt: int
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class SetDeadline(Command):
+class SetDeadline(Command, frozen=True):
     """Count the attempt as timed out when it has not ended in `seconds` from now."""
 
     dispatch: int
     seconds: float
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Settle(Command):
+class Settle(Command, frozen=True):
     """The run is final: show its outcome, and tell those that wait for it."""
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class RunBody(Command):
+class RunBody(Command, frozen=True):
     """Run the body of the flow (again)."""
 
     generation: int

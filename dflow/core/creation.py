@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.records import Stage, TaskRun, moved
+from dflow.core.records import Stage, TaskRun
 
 Created = tuple[TaskRun, tuple[do.Command, ...]]
 
@@ -44,8 +46,8 @@ def create_all(event: ev.MapCreated) -> Iterator[Created]:
     common = create(_single(event, event.items[0]))[0]
     for item in event.items:
         needs = (*event.upstreams, *item.upstreams) if item.upstreams else event.upstreams
-        own = {"id": item.task_run_id, "name": item.name, "upstreams": needs}
-        yield moved(common, own), (_order(item.task_run_id, event),)
+        own = replace(common, id=item.task_run_id, name=item.name, upstreams=needs)
+        yield own, (_order(own.id, event),)
 
 
 def ids_of(event: ev.TaskCreated | ev.MapCreated) -> list[str]:

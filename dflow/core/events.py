@@ -7,15 +7,13 @@ Times (`at`) are seconds since 1970 in UTC; `luck` is a number in [0, 1) drawn b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import ClassVar
 
-from dflow.core.making import swift
+from dflow.core.plain import Plain
 from dflow.core.records import Cause, ErrorInfo, Held, Policy, Stored, Upstream
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Plain, frozen=True, kw_only=True):
     """Something that happened at a time."""
 
     version: ClassVar[int] = 1
@@ -23,15 +21,13 @@ class Event:
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEvent(Event):
+class TaskEvent(Event, frozen=True, kw_only=True):
     """Something that happened to one task run."""
 
     task_run_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report(TaskEvent):
+class Report(TaskEvent, frozen=True, kw_only=True):
     """News of one dispatch, from the runner that has it. Stale when the dispatch is not the present one."""
 
     dispatch: int
@@ -40,9 +36,7 @@ class Report(TaskEvent):
 # The life of a task run ------------------------------------------------------------------------
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskCreated(TaskEvent):
+class TaskCreated(TaskEvent, frozen=True, kw_only=True):
     """A task run came into being. `asked` is the generation of its flow run in which that was.
 
     One that is `ready` is dispatched at once: nothing stands in its way.
@@ -63,9 +57,7 @@ class TaskCreated(TaskEvent):
     ready: bool = False
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class MapItem:
+class MapItem(Plain, frozen=True):
     """One item of a map: the identity of its task run, and its own upstreams."""
 
     task_run_id: str
@@ -73,9 +65,7 @@ class MapItem:
     upstreams: tuple[Upstream, ...] = ()
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapCreated(Event):
+class MapCreated(Event, frozen=True, kw_only=True):
     """Task runs came into being together, as the items of one map; they are `ready` all, or not at all."""
 
     version: ClassVar[int] = 2
@@ -93,23 +83,17 @@ class MapCreated(Event):
     ready: bool = False
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRunNamed(TaskEvent):
+class TaskRunNamed(TaskEvent, frozen=True, kw_only=True):
     """The name of a task run was made from values that it had to wait for."""
 
     name: str
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamsMet(TaskEvent):
+class UpstreamsMet(TaskEvent, frozen=True, kw_only=True):
     """Nothing stands in the way of a task run any more."""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DispatchVoided(Report):
+class DispatchVoided(Report, frozen=True, kw_only=True):
     """A dispatch came back, for no fault of its body: its upstream failed, or it was withdrawn.
 
     A dispatch that came back because its worker is gone is `WorkerLost`.
@@ -119,16 +103,13 @@ class DispatchVoided(Report):
     message: str = ""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStarted(Report):
+class AttemptStarted(Report, frozen=True, kw_only=True):
     """The body of a task run started on a worker."""
 
     worker: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(Report):
+class Outcome(Report, frozen=True, kw_only=True):
     """The body of a task run ended. `at` is when; an attempt that was not reported started opens with it.
 
     `cpu` is the seconds of processor time that its thread took, `memory` the highest number of bytes that its
@@ -142,9 +123,7 @@ class Outcome(Report):
     memory: int | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptSucceeded(Outcome):
+class AttemptSucceeded(Outcome, frozen=True, kw_only=True):
     """The body returned. A small value rides along as `value`, pickled; a large one stays where it is.
 
     One that was put into a result store is `stored` there. `message` is that of a state that the body made by
@@ -158,9 +137,7 @@ class AttemptSucceeded(Outcome):
     size: int | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRaised(Outcome):
+class AttemptRaised(Outcome, frozen=True, kw_only=True):
     """The body raised. `retriable` is the verdict of the user's condition, `luck` feeds the jitter."""
 
     error: ErrorInfo
@@ -168,9 +145,7 @@ class AttemptRaised(Outcome):
     luck: float = 0.5
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptTimedOut(Outcome):
+class AttemptTimedOut(Outcome, frozen=True, kw_only=True):
     """The body ran past its deadline."""
 
     error: ErrorInfo
@@ -178,9 +153,7 @@ class AttemptTimedOut(Outcome):
     luck: float = 0.5
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateReturned(Outcome):
+class StateReturned(Outcome, frozen=True, kw_only=True):
     """The body returned a state made by hand: `state_name` is Failed, Crashed or Cancelled. It is final."""
 
     state_name: str
@@ -188,71 +161,53 @@ class StateReturned(Outcome):
     error: ErrorInfo | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStopped(Outcome):
+class AttemptStopped(Outcome, frozen=True, kw_only=True):
     """The body ended because it was asked to stop."""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerLost(Report):
+class WorkerLost(Report, frozen=True, kw_only=True):
     """The worker that had this dispatch is gone. Charged only to a body that had started."""
 
     cause: Cause = Cause.WORKER_DIED
     message: str = ""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopExpired(Report):
+class StopExpired(Report, frozen=True, kw_only=True):
     """A body that was asked to stop went on past its grace: it is left to itself."""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryDue(TaskEvent):
+class RetryDue(TaskEvent, frozen=True, kw_only=True):
     """The time to wait after an attempt is over. `attempt` counts those of the present generation."""
 
     generation: int
     attempt: int
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultLost(Report):
+class ResultLost(Report, frozen=True, kw_only=True):
     """The value of a completed task run is gone from its runner, or what was `stored` from its store."""
 
     stored: bool = False
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultRecomputed(Report):
+class ResultRecomputed(Report, frozen=True, kw_only=True):
     """The cluster made a lost value again: another execution of the same attempt."""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamFailed(TaskEvent):
+class UpstreamFailed(TaskEvent, frozen=True, kw_only=True):
     """Something that a task run depends on ended without a value. `chain` reads "c ← b ← a"."""
 
     cause_id: str
     chain: str
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamLost(TaskEvent):
+class UpstreamLost(TaskEvent, frozen=True, kw_only=True):
     """The value of an upstream that had completed can no longer be had."""
 
     cause_id: str
     message: str
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheHit(TaskEvent):
+class CacheHit(TaskEvent, frozen=True, kw_only=True):
     """The value was already there: no worker is needed. `message` says whose it is."""
 
     held: Held = Held.JOURNAL
@@ -261,25 +216,19 @@ class CacheHit(TaskEvent):
     message: str = ""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested(TaskEvent):
+class CancelRequested(TaskEvent, frozen=True, kw_only=True):
     """Somebody asked for the task run to end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PauseRequested(TaskEvent):
+class PauseRequested(TaskEvent, frozen=True, kw_only=True):
     """Somebody asked for the task run to wait."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unpaused(TaskEvent):
+class Unpaused(TaskEvent, frozen=True, kw_only=True):
     """A paused task run may go on."""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reopened(TaskEvent):
+class Reopened(TaskEvent, frozen=True, kw_only=True):
     """The task run was asked for again, in a new generation.
 
     One that has completed with a value that is kept does not run again, unless it is `Outdated`.
@@ -292,9 +241,7 @@ class Reopened(TaskEvent):
     asked: int = 0
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reused(TaskEvent):
+class Reused(TaskEvent, frozen=True, kw_only=True):
     """The value of a completed task run was asked for again, in a later generation of its flow run.
 
     It is given though the code of its task `changed` since it was made.
@@ -304,9 +251,7 @@ class Reused(TaskEvent):
     changed: bool = False
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outdated(TaskEvent):
+class Outdated(TaskEvent, frozen=True, kw_only=True):
     """The value of a completed task run is not to be given any more: it runs again once it is asked for.
 
     Because a rerun wants it, its code has changed, something that it was made from runs again, or it is
@@ -317,15 +262,13 @@ class Outdated(TaskEvent):
 # The life of a flow run ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowEvent(Event):
+class FlowEvent(Event, frozen=True, kw_only=True):
     """Something that happened to one flow run."""
 
     flow_run_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRunCreated(FlowEvent):
+class FlowRunCreated(FlowEvent, frozen=True, kw_only=True):
     """A flow run came into being."""
 
     root_id: str
@@ -337,15 +280,13 @@ class FlowRunCreated(FlowEvent):
     upstreams: tuple[Upstream, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRunStarted(FlowEvent):
+class FlowRunStarted(FlowEvent, frozen=True, kw_only=True):
     """The body of a flow began, in a new generation: the first time, for a retry, or to resume."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRunReturned(FlowEvent):
+class FlowRunReturned(FlowEvent, frozen=True, kw_only=True):
     """The body of a flow returned, and its final state was worked out.
 
     `state_name` is Completed, Failed, Crashed or Cancelled. `error` is the first failure among what it
@@ -360,8 +301,7 @@ class FlowRunReturned(FlowEvent):
     stored: Stored | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRunRaised(FlowEvent):
+class FlowRunRaised(FlowEvent, frozen=True, kw_only=True):
     """The body of a flow raised. `state_name` is Failed, TimedOut, Crashed or Cancelled."""
 
     error: ErrorInfo
@@ -370,25 +310,21 @@ class FlowRunRaised(FlowEvent):
     luck: float = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRunInterrupted(FlowEvent):
+class FlowRunInterrupted(FlowEvent, frozen=True, kw_only=True):
     """The driver was stopped, or found dead, before the flow had ended."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRunOutdated(FlowEvent):
+class FlowRunOutdated(FlowEvent, frozen=True, kw_only=True):
     """The value of a completed subflow is not to be given any more: its body runs again once it is called."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowCancelRequested(FlowEvent):
+class FlowCancelRequested(FlowEvent, frozen=True, kw_only=True):
     """Somebody asked for the flow run to end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRunStopped(FlowEvent):
+class FlowRunStopped(FlowEvent, frozen=True, kw_only=True):
     """The body of a flow ended because it was asked to."""
 
-    message: str = field(default="")
+    message: str = ""

@@ -7,8 +7,10 @@ A flow run's generation counts how often its body was begun: the first time, for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from dflow.core import commands as do
 from dflow.core import events as ev

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from dflow.core.making import swift
+from dflow.core.plain import Plain
 from dflow.core.values import CacheAs, Keeping
 
 Key = tuple[str, int]
 """(task run id, dispatch): never the same twice."""
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedInfo:
+class SharedInfo(Plain, frozen=True, kw_only=True):
     """What all attempts of one submission know of themselves alike.
 
     `small` is the size in bytes up to which a value rides along, `timeout` the seconds it may take, `around`
@@ -37,9 +33,7 @@ class SharedInfo:
     flow_keeping: Keeping | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptInfo:
+class AttemptInfo(Plain, frozen=True, kw_only=True):
     """What an attempt knows of itself; much of it is `shared` with others of the same submission.
 
     `checkpoints` is the folder of the checkpoints that are for it, `cached` where others look for its value.

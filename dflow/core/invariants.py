@@ -11,8 +11,9 @@ Asserted by property tests, after every fault test, and by ``dflow doctor``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TypeGuard
+
+from msgspec.structs import replace
 
 from dflow.core import commands as do
 from dflow.core import events as ev

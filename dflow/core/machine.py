@@ -22,14 +22,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.creation import create as create
 from dflow.core.creation import create_all as create_all
 from dflow.core.creation import ids_of as ids_of
 from dflow.core.creation import unfold as unfold
-from dflow.core.making import changer
-from dflow.core.records import Attempt, Cause, Ending, ErrorInfo, Held, Stage, TaskRun, moved
+from dflow.core.records import Attempt, Cause, Ending, ErrorInfo, Held, Stage, TaskRun
 from dflow.core.retry import delay, losses_left, retries_left
 from dflow.states import TYPE_OF_NAME
 
@@ -169,10 +170,7 @@ def closed(
         "worker": worker or attempts[-1].worker,
         **measured,
     }
-    return (*attempts[:-1], _ended(attempts[-1], changes))
-
-
-_ended = changer(Attempt)
+    return (*attempts[:-1], replace(attempts[-1], **changes))
 
 
 def _whole(
@@ -588,5 +586,5 @@ def step(run: TaskRun, event: ev.TaskEvent, table: Table = TABLE) -> Step:
         if row.guard(run, event):
             changes, orders = row.effect(run, event)
             at = max(run.changed_at, event.at)
-            return moved(run, changes | {"stage": row.target, "changed_at": at}), orders
+            return replace(run, stage=row.target, changed_at=at, **changes), orders
     return run, ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 
 from dflow.core.records import Ending, FlowRun, Stage, TaskRun
 from dflow.core.replay import Table
@@ -24,7 +23,7 @@ def replay_agrees(replayed: Table, kept: Table) -> list[str]:
             where = "only in the replay" if is_kept is None else "only in the records"
             broken.append(f"Run '{run_id}' is {where}.")
         elif is_kept != is_replayed:
-            names = [f.name for f in fields(is_kept) if _differ(is_kept, is_replayed, f.name)]
+            names = [n for n in is_kept.__struct_fields__ if _differ(is_kept, is_replayed, n)]
             broken.append(
                 f"Run '{run_id}' is not what its replay gives: {', '.join(names)} differ."
             )

@@ -6,13 +6,11 @@ since 1970 in UTC, durations are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
-from dflow.core.making import changer, swift
+from dflow.core.plain import Plain
 from dflow.states import FINAL_TYPES, TYPE_OF_NAME, State, StateType
 
 _ENDS = frozenset({"completed", "failed", "crashed", "cancelled"})
@@ -130,9 +128,7 @@ class Held(StrEnum):
         return held
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Plain, frozen=True):
     """A value in a result store: where it is, and what tells that it is still the same.
 
     `storage` is the URL of the store, `path` the name in it; `size` is in bytes, `digest` the hexadecimal
@@ -148,18 +144,14 @@ class Stored:
     automatic: bool = False
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(Plain, frozen=True):
     """A task run that another one depends on."""
 
     task_run_id: str
     need: Need = Need.DATA
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Plain, frozen=True):
     """How often a task run may be tried, and how long it waits in between.
 
     `retry_delays` are seconds, the last one repeats; `jitter` is the share by which a delay may grow
@@ -174,9 +166,7 @@ class Policy:
     timeout: float | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
+class ErrorInfo(Plain, frozen=True):
     """An exception in words, and, where it could be pickled, as a blob that rebuilds it.
 
     Only the engine unpickles `blob`, when a user asks for the exception; nothing that displays does.
@@ -188,9 +178,7 @@ class ErrorInfo:
     blob: bytes | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Plain, frozen=True):
     """One execution of a task run's body, named by (task run, generation, number).
 
     `cpu` is the seconds of processor time that it took, `memory` the highest number of bytes that its process
@@ -212,9 +200,7 @@ class Attempt:
     size: int | None = None
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class TaskRun:
+class TaskRun(Plain, frozen=True):
     """A task run: its identity, where it is in its life, and what became of it.
 
     `dispatch` numbers every handing-over to a runner and is never used twice; `raised` and `losses`
@@ -283,9 +269,7 @@ class TaskRun:
         return tuple(a for a in self.attempts if a.generation == self.generation)
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class FlowRun:
+class FlowRun(Plain, frozen=True):
     """A run of a flow: a root, or a subflow of `parent_id` (a flow run or a task run).
 
     `upstreams` are the task runs whose values were among the arguments of a subflow.
@@ -335,11 +319,3 @@ def _state(run: TaskRun | FlowRun) -> State:
 def is_final(run: TaskRun | FlowRun) -> bool:
     """Tell whether a run has ended, within its generation."""
     return run.state_type in FINAL_TYPES
-
-
-_changed: Callable[[TaskRun, Mapping[str, Any]], TaskRun] = changer(TaskRun)
-
-
-def moved(run: TaskRun, changes: Mapping[str, Any]) -> TaskRun:
-    """Return a task run with some fields changed: ``dataclasses.replace`` for where every step counts."""
-    return _changed(run, changes)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from dflow.attempts.calls import ATOMS, Call, Quoted, swap
 from dflow.attempts.failures import Failure
-from dflow.core.making import swift
 from dflow.core.records import Need, Upstream
 from dflow.engine.annotations import Annotation, allow_failure, opaque, quote
 from dflow.engine.future_lists import TaskFutureList
@@ -27,9 +27,7 @@ LEAVES = (TaskFuture, State, Annotation, TaskFutureList)
 """What stands for other values in the arguments of a call."""
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """A call, what it depends on, and what is known of its inputs, for its identity."""
 
     call: Call
@@ -104,9 +102,7 @@ def limit_of(given: Any) -> int | None:
 # Values -----------------------------------------------------------------------------------------------
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Referred:
+class Referred(Struct, frozen=True):
     """Arguments as they are sent, whom they refer to, and whether anything in them stands for another."""
 
     sent: Any

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.making import swift
 from dflow.core.records import FlowRun, TaskRun
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Release(do.Command):
+class Release(do.Command, frozen=True):
     """Nobody needs the value of this dispatch any more."""
 
     dispatch: int
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class LookUp(do.Command):
+class LookUp(do.Command, frozen=True):
     """See whether the value is in the cache. Who is to `lead` computes it if it is not, and nobody else does.
 
     With `anew` it is computed whatever is there. `number` tells this question from others about the same task
@@ -32,9 +29,7 @@ class LookUp(do.Command):
     anew: bool = False
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """Somebody in this process asked for a task run: it may be dispatched, to a runner or to its caller.
 
     `runner` tells runners apart. `follows` says that it takes a task run while its upstreams are still

@@ -9,15 +9,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from dflow.attempts.capture import capture
 from dflow.attempts.context import FlowInfo
 from dflow.attempts.failures import Failure
 from dflow.core import commands as do
 from dflow.core import events as ev
-from dflow.core.making import swift
 from dflow.core.records import Held, Need, Stage, TaskRun, Upstream
 from dflow.core.values import CacheAs
 from dflow.engine.claims import LookUp, Release
@@ -47,9 +47,7 @@ NO_INPUTS: Mapping[str, Input] = {}
 """What most task runs of large maps take of others, one for all of them."""
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """How task runs were asked for together: by whom, and where they are to run.
 
     The caller of one that goes `at_once` has begun with its first dispatch already.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dflow.core import events as ev
-from dflow.core.making import changer
 from dflow.engine import run_logs
 from dflow.engine.tracker import Came, News
 from dflow.errors import InternalError
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from dflow.engine.session import Session
 
 _CAME = (ev.Event, LogEntry, HandleDropped, Storing)
-_FAILURES: dict[type, Callable[..., Any]] = {
-    kind: changer(kind) for kind in (ev.AttemptRaised, ev.AttemptTimedOut)
-}
+_FAILURES = (ev.AttemptRaised, ev.AttemptTimedOut)
 
 
 class Hearing:
@@ -44,7 +43,7 @@ class Hearing:
         """Take what came up from attempts, in order: the tracker gets it in as few posts as can be."""
         came: list[Came] = []
         for message in messages:
-            if type(message) in _FAILURES:
+            if isinstance(message, _FAILURES):
                 came.append(self._in_our_time(message))
             elif isinstance(message, _CAME):
                 came.append(message)
@@ -60,11 +59,9 @@ class Hearing:
         elif came:
             self._session.tracker.post(News(came))
 
-    def _in_our_time(self, event: Any) -> ev.Event:
+    def _in_our_time(self, event: ev.AttemptRaised | ev.AttemptTimedOut) -> ev.Event:
         """Return a failure as of now: a retry is timed by the driver's clock, a worker's may be hours off."""
-        now, luck = self._session.clock.now(), self._session.ids.luck()
-        timed: ev.Event = _FAILURES[type(event)](event, {"at": now, "luck": luck})
-        return timed
+        return replace(event, at=self._session.clock.now(), luck=self._session.ids.luck())
 
     def _hear(
         self, message: ChildrenCreated | FlowAsked | Printed | CancelAsked | OverQuota

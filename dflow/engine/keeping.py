@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+from msgspec import structs
+
 from dflow.attempts.context import FlowInfo, RunContext, current
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, FlowStage, Held, Policy, Stored, Upstream
@@ -167,7 +169,7 @@ class LocalKeeper:
         if around is None:
             context = RunContext(info=flow, link=link)
         else:
-            context = replace(around, info=flow, link=link, notes={}, at_end=[])
+            context = structs.replace(around, info=flow, link=link, notes={}, at_end=[])
         context.notes["scope"] = DriverScope(
             session, run_id, run_id, lambda: session.open_runner(run_id), context.execution
         )

@@ -11,11 +11,12 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core import machine
 from dflow.core.graph import Graph, Progress
-from dflow.core.making import altered
 from dflow.core.records import Cause, FlowStage, Need, Stage, TaskRun
 from dflow.core.replay import Changed, Table
 from dflow.engine.adopted import Adopted
@@ -94,7 +95,7 @@ class Ledger:
         """
         flow_run = self.table.flow_runs.get(event.flow_run_id)
         if flow_run is not None and event.asked != flow_run.generation:
-            event = altered(event, asked=flow_run.generation)
+            event = replace(event, asked=flow_run.generation)
         ids = machine.ids_of(event)
         if handles:
             self.take_handles(ids)
@@ -119,7 +120,7 @@ class Ledger:
             self.apply(event)
             return False
         before = len(self._changes.orders)
-        self.apply(altered(event, ready=True))
+        self.apply(replace(event, ready=True))
         self._firsts += self._changes.orders[before:]
         del self._changes.orders[before:]
         return True
@@ -138,7 +139,7 @@ class Ledger:
         if isinstance(event, ev.MapCreated) and new:
             made = {item.task_run_id for item in new}
             kept = tuple(item for item in event.items if item.task_run_id in made)
-            self._make(altered(event, items=kept), claim)
+            self._make(replace(event, items=kept), claim)
         for item in again:
             self._open_again(item)
 

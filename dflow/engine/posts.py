@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from dflow.core import events as ev
-from dflow.core.making import swift
 from dflow.engine.claims import Claim
 from dflow.engine.ledger import Ledger
 from dflow.messages import HandleDropped, LogEntry, Storing
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """Task runs are asked for. Who acts on their commands is known once `accept` has been called."""
 
     event: ev.TaskCreated | ev.MapCreated
@@ -52,9 +51,7 @@ Came = ev.Event | LogEntry | HandleDropped | Storing
 """What comes up from attempts."""
 
 
-@swift
-@dataclass(frozen=True, slots=True)
-class News:
+class News(Struct, frozen=True):
     """What has come up together."""
 
     came: Sequence[Came]

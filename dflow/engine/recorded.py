@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dflow.core.plain import build, plain
 from dflow.core.records import Stored
 from dflow.engine import calls, origins
 from dflow.engine.defined import Defined
@@ -83,7 +84,7 @@ def _kept(value: Arguments, folder: Path, run_id: str) -> dict[str, Any]:
     if packed.size > MAX_STORED:
         raise NotResumable(f"they take more than {MAX_STORED:,} bytes")
     stored = files.write(packed, str(folder), run_id)
-    return {"stored_parameters": asdict(stored)}
+    return {"stored_parameters": plain(stored)}
 
 
 def arguments_of(details: Mapping[str, Any], flow: AnyFlow, name: str) -> Arguments:
@@ -148,8 +149,7 @@ def _read(details: Mapping[str, Any], name: str) -> Arguments | None:
     text, stored = details.get("pickled_parameters"), details.get("stored_parameters")
     try:
         if stored is not None:
-            known = {f.name for f in fields(Stored)}
-            place = Stored(**{key: value for key, value in stored.items() if key in known})
+            place = build(Stored, stored)
             found: Arguments = files.read(place, f"{name}: parameters")
             return found
         return None if text is None else _loaded(text)

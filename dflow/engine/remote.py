@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from dflow.attempts import body, clock
 from dflow.attempts.calls import Call
 from dflow.attempts.context import RunContext
@@ -48,14 +50,14 @@ def _attempt_around(context: RunContext) -> AttemptInfo:
     if isinstance(flow, AttemptInfo):
         return flow
     attempt: AttemptInfo = context.notes["attempt"]
-    shared = replace(
+    shared = structs.replace(
         attempt.shared,
         flow_run_id=flow.flow_run_id,
         flow_run_name=flow.flow_run_name,
         flow_name=flow.flow_name,
         flow_keeping=flow.keeping,
     )
-    return replace(attempt, shared=shared)
+    return structs.replace(attempt, shared=shared)
 
 
 class RemoteScope:
@@ -160,7 +162,7 @@ class RemoteScope:
     ) -> Any:
         around = self._info.flow_keeping
         keeping = around and replace(options.results.over(around), quota=go.quota)
-        shared = replace(
+        shared = structs.replace(
             self._info.shared,
             task_name=event.task_name,
             tags=event.tags,
@@ -169,7 +171,7 @@ class RemoteScope:
             log_prints=options.log_prints,
             keeping=keeping,
         )
-        info = replace(
+        info = structs.replace(
             self._info,
             task_run_id=event.task_run_id,
             dispatch=go.dispatch,
@@ -180,7 +182,7 @@ class RemoteScope:
             confirm_start=False,
             cached=go.cached,
         )
-        context = replace(self._context, info=info, notes={}, at_end=[])
+        context = structs.replace(self._context, info=info, notes={}, at_end=[])
         manner = Manner(
             in_place=True,
             whole=whole,

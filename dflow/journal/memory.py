@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from msgspec import structs
+
 from dflow.core.codec import KINDS
 from dflow.core.events import Event
 from dflow.core.records import FlowRun, TaskRun
@@ -146,7 +148,7 @@ class MemoryRunJournal(MemoryRunReader):
         if event.value is None:
             return event  # type: ignore[no-any-return]  # narrowed by its kind
         self._record.values[owner] = event.value
-        return replace(event, value=None)  # type: ignore[no-any-return]  # narrowed by its kind
+        return structs.replace(event, value=None)  # type: ignore[no-any-return]  # narrowed by its kind
 
 
 class MemoryCatalog:

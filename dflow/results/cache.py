@@ -11,9 +11,10 @@ import logging
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
+from dflow.core.plain import plain
 from dflow.core.records import Stored
 from dflow.core.values import Maker
 from dflow.errors import MissingResult
@@ -115,7 +116,7 @@ def _look(where: Store, key: str, at: float) -> CacheRecord | None:
 
 def encoded(record: CacheRecord) -> bytes:
     """Return a record as bytes: version and checksum, a line of JSON, the value."""
-    fields = asdict(record) | {"value": record.value is not None}
+    fields = plain(record) | {"value": record.value is not None}
     content = json.dumps(fields).encode() + b"\n" + (record.value or b"")
     return b"%s%d %08x\n" % (MAGIC, VERSION, zlib.crc32(content)) + content
 

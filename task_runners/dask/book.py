@@ -239,7 +239,7 @@ def _all_behind(entry: Entry) -> list[Any]:
     found: dict[Any, None] = {}
     left: list[Any] = [entry]
     while left:
-        new = [each for each in left.pop().dependents if each not in found]
+        new = [each for each in left.pop().dependents or () if each not in found]
         found.update(dict.fromkeys(new))
         left += new
     return list(found)

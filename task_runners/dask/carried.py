@@ -5,10 +5,10 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from dask.sizeof import sizeof
+from msgspec.structs import replace
 
 from dflow.attempts.link import Ended
 from dflow.attempts.rows import Row

@@ -275,7 +275,7 @@ class Ends:
         if entry.due is not None:
             self._due.pop(entry.ticket, None)
         self.news.append(event)
-        dependents = () if good else tuple(entry.dependents)
+        dependents = () if good else tuple(entry.dependents or ())
         if isinstance(event, Outcome):
             self.planner.ended(entry, event.seconds, _size_of(event), clock.monotonic())
         else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from dflow.messages import Key
 
 FAR = 4.0
@@ -14,11 +16,11 @@ LEAST = 0.001
 MOST = 1000
 """How many items a batch has at most."""
 
-Rank = tuple[int, int, int]
+Turn = tuple[int, int, int, "Node"]
+"""By what the nodes that can go are ordered, the lowest first; and the node."""
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(msgspec.Struct, eq=False):
     """One dispatch that waits here or is out. Only nodes of equal `group` share a batch.
 
     One that goes `alone` shares none; one that `shares` always may. `size` is the bytes of its arguments, and
@@ -38,7 +40,7 @@ class Node:
     size: int = 0
     upstreams: tuple[Node, ...] = ()
     above: frozenset[str] = frozenset()
-    dependents: list[Node] = field(default_factory=list)
+    dependents: list[Node] | None = None
     limit: int = MOST
     open: int = 0
     """How many of its upstreams have not ended."""
@@ -46,16 +48,18 @@ class Node:
     """How many of them are not out alone either: while there are any it cannot go alone."""
     inside: int = 0
     """How many of them are in the batch that is being made."""
+    waits: bool = False
+    """Whether it has not been sent, or has come back."""
     queued: bool = False
     batch: Batch | None = None
 
     @property
-    def rank(self) -> Rank:
-        """By what the nodes that can go are ordered."""
-        return (-self.priority, -self.depth, self.number)
+    def turn(self) -> Turn:
+        """When it goes."""
+        return (-self.priority, -self.depth, self.number, self)
 
     def __lt__(self, other: Node) -> bool:
-        """Tell whether it was numbered before another of its rank."""
+        """Tell whether it was numbered before another."""
         return self.number < other.number
 
 
@@ -83,7 +87,7 @@ class Label:
     count: int = 0
     patient_until: float | None = None
     out: int = 0
-    ready: list[tuple[Rank, Node]] = field(default_factory=list)
+    ready: list[Turn] = field(default_factory=list)
     parked: dict[Node, None] = field(default_factory=dict)
 
     def note(self, seconds: float, size: int | None, *, first: int) -> None:

@@ -15,8 +15,7 @@ BATCH = "-batch-0"
 """What the prefix of batches has behind the task's name, of those of one too."""
 
 
-@dataclass(slots=True, eq=False)
-class Entry(Node):
+class Entry(Node, eq=False):
     """One dispatch: what it is, what it depends on at this runner, where it is, and what became of it.
 
     `sources` are those whose values it takes, ended or not. It is `place` in its `parcel`, which is None

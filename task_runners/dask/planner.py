@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
-from task_runners.dask.nodes import MOST, Batch, Label, Node, Rank, by_batch
+from task_runners.dask.nodes import MOST, Batch, Label, Node, Turn, by_batch
 
 TARGET = 0.05
 """Seconds of work in a batch: much more than what Dask takes for a task, and soon over."""
@@ -53,7 +53,6 @@ class Planner:
         self._large = max(small, BYTES)
         self._heavy: set[str] = set()
         self._labels: dict[str, Label] = {}
-        self._waiting: dict[Node, None] = {}
         self._batches = 0
         self._tasks = 0
         self._now = 0.0
@@ -67,7 +66,8 @@ class Planner:
             node.open = len(node.upstreams)
             node.above = frozenset([upstream.label for upstream in node.upstreams])
             for upstream in node.upstreams:
-                upstream.dependents.append(node)
+                behind = upstream.dependents = upstream.dependents or []
+                behind.append(node)
                 node.held += upstream.batch is None or not upstream.batch.sole
         if node.label not in self._labels:
             self._labels[node.label] = Label()
@@ -93,7 +93,7 @@ class Planner:
         if seconds is not None:
             label.note(seconds, size, first=AHEAD * self.slots)
         if size is not None and size > self._small:
-            for dependent in node.dependents:
+            for dependent in node.dependents or ():
                 dependent.size += size
         self._leave(node)
         self._free(node)
@@ -173,27 +173,22 @@ class Planner:
         later = [time for time in due if time > self._now]
         return min(later, default=None)
 
-    @property
-    def waiting(self) -> int:
-        """How many nodes have not been sent."""
-        return len(self._waiting)
-
     # Waiting and going --------------------------------------------------------------------------------
 
     def _wait(self, node: Node) -> None:
-        self._waiting[node] = None
+        node.waits = True
         self._queue(node)
 
     def _queue(self, node: Node) -> None:
         """Let a node stand where it can go from, if it can."""
-        if node.queued or node not in self._waiting or node.held:
+        if node.queued or node.held or not node.waits:
             return
         label = self._labels[node.label]
         if node.open and not self._goes_alone(node, label):
             label.parked[node] = None
             return
         node.queued = True
-        heappush(label.ready, (node.rank, node))
+        heappush(label.ready, node.turn)
 
     def _goes_alone(self, node: Node, label: Label) -> bool:
         """Tell whether a node shares no batch, as far as is known."""
@@ -208,7 +203,7 @@ class Planner:
 
     def _leave(self, node: Node) -> None:
         """Take a node out of wherever it is."""
-        self._waiting.pop(node, None)
+        node.waits = False
         self._labels[node.label].parked.pop(node, None)
         self._over(node)
         node.batch = None
@@ -220,7 +215,7 @@ class Planner:
             return
         self._labels[node.label].out -= 1
         if batch.sole:
-            for dependent in node.dependents:
+            for dependent in node.dependents or ():
                 dependent.held += 1
         batch.left -= 1
         if not batch.left:
@@ -231,8 +226,8 @@ class Planner:
 
     def _free(self, node: Node) -> None:
         """Let those go that wait for a node, as far as that is what they wait for."""
-        dependents, node.dependents = node.dependents, []
-        for dependent in dependents:
+        dependents, node.dependents = node.dependents, None
+        for dependent in dependents or ():
             dependent.open -= 1
             dependent.held -= 1
             self._labels[dependent.label].parked.pop(dependent, None)
@@ -267,8 +262,8 @@ class Planner:
     def _first(self, label: Label) -> Node | None:
         """Return the first of those in a queue that can still go from there."""
         while label.ready:
-            node = label.ready[0][1]
-            free = node.queued and node in self._waiting and not node.held
+            node = label.ready[0][-1]
+            free = node.queued and node.waits and not node.held
             if free and (not node.open or self._goes_alone(node, label)):
                 return node
             heappop(label.ready)
@@ -294,11 +289,10 @@ class Planner:
         if label.seconds is None and label.patient_until is None:
             label.patient_until = self._now + PATIENCE
         for node in nodes:
-            self._waiting.pop(node, None)
-            node.queued, node.batch = False, batch
+            node.waits, node.queued, node.batch = False, False, batch
             self._labels[node.label].out += 1
             if alone:
-                for dependent in node.dependents:
+                for dependent in node.dependents or ():
                     dependent.held -= 1
                     self._queue(dependent)
         return nodes
@@ -322,11 +316,11 @@ class Planner:
             if node is None or self._goes_alone(node, label):
                 continue
             fits = like is None or node.group == like.group
-            if fits and (best is None or label.ready[0][0] < best.ready[0][0]):
+            if fits and (best is None or label.ready[0] < best.ready[0]):
                 best = label
         if best is None:
             return None
-        node = heappop(best.ready)[1]
+        node = heappop(best.ready)[-1]
         node.queued = False
         return node
 
@@ -340,8 +334,8 @@ class Planner:
 
     def _may_follow(self, node: Node, first: Node) -> bool:
         """Tell whether a node whose upstreams are in a batch may be in it too, behind them."""
-        waits = node in self._waiting and node.group == first.group
-        return waits and not self._goes_alone(node, self._labels[node.label])
+        fits = node.waits and node.group == first.group
+        return fits and not self._goes_alone(node, self._labels[node.label])
 
 
 class _Making:
@@ -351,7 +345,7 @@ class _Making:
         self.nodes: list[Node] = []
         self._planner = planner
         self._first = first
-        self._behind: list[tuple[Rank, Node]] = []
+        self._behind: list[Turn] = []
         self._touched: list[Node] = []
         self._seconds = 0.0
         self._bytes = 0
@@ -363,7 +357,7 @@ class _Making:
         """Take what fits: what depends on what is in it already comes first, as it is deeper."""
         while self._behind or self._roots > 0:
             if self._behind:
-                node = heappop(self._behind)[1]
+                node = heappop(self._behind)[-1]
                 if self._fits(node):
                     self._take(node)
                 continue
@@ -391,10 +385,10 @@ class _Making:
         self._seconds += self._planner.cost(node)
         self._bytes += node.size
         self._limit = min(self._limit, node.limit)
-        for dependent in node.dependents:
+        for dependent in node.dependents or ():
             if not dependent.inside:
                 self._touched.append(dependent)
             dependent.inside += 1
             follows = dependent.inside == dependent.open
             if follows and self._planner._may_follow(dependent, self._first):
-                heappush(self._behind, (dependent.rank, dependent))
+                heappush(self._behind, dependent.turn)

@@ -30,7 +30,7 @@ from task_runners.dask.parcels import DaskKey
 from task_runners.dask.running import last_words
 from task_runners.values import missing
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised whenever driver and workers of different age would no longer understand each other."""
 LAST_WORDS = 10.0
 """Seconds that a body that failed waits until all that it said before has left."""

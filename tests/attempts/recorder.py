@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from dflow.core.events import AttemptStarted
@@ -30,7 +29,7 @@ def info(**changes: Any) -> AttemptInfo:
 
 def attempt_info(**known: Any) -> AttemptInfo:
     """Return what an attempt knows of itself, of which some is shared with others."""
-    names = {each.name for each in fields(SharedInfo)}
+    names = set(SharedInfo.__struct_fields__)
     shared = SharedInfo(**{name: known.pop(name) for name in names & known.keys()})
     return AttemptInfo(**known, shared=shared)
 

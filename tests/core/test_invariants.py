@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from dflow.core import commands as do
 from dflow.core import event_invariants, invariants, machine, record_invariants

@@ -9,12 +9,13 @@ import statistics
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dflow import State, flow, get_run_logger, task
 from dflow.attempts.capture import capture

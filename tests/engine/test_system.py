@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from dflow.engine import system
 from dflow.ports import Holder

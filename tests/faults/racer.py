@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from dflow.core import machine
 from dflow.engine import system

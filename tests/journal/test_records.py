@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -154,8 +154,7 @@ def test_a_value_is_that_of_the_last_outcome(journal: Journal) -> None:
     assert reader.value("a") is record.value("a") is None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FromTheFuture(ev.TaskEvent):
+class FromTheFuture(ev.TaskEvent, frozen=True, kw_only=True):
     """A kind of event that this version does not know."""
 
     level: int = 3

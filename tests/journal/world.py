@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import structs
 
 from dflow.core import events as ev
 from dflow.core.records import FlowRun, Held, TaskRun, Upstream
@@ -108,4 +110,4 @@ class Driver:
 def without_value(event: ev.Event) -> ev.Event:
     """Return an event as the history keeps it."""
     changed: Any = event
-    return replace(changed, value=None) if hasattr(event, "value") else event
+    return structs.replace(changed, value=None) if hasattr(event, "value") else event

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 import msgpack
+from msgspec.structs import replace
 
-from dflow.core.codec import build, decode, plain
-from dflow.core.events import Event
+from dflow.core.codec import decode
+from dflow.core.events import AttemptSucceeded, CacheHit, Event, FlowRunReturned
+from dflow.core.plain import build, packed, plain
 from dflow.core.records import FlowRun, TaskRun
 from dflow.messages import LogEntry
 from dflow.ports import Holder, RunEntry
@@ -47,13 +49,10 @@ def check(fits: bool, what: str) -> None:
 def pack(data: Any) -> bytes:
     """Return plain data as msgpack; text may hold lone surrogates, as names of files do."""
     try:
-        packed: bytes = _pack(data)
+        return packed(data)
     except UnicodeEncodeError:
-        packed = msgpack.packb(data, unicode_errors="surrogatepass")
-    return packed
-
-
-_pack = msgpack.Packer().pack
+        blob: bytes = msgpack.packb(plain(data), unicode_errors="surrogatepass")
+        return blob
 
 
 def unpack(blob: bytes) -> Any:
@@ -110,13 +109,14 @@ def head_of(row: Row | None) -> Head:
 
 
 def bare(event: Event) -> tuple[Row, str | None, bytes | None]:
-    """Return an event as plain data without its value, whose value it may carry, and the value."""
-    fields = plain(event)
+    """Return an event as a page has it, without its value; whose value it may carry; and the value."""
     owner = value = None
-    if hasattr(event, "value"):
-        owner = fields.get("task_run_id") or fields["flow_run_id"]
-        value = fields.pop("value", None)
-    return (type(event).__name__, event.version, fields), owner, value
+    if isinstance(event, FlowRunReturned):
+        owner, value = event.flow_run_id, event.value
+    elif isinstance(event, AttemptSucceeded | CacheHit):
+        owner, value = event.task_run_id, event.value
+    written = event if value is None else replace(event, value=None)
+    return (type(event).__name__, event.version, written), owner, value
 
 
 def page_row(last: int, events: Sequence[Row]) -> Row:
@@ -174,13 +174,13 @@ KEEP = -1
 def task_run_row(number: int, run: TaskRun, event: int, valued: int = KEEP) -> Row:
     """Return a task run as a row, as `event` left it; the event `valued` brought its value."""
     label = (run.flow_run_id, _storable(run.task_name), run.state_name)
-    blob = pack(plain(run))
+    blob = pack(run)
     return (number, run.id, *label, label_mark(*label), blob, crc32(blob), event, valued)
 
 
 def flow_run_row(run: FlowRun) -> Row:
     """Return a flow run as a row."""
-    blob = pack(plain(run))
+    blob = pack(run)
     return (run.id, blob, crc32(blob))
 
 
