@@ -28,10 +28,6 @@ class Ref(Plain, frozen=True):
     task_run_id: str
     may_fail: bool = False
 
-    def __reduce__(self) -> tuple[type[Ref], tuple[str, bool]]:
-        """Travel in few bytes: thousands of task runs may take what thousands of others give."""
-        return Ref, (self.task_run_id, self.may_fail)
-
 
 @dataclass(frozen=True, slots=True)
 class AtRunner:

@@ -263,11 +263,11 @@ class Ledger:
         if not changed:
             return ()
         self._changes.events.append(event)
-        if isinstance(event, ev.TaskCreated | ev.MapCreated):
+        if before is None and isinstance(event, ev.TaskCreated | ev.MapCreated):
             return self._begin(changed, event.at)
         [(run, orders)] = changed
         self._changes.records[run.id] = run
-        if isinstance(run, TaskRun) and before is not None:
+        if before is not None and isinstance(run, TaskRun):
             return self._follow(before, run, orders, event)
         self._changes.orders.extend(orders)
         return ()

@@ -24,6 +24,7 @@ MAIN_NAMES: Final = ("__main__", "__mp_main__")
 FEW: Final = 20
 """How many values a container has at most that is looked through before it is pickled."""
 _SHORT: Final = frozenset({int, float, bool, type(None), Ref})
+_KEYS: Final = _SHORT | {str}
 _HOLDING: Final = frozenset({dict, list, tuple})
 _LONG: Final = 65_536
 """From how many characters or bytes on a text is no plain value: pickle itself would copy it twice."""
@@ -141,10 +142,16 @@ def _is_plain(value: Any, levels: int = 4) -> bool:
         return len(value) < _LONG
     if kind not in _HOLDING or len(value) > FEW or not levels:
         return False
-    inside = [*value, *value.values()] if kind is dict else value
-    if _SHORT.issuperset(map(type, inside)):
+    if kind is dict:
+        if not _KEYS.issuperset(map(type, value)):
+            return False
+        value = value.values()
+    if _SHORT.issuperset(map(type, value)):
         return True
-    return all(_is_plain(each, levels - 1) for each in inside)
+    for each in value:  # noqa: SIM110  (a generator takes as long again)
+        if not _is_plain(each, levels - 1):
+            return False
+    return True
 
 
 def dumps(value: Any, *, script_by_reference: bool = True) -> bytes:

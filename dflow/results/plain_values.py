@@ -45,51 +45,59 @@ def _is_plain(value: Any, pieces: list[bytes], depth: int) -> bool:
         tag, data = b"N", b""
     elif kind is bool:
         tag, data = b"b", b"1" if value else b"0"
-    elif kind is tuple or kind is list:
-        return _are_plain(value, b"T" if kind is tuple else b"L", pieces, depth)
+    elif depth >= DEPTH or kind not in _HOLDING or len(value) > LENGTH:
+        return False
+    elif kind is dict:
+        return _is_plain_dict(value, pieces, depth)
     else:
-        return kind is dict and _is_plain_dict(value, pieces, depth)
+        pieces.append(_head(b"T" if kind is tuple else b"L", len(value)))
+        for item in value:  # noqa: SIM110  (a generator takes as long again)
+            if not _is_plain(item, pieces, depth + 1):
+                return False
+        return True
     pieces.append(b"%b:%d:%b" % (tag, len(data), data))
     return len(data) <= LARGE
 
 
-def _are_plain(values: Any, tag: bytes, pieces: list[bytes], depth: int) -> bool:
-    if depth >= DEPTH or len(values) > LENGTH:
-        return False
-    count = b"%d" % len(values)
-    pieces.append(b"%b:%d:%b" % (tag, len(count), count))
-    for item in values:  # noqa: SIM110  (a generator takes as long again)
-        if not _is_plain(item, pieces, depth + 1):
-            return False
-    return True
+_HOLDING = frozenset({tuple, list, dict})
 
 
 def _is_plain_dict(value: dict[Any, Any], pieces: list[bytes], depth: int) -> bool:
-    if depth >= DEPTH or len(value) > LENGTH:
+    if not _ONLY_TEXTS.issuperset(map(type, value)):
         return False
-    count = b"%d" % len(value)
-    pieces.append(b"D:%d:%b" % (len(count), count))
-    items = []
-    for key, item in value.items():
-        if type(key) is not str or len(key) > LENGTH:
-            return False
-        items.append((_piece_of_key(key), item))
-    if len(items) > 1:
-        items.sort(key=_first)
-    for piece, item in items:
+    keys = _keys(tuple(value))
+    if keys is None:
+        return False
+    pieces.append(_head(b"D", len(keys)))
+    for piece, key in keys:
         pieces.append(piece)
-        if not _is_plain(item, pieces, depth + 1):
+        if not _is_plain(value[key], pieces, depth + 1):
             return False
     return True
 
 
-def _first(pair: tuple[bytes, Any]) -> bytes:
-    return pair[0]
+_ONLY_TEXTS = frozenset({str})
 
 
 @lru_cache(maxsize=1024)
+def _head(tag: bytes, length: int) -> bytes:
+    """Return the piece with which a container begins."""
+    count = b"%d" % length
+    return b"%b:%d:%b" % (tag, len(count), count)
+
+
+@lru_cache(maxsize=256)
+def _keys(keys: tuple[str, ...]) -> list[tuple[bytes, str]] | None:
+    """Return the keys of a dict, in the order of their pieces; None if one is too long to be remembered.
+
+    The names of parameters come again and again.
+    """
+    if max(map(len, keys), default=0) > LENGTH:
+        return None
+    return sorted((_piece_of_key(key), key) for key in keys)
+
+
 def _piece_of_key(key: str) -> bytes:
-    """Return the piece of a key of a dict: the names of parameters come again and again."""
     data = key.encode("utf-8", "surrogatepass")
     inner = blake2b(b"s:%d:%b" % (len(data), data), digest_size=SIZE).digest()
     return b"-:%d:%b" % (SIZE, inner)

@@ -11,9 +11,10 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
+
+import msgspec
 
 from dflow.attempts.calls import Call
 from dflow.attempts.functions import ByValue, FunctionRef
@@ -29,8 +30,7 @@ KEPT = 8
 """How many unpickled shared parts a process keeps."""
 
 
-@dataclass(slots=True)
-class Extra:
+class Extra(msgspec.Struct):
     """What few dispatches have: an unusual attempt, and where its values come from, by task run.
 
     `values` are pickled values, `kept` those in result stores, `inside` the places of dispatches in the same
@@ -40,10 +40,10 @@ class Extra:
     confirm_start: bool = False
     cached: CacheAs | None = None
     named: bytes | None = None
-    values: dict[str, bytes] = field(default_factory=dict)
-    kept: dict[str, Kept] = field(default_factory=dict)
-    inside: dict[str, int] = field(default_factory=dict)
-    given: dict[str, int] = field(default_factory=dict)
+    values: dict[str, bytes] = msgspec.field(default_factory=dict)
+    kept: dict[str, Kept] = msgspec.field(default_factory=dict)
+    inside: dict[str, int] = msgspec.field(default_factory=dict)
+    given: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 Item = tuple[int, int, int, int, str, int, int, int, str, str, bytes, bool, Extra | None]
@@ -52,8 +52,7 @@ task run, dispatch, generation, attempt, name, checkpoints and arguments; whethe
 these; and what few have."""
 
 
-@dataclass(slots=True)
-class Payload:
+class Payload(msgspec.Struct):
     """A parcel: of which run, under which number, and its dispatches in the order in which they run.
 
     Of a part that travels beside it only the hash is in it: `beside` names those, in their order. A function
