@@ -5,7 +5,7 @@ No port speaks of files, of SQL or of a cluster framework. Times are seconds sin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -126,6 +126,9 @@ class RunJournal(RunReader, Protocol):
         and `JournalUnavailable` when nothing was written: the same batch may be given again.
         """
 
+    def values(self, run_ids: Iterable[str]) -> dict[str, bytes]:
+        """Return what `value` gives of these runs, of those that have one."""
+
     def catch_up(self) -> bool:
         """Do some of what was put off; return whether there is more. Raises as `append` does."""
 
@@ -208,11 +211,8 @@ class Leases(Protocol):
     def renew(self, owner: str, seconds: float, at: float) -> None:
         """Hold all shares of an owner that have not expired until ``at + seconds``."""
 
-    def release(self, key: str, owner: str) -> None:
-        """Give a share back; nothing happens without one."""
-
     def release_each(self, keys: Sequence[str], owner: str) -> None:
-        """Give back the shares of these keys, in one transaction."""
+        """Give back the shares of these keys, in one transaction; nothing happens without one."""
 
     def release_all(self, owner: str) -> None:
         """Give back all shares of an owner."""

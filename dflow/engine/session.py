@@ -36,7 +36,7 @@ from dflow.engine.renewal import Again
 from dflow.engine.telling import Telling
 from dflow.engine.tracker import Asked, Do, Tracker, ids_of
 from dflow.engine.waiting import Inlet
-from dflow.errors import DflowError, InternalError, MissingResult, SerializationError
+from dflow.errors import DflowError, InternalError, JournalError, MissingResult, SerializationError
 from dflow.messages import (
     AttemptInfo,
     CallOptions,
@@ -239,20 +239,32 @@ class Session:
         return self.value_of(run)
 
     def fetched(self, task_run_ids: Sequence[str]) -> dict[str, Any]:
-        """Return those values of final task runs that their runners give in one go, by id."""
+        """Return those values of final task runs that runners, or the journal, give in one go, by id."""
+        if self._closed:
+            return {}
         groups: dict[OpenRunner, dict[str, Key]] = {}
+        written: list[str] = []
         for task_run_id in task_run_ids:
             run, asked = self.tracker.shown[task_run_id], self.dispatcher.asked.get(task_run_id)
             runner = None if asked is None else asked.runner
-            if runner is None or runner.shares_memory or not isinstance(run, TaskRun):
-                continue
-            if run.id in self.ledger.with_runner:
-                groups.setdefault(runner, {})[run.id] = (run.id, run.dispatch)
-        found: dict[str, Any] = {}
+            if runner is not None and run.id in self.ledger.with_runner:
+                if not runner.shares_memory and isinstance(run, TaskRun):
+                    groups.setdefault(runner, {})[run.id] = (run.id, run.dispatch)
+            elif run.held is Held.JOURNAL and self.recent.get(run.id) is None:
+                written.append(run.id)
+        found = self._written(written) if len(written) > 1 else {}
         for runner, keys in groups.items():
-            if len(keys) > 1 and not self._closed:
+            if len(keys) > 1:
                 values = runner.fetch_each(list(keys.values()))
                 found.update((name, values[key]) for name, key in keys.items() if key in values)
+        return found
+
+    def _written(self, run_ids: Sequence[str]) -> dict[str, Any]:
+        """Return values that the journal has, but none that cannot be read: who asks for one hears why."""
+        found: dict[str, Any] = {}
+        with suppress(JournalError, SerializationError):
+            for run_id, data in self.journal.values(run_ids).items():
+                found[run_id] = self._loaded(run_id, data)
         return found
 
     def value_of(self, run: TaskRun) -> Any:
@@ -283,7 +295,9 @@ class Session:
 
     def kept(self, run_id: str) -> Any:
         """Return the value of a run that the journal keeps. Raises `SerializationError`, `MissingResult`."""
-        data = self.kept_bytes(run_id)
+        return self._loaded(run_id, self.kept_bytes(run_id))
+
+    def _loaded(self, run_id: str, data: bytes) -> Any:
         try:
             return loads(data)
         except Exception as error:

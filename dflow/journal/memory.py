@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -90,6 +90,11 @@ class MemoryRunReader:
     def value(self, run_id: str) -> bytes | None:
         """Return the pickled value of a task run or flow run, if it is kept."""
         return self._record.values.get(run_id)
+
+    def values(self, run_ids: Iterable[str]) -> dict[str, bytes]:
+        """Return the pickled values of these runs, of those that have one."""
+        kept = self._record.values
+        return {run_id: kept[run_id] for run_id in run_ids if run_id in kept}
 
     def damaged_values(self) -> Sequence[str]:
         """Return nothing: memory is not damaged."""
@@ -312,15 +317,11 @@ class MemoryLeases:
                 if owner in shares and shares[owner].until > at:
                     shares[owner] = replace(shares[owner], until=at + seconds)
 
-    def release(self, key: str, owner: str) -> None:
-        """Give a share back."""
-        with self._lock:
-            self._shares[key].pop(owner, None)
-
     def release_each(self, keys: Sequence[str], owner: str) -> None:
         """Give back the shares of these keys."""
-        for key in keys:
-            self.release(key, owner)
+        with self._lock:
+            for key in keys:
+                self._shares[key].pop(owner, None)
 
     def release_all(self, owner: str) -> None:
         """Give back all shares of an owner."""

@@ -13,7 +13,7 @@ import pytest
 
 from dflow import allow_failure, as_completed, flow, resume, task
 from dflow.core.records import Held
-from dflow.errors import NotResumable
+from dflow.errors import NotResumable, SerializationError
 from dflow.flows import Flow
 from dflow.testing import ScriptedRunner
 from tests.engine.world import Running, World, scripted
@@ -93,6 +93,38 @@ def test_an_interrupted_flow_goes_on_where_it_was(world: World) -> None:
     assert (root.state_name, root.generation) == ("Completed", 2)
     assert {run.state_name for run in world.task_runs().values()} == {"Completed"}
     assert len(world.journal.catalog.list()) == 1
+
+
+def test_values_of_an_earlier_pass_are_given_together() -> None:
+    """A map that has completed gives the values that were recorded, in its order, and runs nothing."""
+    main = interrupted_once(lambda: step.map(range(1200)).result())
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    before = list(RAN)
+    assert main.resume("latest") == list(range(1200))
+    assert before == RAN
+
+
+class Unreadable:
+    """Something that is pickled, and cannot be unpickled."""
+
+    def __reduce__(self) -> Any:
+        """Divide by zero when it is made again."""
+        return divmod, (1, 0)
+
+
+def test_a_value_of_an_earlier_pass_that_cannot_be_read() -> None:
+    """Who asks for all of a map hears which one it is."""
+
+    @task
+    def odd(x: int) -> Any:
+        return Unreadable() if x == 3 else x
+
+    main = interrupted_once(lambda: odd.map(range(6)).result())
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    with pytest.raises(SerializationError, match="The value of 'odd-3' cannot be loaded here"):
+        main.resume("latest")
 
 
 def test_a_completed_run_is_not_resumed(world: World) -> None:

@@ -63,8 +63,8 @@ def test_leases_have_a_limit(open_journal: Callable[[], Journal]) -> None:
     assert not leases.acquire("gpu", "c", 10.0, at=1.0, limit=2)
     assert list(elsewhere.holders("gpu", 1.0)) == ["a", "b"]
     assert leases.acquire("cpu", "c", 10.0, at=1.0)
-    elsewhere.release("gpu", "a")
-    elsewhere.release("gpu", "nobody")
+    elsewhere.release_each(["gpu"], "a")
+    elsewhere.release_each(["gpu"], "nobody")
     assert leases.acquire("gpu", "c", 10.0, at=1.0, limit=2)
     assert list(leases.holders("gpu", 1.0)) == ["b", "c"]
 
@@ -72,7 +72,7 @@ def test_leases_have_a_limit(open_journal: Callable[[], Journal]) -> None:
 def test_leases_expire(journal: Journal) -> None:
     """A share that was not renewed is free at its time, and its owner is no holder any more."""
     leases = journal.leases
-    leases.release("key", "nobody")
+    leases.release_each(["key"], "nobody")
     assert leases.acquire("key", "a", 10.0, at=0.0)
     assert not leases.acquire("key", "b", 10.0, at=9.9)
     assert list(leases.holders("key", 10.0)) == []

@@ -154,6 +154,24 @@ def test_a_value_is_that_of_the_last_outcome(journal: Journal) -> None:
     assert reader.value("a") is record.value("a") is None
 
 
+def test_many_values_are_read_together(journal: Journal) -> None:
+    """Those of many runs, whether their records are saved or behind; who has none is left out."""
+    record, driver = journal.write(RUN, 1), Driver()
+    record.append(driver.batch([flow_created()]))
+    names = [f"run-{number}" for number in range(1100)]
+    hits = {}
+    for name in names:
+        value = name.encode() if name[-1] != "7" else None
+        hits[name] = ev.CacheHit(at=1.0, task_run_id=name, held=Held.JOURNAL, value=value)
+    for some in (names[:900], names[900:]):
+        record.append(driver.batch([task_created(name) for name in some]))
+        record.append(driver.batch([hits[name] for name in some]))
+        record.catch_up()
+    expected = {name: hit.value for name, hit in hits.items() if hit.value is not None}
+    assert record.values(["nobody", *names]) == expected
+    assert record.values([]) == {}
+
+
 class FromTheFuture(ev.TaskEvent, frozen=True, kw_only=True):
     """A kind of event that this version does not know."""
 

@@ -60,7 +60,7 @@ def test_looking_makes_nothing(journal: SqliteJournal, home: Path) -> None:
     journal.catalog.list()
     journal.inbox.receive(RUN_ID)
     journal.leases.holders("gpu", 0.0)
-    journal.leases.release("gpu", "a")
+    journal.leases.release_each(["gpu"], "a")
     journal.describe()
     with pytest.raises(RunNotFound):
         journal.read(RUN_ID)

@@ -56,10 +56,6 @@ class SqliteLeases:
         """Hold all shares of an owner that have not expired until ``at + seconds``."""
         self._change("renew", at + seconds, storable(owner), at)
 
-    def release(self, key: str, owner: str) -> None:
-        """Give a share back; nothing happens without one."""
-        self._change("release", storable(key), storable(owner))
-
     def release_each(self, keys: Sequence[str], owner: str) -> None:
         """Give back the shares of these keys, in one transaction."""
         if self._file.present():

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from functools import partial
+from itertools import chain, count, islice
 from pathlib import Path
 from zlib import crc32
 
@@ -42,6 +43,8 @@ BUSY_SECONDS = 10.0
 """How long a writer waits for readers, where it must."""
 
 
+AT_A_LOOK = 500
+"""How many values are read in one go: the tracker waits for that."""
 IN_A_PAGE = 256
 """How many events a page has at most."""
 TOGETHER = (256, 64, 16, 4, 1)
@@ -151,6 +154,20 @@ class SqliteRunJournal(SqliteRunReader):
     def value(self, run_id: str) -> bytes | None:
         """Return the pickled value of a task run or flow run, if it is kept."""
         return super().look(lambda db: self._kept_value(db, run_id, self._unsaved.valued(run_id)))
+
+    def values(self, run_ids: Iterable[str]) -> dict[str, bytes]:
+        """Return the pickled values of these runs, of those that have one. Others may write in between."""
+        found: dict[str, bytes | None] = {}
+        left = iter(run_ids)
+        while some := list(islice(left, AT_A_LOOK)):
+            found.update(super().look(partial(self._kept_values, some)))
+        return {run_id: value for run_id, value in found.items() if value is not None}
+
+    def _kept_values(
+        self, run_ids: Sequence[str], db: sqlite3.Connection
+    ) -> dict[str, bytes | None]:
+        valued = self._unsaved.valued
+        return {run_id: self._kept_value(db, run_id, valued(run_id)) for run_id in run_ids}
 
     def catch_up(self) -> bool:
         """Save some of the records that are behind; return whether there are more."""
