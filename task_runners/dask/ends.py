@@ -56,7 +56,7 @@ class Ends:
     forgotten: list[Entry] = field(default_factory=list)
     deaths: dict[str, str] = field(default_factory=dict)
     _by_key: dict[Key, Entry] = field(default_factory=dict)
-    _by_ticket: dict[int, Entry] = field(default_factory=dict)
+    _called_off: dict[int, Entry] = field(default_factory=dict)
     _parcels: dict[int, Parcel] = field(default_factory=dict)
     _due: dict[int, Entry | Parcel] = field(default_factory=dict)
     _behind: dict[int, list[tuple[Entry, str]]] = field(default_factory=dict)
@@ -81,7 +81,6 @@ class Ends:
     def enter(self, entry: Entry) -> None:
         """Add a dispatch, to be sent when the planner says so."""
         self._by_key[entry.key] = entry
-        self._by_ticket[entry.ticket] = entry
         self.planner.add(entry)
 
     def send(self, parcel: Parcel) -> None:
@@ -99,16 +98,20 @@ class Ends:
             if entry.parcel is parcel:
                 parcel.held += 1
                 self._by_key[entry.key] = entry
-                self._by_ticket[entry.ticket] = entry
         self.planner.add_sent(parcel.left, sole=parcel.alone)
 
     def find(self, key: Key) -> Entry | None:
         """Return a dispatch that waits, runs, or has a value here."""
         return self._by_key.get(key)
 
-    def numbered(self, ticket: int) -> Entry | None:
-        """Return the dispatch with a number."""
-        return self._by_ticket.get(ticket)
+    def call_off(self, entry: Entry) -> int:
+        """Note that a dispatch is not to begin; return the number by which that is answered."""
+        self._called_off[entry.ticket] = entry
+        return entry.ticket
+
+    def called_off(self, ticket: int) -> Entry | None:
+        """Return the dispatch with this number that is not to begin."""
+        return self._called_off.pop(ticket, None)
 
     def parcel(self, ticket: int) -> Parcel | None:
         """Return what went under a number."""
@@ -116,7 +119,7 @@ class Ends:
 
     def all(self) -> list[Entry]:
         """Return all dispatches."""
-        return list(self._by_ticket.values())
+        return list(self._by_key.values())
 
     def parcels(self) -> list[Parcel]:
         """Return all that is with Dask."""
@@ -307,7 +310,7 @@ class Ends:
 
     def _remove(self, entry: Entry) -> None:
         del self._by_key[entry.key]
-        del self._by_ticket[entry.ticket]
+        self._called_off.pop(entry.ticket, None)
         self._due.pop(entry.ticket, None)
         self._leave(entry, unwanted=not entry.good)
         self.forgotten.append(entry)

@@ -144,9 +144,9 @@ class OpenDask:
             for entry in asked:
                 if entry.parcel is None:
                     self._book.taken_back(entry)
-            away = [entry.ticket for entry in asked if entry.parcel is not None]
+            away = [entry for entry in asked if entry.parcel is not None]
             if away and self._connection is not None:
-                self._courier.withdraw(away)
+                self._courier.withdraw([self._book.call_off(entry) for entry in away])
         self._calls.put(_nothing)
 
     def stop(self, keys: Sequence[Key]) -> None:

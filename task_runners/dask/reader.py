@@ -87,7 +87,7 @@ class Reader:
     def taken_back(self, tickets: Sequence[int]) -> None:
         """Dispatches with these tickets have not begun on any worker, and will not."""
         for ticket in tickets:
-            self._book.taken_back(self._book.numbered(ticket))
+            self._book.taken_back(self._book.called_off(ticket))
 
     def died(self, worker: str, how: str) -> None:
         """A worker process has ended."""

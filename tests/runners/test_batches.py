@@ -8,12 +8,12 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed import Scheduler
+from msgspec.structs import replace
 
 from dflow.core.events import (
     AttemptRaised,

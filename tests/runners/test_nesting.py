@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dflow.core.events import AttemptSucceeded, TaskCreated
 from dflow.messages import AttemptInfo, ChildrenCreated, Down, Key, Settled, Up, Work

@@ -17,7 +17,7 @@ Runs = Mapping[str, TaskRun]
 Numbers = Mapping[str, int]
 
 BEHIND = 20_000
-"""By how many events records may be behind: a reader takes half a second for so many."""
+"""By how many events records may be behind: a reader takes a third of a second for so many."""
 HELD = 20_000
 """How many records may be."""
 AT_ONCE = 500
@@ -28,10 +28,8 @@ class Unsaved:
     """The task runs whose records are behind, in the order in which they fell behind."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[str, tuple[int, TaskRun]] = (
-            OrderedDict()
-        )  # its first is found at once
-        self._valued: dict[str, int] = {}
+        # Since which event a record is behind, the record, and which event brought its value, if one did.
+        self._runs: OrderedDict[str, tuple[int, TaskRun, int | None]] = OrderedDict()
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -39,7 +37,8 @@ class Unsaved:
 
     def valued(self, run_id: str) -> int | None:
         """Return which event brought the value of a task run; None if that is not known here."""
-        return self._valued.get(run_id)
+        behind = self._runs.get(run_id)
+        return None if behind is None else behind[2]
 
     def due(self, first: int, last: int, new: Runs) -> list[str]:
         """Return what is to be saved when the events from `first` to `last` have changed `new`."""
@@ -60,26 +59,25 @@ class Unsaved:
         """Yield what is due, by its numbers, as rows, as the events up to `last` have left it."""
         for run_id, number in due.items():
             run = new.get(run_id) or self._runs[run_id][1]
-            event = valued.get(run_id) or self._valued.get(run_id, KEEP)
-            yield task_run_row(number, run, last, event)
+            event = valued.get(run_id) or self.valued(run_id)
+            yield task_run_row(number, run, last, KEEP if event is None else event)
 
     def recorded(self, due: Collection[str], first: int, last: int, new: Runs) -> int:
         """Return up to which event all records are whole once this is saved; `first` is the first new one."""
         gone = set(due)
-        for run_id, (since, _) in self._runs.items():
+        for run_id, (since, _, _) in self._runs.items():
             if run_id not in gone:
                 return since - 1
         return last if new.keys() <= gone else first - 1
 
     def change(self, due: Collection[str], first: int, new: Runs, valued: Numbers) -> None:
         """Note that what was due is saved, and that the events from `first` on have changed `new`."""
+        behind = self._runs
         for run_id in due:
-            self._runs.pop(run_id, None)
-            self._valued.pop(run_id, None)
+            behind.pop(run_id, None)
         saved = set(due)
         for run_id, run in new.items():
-            if run_id not in saved:
-                since = self._runs[run_id][0] if run_id in self._runs else first
-                self._runs[run_id] = (since, run)
-                if run_id in valued:
-                    self._valued[run_id] = valued[run_id]
+            if run_id in saved:
+                continue
+            since, _, event = behind.get(run_id, (first, run, None))
+            behind[run_id] = (since, run, valued.get(run_id, event))
