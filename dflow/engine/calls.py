@@ -127,15 +127,22 @@ def referred_call(scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 
 def _flat(scope: Scope, kwargs: Mapping[str, Any]) -> Referred | None:
-    """Return the arguments of a call if there is nothing to search in them: numbers, texts, and futures."""
+    """Return the arguments of a call if there is nothing to search in them: numbers, texts, and futures.
+
+    What stands for a value may be there already, in the place of a future that was never made.
+    """
     found: dict[str, None] = {}
     sent = kwargs
     for name, value in kwargs.items():
-        if type(value) in ATOMS:
+        kind = type(value)
+        if kind in ATOMS:
             continue
-        if type(value) is not TaskFuture or not scope.owns(value.scope):
+        if kind is Ref:
+            found[value.task_run_id] = None
+            continue
+        if kind is not TaskFuture or not scope.owns(value.scope):
             return None
-        if not found:
+        if sent is kwargs:
             sent = dict(kwargs)
         sent[name] = Ref(value.task_run_id)  # type: ignore[index]  # it is the copy made above
         found[value.task_run_id] = None

@@ -10,6 +10,7 @@ from typing import Any
 from dflow.engine.annotations import Annotation, allow_failure, unmapped
 from dflow.engine.future_lists import TaskFutureList
 from dflow.engine.futures import TaskFuture, state_of
+from dflow.engine.map_futures import MapFutures
 from dflow.errors import MissingResult
 from dflow.states import State
 
@@ -47,7 +48,7 @@ class Later:
         items: Sequence[Any] | None
         try:
             if isinstance(self.source, TaskFutureList):
-                return Items(list(self.source), self.may_fail)
+                return Items(_futures_of(self.source), self.may_fail)
             items = _items_of(_value_of(self.source))
         except Exception as error:
             failed = isinstance(error, MissingResult) or _failed(self.source)
@@ -78,7 +79,7 @@ def argument_of(value: Any, *, may_fail: bool = False) -> Argument:
         return Later(value, may_fail)
     if isinstance(value, TaskFutureList):
         done = value.expansion.over and value.expansion.problem is None
-        return Items(list(value), may_fail) if done else Later(value, may_fail)
+        return Items(_futures_of(value), may_fail) if done else Later(value, may_fail)
     if isinstance(value, Annotation):
         inner = value.value if isinstance(value, unmapped) else value
         return Same(allow_failure(inner) if may_fail else inner)
@@ -90,6 +91,12 @@ def argument_of(value: Any, *, may_fail: bool = False) -> Argument:
         return Same(same) if items is None else Items(items)
     items = _items_of(value)
     return Same(same) if items is None else Items(items, may_fail)
+
+
+def _futures_of(source: TaskFutureList[Any]) -> Sequence[TaskFuture[Any]]:
+    """Return the futures of a map, none of them made if that need not be. Raises why there are none."""
+    futures = source.expansion.futures
+    return futures if isinstance(futures, MapFutures) else list(source)
 
 
 def _items_of(value: Any) -> Sequence[Any] | None:

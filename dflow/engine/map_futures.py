@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 from dflow.engine import waiting
 from dflow.engine.futures import TaskFuture, slot_given_back
 from dflow.engine.scope import Scope
+from dflow.messages import Ref
 from dflow.states import StateType
 
 R = TypeVar("R")
@@ -49,6 +50,15 @@ class MapFutures(Sequence[TaskFuture[R]]):
                 future = TaskFuture(self._scope, self._ids[index], self._names[index])
                 self._made[index] = future
         return future
+
+    @property
+    def scope(self) -> Scope:
+        """The scope that asked for the task runs."""
+        return self._scope
+
+    def refs(self) -> list[Ref]:
+        """Return what stands for the values in the arguments of calls, as long as this lives."""
+        return [Ref(each) for each in self._ids]
 
     def wait(self, timeout: float | None) -> int:
         """Wait until all are final, or `timeout` seconds are over; return how many are not."""

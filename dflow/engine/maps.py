@@ -25,6 +25,7 @@ from dflow.engine.future_lists import Expansion, TaskFutureList
 from dflow.engine.futures import TaskFuture
 from dflow.engine.identity import Known, known_as, known_by, known_together
 from dflow.engine.map_arguments import Argument, Items, Later, Same, argument_of
+from dflow.engine.map_futures import MapFutures
 from dflow.engine.scope import Scope
 from dflow.engine.waiting import bell
 from dflow.errors import CancelledError, InternalError, ParameterError
@@ -93,6 +94,8 @@ class _Map(Generic[R]):
         if isinstance(argument, Later) or (isinstance(argument, Items) and argument.may_fail):
             return False
         values = argument.items if isinstance(argument, Items) else (argument.value,)
+        if isinstance(values, MapFutures):
+            return self.scope.owns(values.scope)
         futures = (value for value in values if type(value) is TaskFuture)
         return set(map(type, values)) <= _HARMLESS and all(
             self.scope.owns(future.scope) for future in futures
@@ -141,8 +144,14 @@ class _Map(Generic[R]):
                 yield args, {name: argument.at(index) for name, argument in mapped.items()}
             return
         names = tuple(mapped)
-        for row in zip(*(a.items for a in mapped.values()), strict=True):
+        for row in zip(*(self._each(a.items) for a in mapped.values()), strict=True):
             yield (), dict(zip(names, row, strict=True))
+
+    def _each(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Return items as calls take them."""
+        if isinstance(items, MapFutures) and self.scope.owns(items.scope):
+            return items.refs()
+        return items
 
     def _known_here(self, known: Known, index: int) -> Known:
         """Return what is known of an item in a map that has a name: it needs no other."""
@@ -165,9 +174,9 @@ def _now(argument: Argument) -> Argument:
 
 
 def _kept(argument: Argument) -> Argument:
-    return (
-        replace(argument, items=list(argument.items)) if isinstance(argument, Items) else argument
-    )
+    if not isinstance(argument, Items) or isinstance(argument.items, MapFutures):
+        return argument
+    return replace(argument, items=list(argument.items))
 
 
 def _at(argument: Argument, index: int) -> Any:

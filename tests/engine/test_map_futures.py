@@ -93,6 +93,32 @@ def test_values_go_when_the_list_goes(world: World) -> None:
     start(body, runner).result()
 
 
+def test_a_map_over_a_map_makes_no_futures(world: World) -> None:
+    """Its task runs take what the first ones give, whose values are there until the last has ended."""
+    runner = ScriptedRunner()
+
+    def body() -> None:
+        inner = double.map([1, 2])
+        outer = double.map(inner)
+        assert made(inner) == 0
+        same = double.map(list(inner))
+        assert [future.name for future in (*outer, *same)] == [f"double-{n}" for n in range(2, 6)]
+        del inner
+        gc.collect()
+        first = succeed(runner, 2)
+        world.settle()
+        assert runner.released == []
+        works = runner.expect(6)[2:]
+        taken = sorted(list(work.inputs) for work in works)
+        assert taken == sorted([work.info.task_run_id] for work in (*first, *first))
+        for work in works:
+            runner.succeed(work, 1, kept=False)
+        world.settle()
+        assert sorted(runner.released) == keys_of(first)
+
+    start(body, runner).result()
+
+
 def test_a_failure_is_raised_or_stands_for_its_value() -> None:
     """The first in their order is raised; asked for otherwise, each stands in its place."""
 
