@@ -81,6 +81,12 @@ class Dispatcher:
         if self._carrier is not None:
             self._carrier.shutdown()
 
+    def accept(self, task_run_ids: Sequence[str], calls: Sequence[Any], asking: Asking) -> None:
+        """Take the calls of task runs that are asked for together."""
+        for task_run_id, call in zip(task_run_ids, calls, strict=True):
+            self.asked[task_run_id] = asking
+            self.calls[task_run_id] = call
+
     def act(self, orders: Sequence[do.Command]) -> None:
         """Act on commands that need not wait for a record any more: each runner gets its own in groups."""
         works: dict[int, tuple[OpenRunner, list[Work]]] = {}

@@ -106,7 +106,8 @@ class Ledger:
         return self._make(event, claim)
 
     def _claim(self, task_run_ids: Sequence[str], claim: Claim) -> None:
-        self.claims.update(dict.fromkeys(task_run_ids, claim))
+        for task_run_id in task_run_ids:
+            self.claims[task_run_id] = claim
         self._gates.put(task_run_ids, claim.max_in_flight)
         self.lookups.put(task_run_ids, claim.cached, self.table.task_runs)
 
@@ -277,13 +278,12 @@ class Ledger:
         runs = [run for run, _ in made if isinstance(run, TaskRun)]
         followers: list[ev.Event] = []
         self.tally.made(runs)
-        self._changes.records.update((run.id, run) for run in runs)
         ready = runs[0].stage is Stage.DISPATCHED
         if ready:
-            self._changes.orders.extend(order for _, orders in made for order in orders)
-        renewed = self.renewal.follows
+            self._changes.orders += [order for _, orders in made for order in orders]
         for run in runs:
-            if renewed:
+            self._changes.records[run.id] = run
+            if self.renewal.follows:
                 self.renewal.follow(None, run)
             self._graph.add(run.id, self._readiness.edges(run), self._readiness.progress(run))
             if run.upstreams:

@@ -17,7 +17,7 @@ class Needs:
     """Counts, for each task run, the futures of it and the unfinished task runs that depend on it."""
 
     def __init__(self) -> None:
-        self._handles: Counter[str] = Counter()
+        self._handles: dict[str, int] = {}
         self._consumers: Counter[str] = Counter()
         self._upstreams: dict[str, Sequence[Upstream]] = {}
 
@@ -27,7 +27,8 @@ class Needs:
 
     def take_handles(self, task_run_ids: Iterable[str]) -> None:
         """Note one more future of each of these task runs."""
-        self._handles.update(task_run_ids)
+        for task_run_id in task_run_ids:
+            self._handles[task_run_id] = self._handles.get(task_run_id, 0) + 1
 
     def drop_handle(self, task_run_id: str) -> None:
         """Note that one future of a task run is gone."""
@@ -52,7 +53,7 @@ class Needs:
         return [upstream.task_run_id for upstream in before]
 
 
-def _less(counts: Counter[str], key: str) -> None:
+def _less(counts: dict[str, int], key: str) -> None:
     left = counts.get(key, 0) - 1
     if left > 0:
         counts[key] = left

@@ -193,8 +193,7 @@ class Session:
         self.persisting.look(runner, flow, options.results, may_raise=parent is None)
 
         def accept() -> None:
-            self.dispatcher.asked.update(dict.fromkeys(ids, asking))
-            self.dispatcher.calls.update(zip(ids, calls, strict=True))
+            self.dispatcher.accept(ids, calls, asking)
             self._hearing.asked_for(ids)
             if options.caching is not None:
                 self.caches.watch(ids, options, flow)
