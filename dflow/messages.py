@@ -29,29 +29,25 @@ class Ref(Plain, frozen=True):
     may_fail: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AtRunner:
+class AtRunner(Plain, frozen=True):
     """An upstream's value is, or will be, where this runner computed it."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(Plain, frozen=True):
     """An upstream's value, pickled."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Here:
+class Here(msgspec.Struct, frozen=True):
     """An upstream's value itself, in the memory of the driver; or what stands for its failure."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Plain, frozen=True):
     """An upstream's value, in a result store: read by who takes it, as that of the run called `name`.
 
     `key` is the dispatch that made it. If it `may_fail`, one that cannot be read is an exception.

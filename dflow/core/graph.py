@@ -100,6 +100,10 @@ class Graph:
         if not dependents:
             return []
         touched: dict[str, None] = {}
+        if (
+            progress in _WITH_VALUE and before in _WITH_VALUE
+        ):  # for those that take it nothing changes
+            dependents = {edge: None for edge in dependents if edge[1] is not Need.DATA}
         for dependent, need in dependents:
             change = _holds(need, progress) - _holds(need, before)
             if change:
@@ -135,6 +139,9 @@ class Graph:
     def upstreams(self, task_run_id: str) -> tuple[Upstream, ...]:
         """Return what a task run depends on."""
         return self._upstreams.get(task_run_id, ())
+
+
+_WITH_VALUE = (Progress.AWAY, Progress.DONE)
 
 
 def _holds(need: Need, progress: Progress) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from dflow.core.records import Need, Upstream
@@ -18,7 +17,7 @@ class Needs:
 
     def __init__(self) -> None:
         self._handles: dict[str, int] = {}
-        self._consumers: Counter[str] = Counter()
+        self._consumers: dict[str, int] = {}
         self._upstreams: dict[str, Sequence[Upstream]] = {}
 
     def needed(self, task_run_id: str) -> bool:
@@ -28,7 +27,7 @@ class Needs:
     def take_handles(self, task_run_ids: Iterable[str]) -> None:
         """Note one more future of each of these task runs."""
         for task_run_id in task_run_ids:
-            self._handles[task_run_id] = self._handles.get(task_run_id, 0) + 1
+            _more(self._handles, task_run_id)
 
     def drop_handle(self, task_run_id: str) -> None:
         """Note that one future of a task run is gone."""
@@ -43,7 +42,7 @@ class Needs:
         if upstreams is before or upstreams == before:
             return []
         for upstream in upstreams:
-            self._consumers[upstream.task_run_id] += 1
+            _more(self._consumers, upstream.task_run_id)
         for upstream in before:
             _less(self._consumers, upstream.task_run_id)
         if upstreams:
@@ -51,6 +50,10 @@ class Needs:
         else:
             del self._upstreams[task_run_id]
         return [upstream.task_run_id for upstream in before]
+
+
+def _more(counts: dict[str, int], key: str) -> None:
+    counts[key] = counts.get(key, 0) + 1
 
 
 def _less(counts: dict[str, int], key: str) -> None:

@@ -43,11 +43,11 @@ class Readiness:
 
     def takes_unsaved(self, task_run_id: str, unsaved: Container[str]) -> bool:
         """Tell whether a task run takes the value of one that has ended, and is not durable yet."""
-        return any(
-            upstream.task_run_id in unsaved
-            and self._task_runs[upstream.task_run_id].stage is Stage.COMPLETED
-            for upstream in self._task_runs[task_run_id].upstreams
-        )
+        for upstream in self._task_runs[task_run_id].upstreams:
+            if upstream.task_run_id in unsaved:
+                if self._task_runs[upstream.task_run_id].stage is Stage.COMPLETED:
+                    return True
+        return False
 
     def _clear(self, upstream: Upstream, claim: Claim) -> bool:
         run = self._task_runs[upstream.task_run_id]
@@ -67,12 +67,13 @@ class Readiness:
         """Return the upstreams as the graph takes them: only the same runner passes values on by itself."""
         if not run.upstreams:
             return ()
-        return tuple(
+        edges = [
             Upstream(upstream.task_run_id, Need.WAIT)
             if upstream.need is Need.DATA and not self._passes_on(upstream.task_run_id, run.id)
             else upstream
             for upstream in run.upstreams
-        )
+        ]
+        return tuple(edges)
 
     def _passes_on(self, upstream_id: str, run_id: str) -> bool:
         claim, source = self._claims[run_id], self._claims.get(upstream_id)
