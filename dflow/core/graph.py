@@ -100,11 +100,10 @@ class Graph:
         if not dependents:
             return []
         touched: dict[str, None] = {}
-        if (
-            progress in _WITH_VALUE and before in _WITH_VALUE
-        ):  # for those that take it nothing changes
-            dependents = {edge: None for edge in dependents if edge[1] is not Need.DATA}
+        in_reach = progress in _IN_REACH and before in _IN_REACH
         for dependent, need in dependents:
+            if in_reach and need is Need.DATA:
+                continue  # it may go, as before
             change = _holds(need, progress) - _holds(need, before)
             if change:
                 self._holding[dependent] = self._holding.get(dependent, 0) + change
@@ -141,7 +140,8 @@ class Graph:
         return self._upstreams.get(task_run_id, ())
 
 
-_WITH_VALUE = (Progress.AWAY, Progress.DONE)
+_IN_REACH = (Progress.AWAY, Progress.DONE)
+"""How far an upstream is that does not hold back those that take its value."""
 
 
 def _holds(need: Need, progress: Progress) -> int:

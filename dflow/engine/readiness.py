@@ -44,9 +44,9 @@ class Readiness:
     def takes_unsaved(self, task_run_id: str, unsaved: Container[str]) -> bool:
         """Tell whether a task run takes the value of one that has ended, and is not durable yet."""
         for upstream in self._task_runs[task_run_id].upstreams:
-            if upstream.task_run_id in unsaved:
-                if self._task_runs[upstream.task_run_id].stage is Stage.COMPLETED:
-                    return True
+            source = upstream.task_run_id
+            if source in unsaved and self._task_runs[source].stage is Stage.COMPLETED:
+                return True
         return False
 
     def _clear(self, upstream: Upstream, claim: Claim) -> bool:
