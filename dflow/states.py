@@ -102,6 +102,12 @@ class State:
     _outcome: Callable[[], Any] | None = field(default=None, repr=False)
     _beside: Callable[[Callable[[], Any]], Awaitable[Any]] | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Keep the message as text, whatever was given: it is recorded with the run."""
+        message: Any = self.message
+        if not isinstance(message, str):
+            object.__setattr__(self, "message", "" if message is None else str(message))
+
     def result(self, raise_on_failure: bool = True) -> Any:
         """Return the value of a completed run, or raise what made it fail.
 

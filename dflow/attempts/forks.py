@@ -11,34 +11,19 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
-_generation = 0
-
-
-def generation() -> int:
-    """Return a number that is another one in a copy of this process; to ask for its pid takes longer."""
-    return _generation
-
-
-def _is_copy() -> None:
-    global _generation  # noqa: PLW0603  (it is that of the process)
-    _generation += 1
-
-
-os.register_at_fork(after_in_child=_is_copy)
-
 
 class copies_end:  # noqa: N801  (reads as a word after `with`)
     """End a copy of this process, made inside, at the end of what is inside."""
 
-    __slots__ = ("_original",)
+    __slots__ = ("_home",)
 
     def __enter__(self) -> None:
         """Note which process this is."""
-        self._original = _generation
+        self._home = os.getpid()
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """End, if this is another one."""
-        if self._original == _generation:
+        if os.getpid() == self._home:
             return
         if error is None:
             _end(0)

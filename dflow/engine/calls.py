@@ -177,7 +177,7 @@ class _Search:
     def of(self, value: Any) -> Any:
         """Return a value with something in the place of all that was looked for. Raises `ParameterError`."""
         try:
-            return swap(value, self._needed, LEAVES)
+            return swap(value, self._needed, (*LEAVES, Ref))
         except RecursionError:
             raise ParameterError(
                 "An argument contains itself, or is nested too deep to look for futures in it. "
@@ -189,6 +189,8 @@ class _Search:
         return tuple(Upstream(task_run_id, need) for task_run_id, need in self._found.items())
 
     def _needed(self, leaf: Any) -> Any:
+        if isinstance(leaf, Ref):  # in the place of a future that was never made
+            return self._refer(leaf, Need.DATA)
         if isinstance(leaf, TaskFuture):
             return self._refer(leaf, Need.DATA) if self._owns(leaf) else leaf.result()
         if isinstance(leaf, State):
@@ -224,7 +226,7 @@ class _Search:
     def _owns(self, future: TaskFuture[Any]) -> bool:
         return self._scope is not None and self._scope.owns(future.scope)
 
-    def _refer(self, future: TaskFuture[Any], need: Need) -> Ref:
+    def _refer(self, future: TaskFuture[Any] | Ref, need: Need) -> Ref:
         self.has_refs = True
         if self._found.get(future.task_run_id) is not Need.DATA:
             self._found[future.task_run_id] = need

@@ -238,13 +238,15 @@ class Session:
         return self.value_of(run)
 
     def fetched(self, task_run_ids: Sequence[str]) -> dict[str, Any]:
-        """Return those values of final task runs that runners, or the journal, give in one go, by id."""
+        """Return values that runners, or the journal, give in one go, up to who has not completed."""
         if self._closed:
             return {}
         groups: dict[OpenRunner, dict[str, Key]] = {}
         written: list[str] = []
         for task_run_id in task_run_ids:
             run, asked = self.tracker.shown[task_run_id], self.dispatcher.asked.get(task_run_id)
+            if run.stage is not Stage.COMPLETED:
+                break
             runner = None if asked is None else asked.runner
             if runner is not None and run.id in self.ledger.with_runner:
                 if not runner.shares_memory and isinstance(run, TaskRun):
@@ -260,11 +262,10 @@ class Session:
 
     def _written(self, run_ids: Sequence[str]) -> dict[str, Any]:
         """Return values that the journal has, but none that cannot be read: who asks for one hears why."""
-        found: dict[str, Any] = {}
         with suppress(JournalError, SerializationError):
-            for run_id, data in self.journal.values(run_ids).items():
-                found[run_id] = self._loaded(run_id, data)
-        return found
+            kept = self.journal.values(run_ids)
+            return {run_id: self._loaded(run_id, data) for run_id, data in kept.items()}
+        return {}
 
     def value_of(self, run: TaskRun) -> Any:
         """Return the value of a task run that has completed. Blocks while it is fetched."""

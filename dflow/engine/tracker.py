@@ -16,7 +16,6 @@ from functools import partial
 from queue import Empty
 
 from dflow.attempts.clock import monotonic
-from dflow.attempts.forks import generation
 from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.creation import ids_of as ids_of
@@ -88,7 +87,7 @@ class Tracker:
         self.failure: DflowError | None = None
         self.trouble: JournalUnavailable | None = None
         self.ended = False
-        self._pid, self._generation = os.getpid(), generation()
+        self._pid = os.getpid()
         self._ledger = ledger
         self._journal = journal
         self._clock = clock
@@ -129,7 +128,7 @@ class Tracker:
         """Raise what made the tracker fail, that it has ended, or that this process is a fork."""
         if self.failure is not None:
             raise self.failure
-        if generation() != self._generation:
+        if os.getpid() != self._pid:
             raise JournalUnavailable(
                 f"The flow run belongs to process {self._pid}, of which this one is a fork. "
                 "Call flows and tasks in the original process only."

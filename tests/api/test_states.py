@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import dflow
-from dflow import State, flow, states, task, wait
+from dflow import State, flow, runs, states, task, wait
 from dflow.core.records import Ending, Stage
 from dflow.errors import (
     CancelledError,
@@ -178,6 +178,22 @@ def test_a_task_may_return_a_completed_state(runner: TaskRunner) -> None:
     assert main() == [[1], [2]]
     found, _ = record()
     assert [found["returns-0"].message, found["returns-1"].message] == ["all rows", "most rows"]
+
+
+def test_a_message_is_text(runner: TaskRunner) -> None:
+    """One that is none, or no text, is recorded as text, and can be read again."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        returns.submit("Completed", None, 1).wait()
+        returns.submit("Failed", 5, None).wait()
+        return states.Completed(message=6)  # type: ignore[arg-type]  # that is what is tested
+
+    main()
+    found, _ = record()
+    assert [found["returns-0"].message, found["returns-1"].message] == ["", "5"]
+    with runs.opened(runs.find("latest")) as reader:
+        assert [run.message for run in reader.flow_runs()] == ["6"]
 
 
 @pytest.mark.parametrize("name", ["Failed", "Crashed", "Cancelled"])

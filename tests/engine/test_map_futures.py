@@ -119,6 +119,32 @@ def test_a_map_over_a_map_makes_no_futures(world: World) -> None:
     start(body, runner).result()
 
 
+@task
+def both(x: int, y: Any) -> tuple[int, Any]:
+    """Give back what it was given."""
+    return x, y
+
+
+def test_a_map_over_a_map_and_something_else() -> None:
+    """Beside the items of a map there may be whatever has to be searched for futures, in some rows or all."""
+
+    @flow
+    def main() -> list[Any]:
+        inner, others = double.map([1, 2, 3]), [double.submit(n) for n in (4, 5, 6)]
+        mixed: list[Any] = [7, [8], (9, others[0])]
+        return [
+            both.map(inner, mixed).result(),
+            both.map(x=inner, y=[[other] for other in others]).result(),
+            both.map(double.map([1, -1, 2]), mixed).result(raise_on_failure=False)[::2],
+        ]
+
+    assert main() == [
+        [(2, 7), (4, [8]), (6, (9, 8))],
+        [(2, [8]), (4, [10]), (6, [12])],
+        [(2, 7), (4, (9, 8))],
+    ]
+
+
 def test_a_failure_is_raised_or_stands_for_its_value() -> None:
     """The first in their order is raised; asked for otherwise, each stands in its place."""
 

@@ -127,6 +127,38 @@ def test_a_value_of_an_earlier_pass_that_cannot_be_read() -> None:
         main.resume("latest")
 
 
+class Noted:
+    """Something that notes when it is unpickled."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        """Note it."""
+        RAN.append(("loaded", state["number"]))
+
+
+def test_values_behind_a_failure_are_not_read() -> None:
+    """Who asks for all of a map hears of the first failure, and pays for nothing behind it."""
+
+    @task
+    def odd(x: int) -> Any:
+        if x == 3:
+            raise ValueError("three")
+        return Noted(x)
+
+    @flow
+    def main() -> Any:
+        return odd.map(range(6)).result()
+
+    with pytest.raises(ValueError, match="three"):
+        main()
+    RAN.clear()
+    with pytest.raises(ValueError, match="three"):
+        main.resume("latest")
+    assert [("loaded", n) for n in range(3)] == RAN
+
+
 def test_a_completed_run_is_not_resumed(world: World) -> None:
     """There is nothing to do, and it stays completed."""
 
