@@ -86,6 +86,7 @@ def known_together(one: Known, other: Known) -> Known:
 
 
 _closed_over: WeakKeyDictionary[FunctionType, bytes] = WeakKeyDictionary()
+_looking = threading.RLock()  # other threads must not see what is not known yet
 
 
 def known_as(function: Any, *, named: bool = False) -> bytes:
@@ -100,11 +101,12 @@ def known_as(function: Any, *, named: bool = False) -> bytes:
     if not isinstance(function, FunctionType):
         return _digest(type(function).__qualname__.encode(), known_by(function).content)
     where = b"" if named else origin(function).encode("utf-8", "surrogatepass")
-    inside = _closed_over.get(function)
-    if inside is None:
-        _closed_over[function] = b""  # it may hold itself
-        inside = _digest(*(_cell_known(cell) for cell in function.__closure__ or ()))
-        _closed_over[function] = inside
+    with _looking:
+        inside = _closed_over.get(function)
+        if inside is None:
+            _closed_over[function] = b""  # it may hold itself
+            inside = _digest(*(_cell_known(cell) for cell in function.__closure__ or ()))
+            _closed_over[function] = inside
     return _digest(where, inside)
 
 

@@ -6,7 +6,7 @@ import contextvars
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -288,3 +288,28 @@ def test_functions_of_one_name_in_two_places_are_told_apart() -> None:
     functions = [one, other, partial(one, 1), partial(one, 2), Children("p").identify]
     found = {Children("p").identify("a", 0, known_as(each))[0] for each in functions}
     assert len(found) == len(functions)
+
+
+def test_threads_that_ask_at_once_know_a_function_alike() -> None:
+    """Who asks while another one still looks at what a function closes over waits for what that finds."""
+    looked, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        @property
+        def function(self) -> int:
+            looked.set()
+            assert go_on.wait(20)
+            return 7
+
+    held = Slow()
+
+    def body() -> Any:
+        return held
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(known_as, body)
+        assert looked.wait(20)
+        second = pool.submit(known_as, body)
+        wait([second], timeout=0.3)
+        go_on.set()
+        assert first.result() == second.result() == known_as(body)
