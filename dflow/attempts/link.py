@@ -69,8 +69,8 @@ def open_batch(data: bytes) -> list[Letter]:
 class Sender:
     """Sends letters up, in order, in batches numbered from 1.
 
-    `carry` is called with (number, batch), by one thread at a time. Outcomes and new task runs leave at once
-    when nothing has left just before, or if they are `last`; everything else waits `FLUSH` seconds at most.
+    `carry` is called with (number, batch), by one thread at a time. What is to go `at_once` does; outcomes
+    and new task runs do when nothing has left just before; all else waits `FLUSH` seconds at most.
     """
 
     def __init__(self, carry: Callable[[int, bytes], None]) -> None:
@@ -86,13 +86,13 @@ class Sender:
         self._thread: threading.Thread | None = None
 
     def send(
-        self, address: Key, message: Up | Ended, *, urgent: bool = False, last: bool = False
+        self, address: Key, message: Up | Ended, *, urgent: bool = False, at_once: bool = False
     ) -> None:
         """Send a message that went into the link with this address. Does not block."""
         if sys.is_finalizing():
             return  # futures are collected at the end of the interpreter, when no thread can start
         with self._changed:
-            due = 0.0 if last else clock.monotonic() + FLUSH
+            due = 0.0 if at_once else clock.monotonic() + FLUSH
             if urgent:
                 due = min(due, self._sent_at + FLUSH)
             self._due = min(self._due, due) if self._letters else due
@@ -255,6 +255,11 @@ class WorkerLink:
     def address(self) -> Key:
         """The dispatch to which messages come down this link."""
         return self._address
+
+    @property
+    def told(self) -> bool:
+        """Whether the driver knows of the start, or will in a moment."""
+        return self._start is None
 
     @property
     def has_box(self) -> bool:

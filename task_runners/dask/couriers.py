@@ -198,7 +198,7 @@ class InMemory:
         if len(works) == 1:
             _settle(ticket, works[0][1], outcome)
 
-    def _tell(self, ticket: int, worker: str, rows: list[Row], last: bool) -> None:  # noqa: ARG002  (of `Running`)
+    def _tell(self, ticket: int, worker: str, rows: list[Row], at_once: bool) -> None:  # noqa: ARG002  (of `Running`)
         self._told(ticket, worker, rows)
 
     def _has_all(self, work: Work) -> bool:
@@ -270,6 +270,11 @@ class _Start:
 
     def __init__(self, tell: Callable[[], None]) -> None:
         self._tell: Callable[[], None] | None = tell
+
+    @property
+    def told(self) -> bool:
+        """Whether it has told it."""
+        return self._tell is None
 
     def begun(self) -> None:
         """Tell it."""

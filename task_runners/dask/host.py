@@ -128,7 +128,11 @@ def start(configuration: dict[str, Any], failed: Callable[[str], None]) -> Any:
     from distributed import Scheduler, SpecCluster  # lazy: the same
 
     from task_runners.dask.heap import Heap  # lazy: the same
-    from task_runners.dask.internals import ReportingNanny, keep_preload  # lazy: the same
+    from task_runners.dask.internals import (
+        ReportingNanny,
+        Residents,
+        keep_preload,
+    )  # lazy: the same
 
     ReportingNanny.never_started = lambda code: failed(
         f"a worker process ended while it started (exit code {code}). What it wrote is above."
@@ -140,7 +144,10 @@ def start(configuration: dict[str, Any], failed: Callable[[str], None]) -> Any:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     options = {**settings.worker(own), "plugins": (Heap(),)}
     return SpecCluster(
-        scheduler={"cls": Scheduler, "options": settings.scheduler(own)},
+        scheduler={
+            "cls": Scheduler,
+            "options": {**settings.scheduler(own), "plugins": (Residents(),)},
+        },
         workers={
             number: {"cls": ReportingNanny, "options": options}
             for number in range(settings.size(own)[0])

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
-from distributed import Nanny, Scheduler, Worker
+from distributed import Nanny, Scheduler, SchedulerPlugin, Worker
 from distributed.utils import sync
 from distributed.utils_comm import gather_from_workers
 
@@ -29,17 +29,33 @@ class ReportingNanny(Nanny):
     """Tells how its worker process ended: there is no public way to learn the exit code.
 
     `never_started` is called when the first process ends before it was a worker: some releases of
-    distributed wait for it for ever.
+    distributed wait for it for ever. `residents` are the addresses of the workers of this process's
+    scheduler, by the addresses of their nannies.
     """
 
     never_started: ClassVar[Callable[[int], None]]
+    residents: ClassVar[dict[str, str]] = {}
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         if self.status.name in ("undefined", "created", "init", "starting"):
             type(self).never_started(exitcode)
-        if self.status.name == "running":  # one that closes ends its worker itself
-            self.log_event(DEATHS, {"worker": self.worker_address, "exitcode": exitcode})
+        worker = self.residents.pop(self.address, None)
+        if worker and self.status.name == "running":  # one that closes ends its worker itself
+            self.log_event(DEATHS, {"worker": worker, "exitcode": exitcode})
         super()._on_worker_exit_sync(exitcode)
+
+
+class Residents(SchedulerPlugin):
+    """Notes whose worker is whose, as soon as a worker can be given work.
+
+    Its nanny asks for its address every 50 ms only; a body can have ended the process before.
+    """
+
+    name = "dflow-residents"
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """A worker is one of the cluster."""
+        ReportingNanny.residents[scheduler.workers[worker].nanny or ""] = worker
 
 
 def keep_preload() -> None:

@@ -2,7 +2,8 @@
 
 A thread of its own looks after the parcels that are at work in this process. What runs longer than parcels
 are meant to is reported to have begun, and does not hold up what is behind it: that is given back. Outcomes
-wait a moment for others to travel with them, and not for a body that takes its time.
+wait a moment for others to travel with them, and not for a body that takes its time. Those of what is known
+to have begun do not wait: if the next body ended this process, they would be the ones to be charged.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ IDLE = 30.0
 _log = logging.getLogger("dflow.runners")
 
 Tell = Callable[[list[Row], bool], None]
-"""Sends rows to the driver; the last ones of a parcel are marked so."""
+"""Sends rows to the driver, at once or with what comes soon."""
 
 
 class HasStart(Protocol):
     """What can tell of the start of an attempt."""
+
+    @property
+    def told(self) -> bool:
+        """Whether it has."""
 
     def begun(self) -> None:
         """Let the driver know."""
@@ -85,7 +90,7 @@ class Running:
                 yield self._present
         finally:
             _watch.over(self)
-            self._flush(last=True)
+            self._flush(at_once=True)
 
     def _next(self) -> bool:
         if self._present >= 0 and self._leaves():
@@ -104,21 +109,23 @@ class Running:
     def ended(self, row: Row) -> None:
         """Note what has become of the item whose turn it was."""
         with self._lock:
-            self._link, self._open = None, False
+            link, self._link, self._open = self._link, None, False
             if not self._rows:
                 self._rows_since = clock.monotonic()
             self._rows.append(row)
             self._weight += weight_of(row)
             heavy = self._weight > MAX_ROWS
-        if heavy:
+        if link is not None and link.told:
+            self._flush(at_once=True)
+        elif heavy:
             self._flush()
 
-    def _flush(self, *, last: bool = False) -> None:
+    def _flush(self, *, at_once: bool = False) -> None:
         with self._lock:
             rows, self._rows, self._weight = self._rows, [], 0
             if rows:
                 self.all_rows += rows
-                self._tell(rows, last)
+                self._tell(rows, at_once)
 
     def give_back(self) -> None:
         """Give back what is behind the present item."""
@@ -129,7 +136,7 @@ class Running:
                 self._end = first
                 self._rows.append((first, BACK))
         if behind:
-            self._flush(last=True)
+            self._flush(at_once=True)
 
     def leave(self) -> None:
         """Say at once, and once, all that there is to say: there is little time left."""

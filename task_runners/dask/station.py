@@ -96,7 +96,7 @@ class Station:
             if len(self._given_back) > REMEMBERED:
                 del self._given_back[next(iter(self._given_back))]
         worker_wire.will_not_run(self._worker, self._run, task.key)
-        self.tell(parcel, self._worker.address, [(0, BACK)], last=True)
+        self.tell(parcel, self._worker.address, [(0, BACK)], at_once=True)
 
     def clear_way(self, place: MayLeave, still: Callable[[], bool]) -> None:
         """Give back what waits here for a thread, as long as a body takes its time."""
@@ -124,9 +124,9 @@ class Station:
             if box is not None:
                 box.close()
 
-    def tell(self, ticket: int, worker: str, rows: list[Row], last: bool) -> None:
+    def tell(self, ticket: int, worker: str, rows: list[Row], at_once: bool) -> None:
         """Send what became of dispatches in a parcel."""
-        self._sender.send(("", ticket), Ended(ticket, worker, rows), urgent=True, last=last)
+        self._sender.send(("", ticket), Ended(ticket, worker, rows), urgent=True, at_once=at_once)
 
     def flush(self) -> None:
         """Wait until all that was said has left."""

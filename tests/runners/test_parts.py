@@ -586,11 +586,11 @@ def test_a_message_that_comes_as_the_thread_ends(monkeypatch: pytest.MonkeyPatch
     left = list[Any]()
     sender = Sender(lambda _, data: left.extend(message for _, message in open_batch(data)))
     for number in range(10):
-        sender.send(("run", 1), Printed(f"{number}"), last=True)
+        sender.send(("run", 1), Printed(f"{number}"), at_once=True)
         sender.flush(5.0)
         with sender._changed:
             threading.Event().wait(0.02)  # its time is over, and it cannot leave yet
-            sender.send(("run", 1), Printed("as it ends"), last=True)
+            sender.send(("run", 1), Printed("as it ends"), at_once=True)
         sender.flush(2.0)
         assert left[-2:] == [Printed(f"{number}"), Printed("as it ends")]
     sender.close()

@@ -17,11 +17,16 @@ class Start:
     """Counts how often a start is told."""
 
     def __init__(self) -> None:
-        self.told = 0
+        self.count = 0
+
+    @property
+    def told(self) -> bool:
+        """Whether it was."""
+        return self.count > 0
 
     def begun(self) -> None:
         """Count."""
-        self.told += 1
+        self.count += 1
 
 
 def parcel(count: int, slow: Callable[[Any], object] | None = None) -> Running:
@@ -42,6 +47,24 @@ def test_a_thread_that_is_late_is_waited_for() -> None:
     assert len(slow) == 1
     running.ended((0,))
     assert list(items) == []
+
+
+def test_what_is_known_to_have_begun_does_not_end_unheard() -> None:
+    """Its outcome leaves before the next body begins, which may end the process; other outcomes wait."""
+    sent: list[tuple[int, bool]] = []
+    running = Running(4, lambda rows, at_once: sent.append((len(rows), at_once)), 60.0)
+    items, short, long = running.items(), Start(), Start()
+    next(items)
+    running.begins(short)
+    running.ended((0,))
+    next(items)
+    running.begins(long)
+    assert sent == []
+    assert running.look(clock.monotonic() + 1.0)
+    running.ended((1,))
+    assert short.count == 0
+    assert sent == [(1, False), (1, True)]
+    assert list(items) == [2, 3]
 
 
 class Stuck(Running):

@@ -79,6 +79,13 @@ def test_a_segfault(processes: Any, host: FakeHost) -> None:
     assert "SIGSEGV" in host.end(one).message
 
 
+def test_segfaults_in_a_row(processes: Any, host: FakeHost) -> None:
+    """Also of a body that runs as soon as its worker process has been started again."""
+    works = [work(processes, bodies.crash) for _ in range(6)]
+    processes.dispatch(works)
+    assert all("SIGSEGV" in host.end(one).message for one in works)
+
+
 def test_last_words(processes: Any, host: FakeHost) -> None:
     """What a body said shortly before its process was killed has arrived, and so has its start."""
     one = work(processes, bodies.last_words)
