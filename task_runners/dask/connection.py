@@ -85,9 +85,9 @@ class Connection:
         """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
         return self._way.status(key)
 
-    def release(self, keys: Sequence[DaskKey]) -> None:
-        """Let go of keys."""
-        self._way.release(keys)
+    def release(self, keys: Sequence[DaskKey], *, light: bool = False) -> None:
+        """Let go of keys: of `light` ones, that hold nothing large and are done, there is no hurry."""
+        self._way.release(keys, light=light)
 
     def _watch_places(self) -> None:
         """See to it that the scheduler finds workers that are named, and tells what nobody can take."""

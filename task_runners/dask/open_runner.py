@@ -364,7 +364,10 @@ class OpenDask:
         for parcel in released:
             self._courier.drop(parcel)
         if self._connection is not None and released:
-            self._connection.release([parcel.dask_key for parcel in released])
+            light = {parcel.dask_key: None for parcel in released if parcel.light}
+            rest = [parcel.dask_key for parcel in released if parcel.dask_key not in light]
+            self._connection.release(rest)
+            self._connection.release(list(light), light=True)
 
     def _lose(self, message: str) -> None:
         """Give up on a connection, and on everything that was with it."""

@@ -31,6 +31,8 @@ from task_runners.dask.parcels import DaskKey
 
 UNRECORDED = 1.0
 """Seconds after which what a driver has heard of a key is recorded: until then another one may ask for it."""
+LINGER = 0.25
+"""Seconds that keys wait for others to be let go of together, if they are done and hold nothing large."""
 _log = logging.getLogger("dflow.runners")
 
 
@@ -145,11 +147,12 @@ class Owned:
         """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
         return self._status.get(key[1], "cancelled")
 
-    def release(self, keys: Sequence[DaskKey]) -> None:
-        """Let go of keys."""
+    def release(self, keys: Sequence[DaskKey], *, light: bool = False) -> None:
+        """Let go of keys: of `light` ones, that hold nothing large and are done, in a moment."""
         held = [key for key in keys if self._status.pop(key[1], None) is not None]
         if held:
-            self._line.in_loop(self._release, held)
+            after = UNRECORDED if self._line.foreign else LINGER * light
+            self._line.in_loop(self._release, held, after)
 
     def gather(self, key: DaskKey) -> Any:
         """Return what a key holds. Raises KeyError for a key that is not held, or why there is nothing."""
@@ -193,12 +196,13 @@ class Owned:
         self._out.add(stimulus)
         wire.send(self._client, self._stream, self._sent[stimulus].message)
 
-    def _release(self, keys: Sequence[DaskKey]) -> None:
+    def _release(self, keys: Sequence[DaskKey], after: float) -> None:
         self._let_go.extend(keys)
-        if not self._letting_go:
+        if not after:
+            self._send_released()
+        elif not self._letting_go:
             self._letting_go = True
-            loop = asyncio.get_running_loop()
-            loop.call_later(UNRECORDED if self._line.foreign else 0.0, self._send_released)
+            asyncio.get_running_loop().call_later(after, self._send_released)
 
     def _send_released(self) -> None:
         self._letting_go = False
@@ -216,7 +220,7 @@ class Owned:
             found = await self._client.run_on_scheduler(_attach, *self._introduction())
             if found["missing"] or not found["known"]:
                 self._lost = True
-                self._line.post(_nothing)
+                self._line.post(lambda: None)
                 return
             stand = await self._catch_up()
         except OSError:
@@ -393,7 +397,3 @@ def _attach(
     if not found["missing"]:
         again.listen(dask_scheduler)
     return found
-
-
-def _nothing() -> None:
-    """Do nothing but wake the thread that looks after the connection."""

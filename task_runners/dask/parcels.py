@@ -92,6 +92,11 @@ class Parcel:
         return self.sole and BATCH not in self.dask_key[0]
 
     @property
+    def light(self) -> bool:
+        """Whether it is done, and nothing of it lies with Dask alone."""
+        return self.there and not any(entry.on_worker for entry in self.entries)
+
+    @property
     def left(self) -> list[Entry]:
         """Those that are with it and have not ended."""
         return [entry for entry in self.entries if entry.parcel is self and not entry.ended]

@@ -62,7 +62,7 @@ class Plain:
         future = self._futures.get(key)
         return "cancelled" if future is None else str(future.status)
 
-    def release(self, keys: Sequence[DaskKey]) -> None:
+    def release(self, keys: Sequence[DaskKey], *, light: bool = False) -> None:  # noqa: ARG002  (of `Way`)
         """Let go of keys."""
         for key in keys:
             future = self._futures.pop(key, None)

@@ -54,6 +54,8 @@ def configuration(own: OwnCluster) -> dict[str, Any]:
         "distributed.scheduler.events-cleanup-delay": "1 minute",
         # A worker that takes long to start again is still one of the cluster.
         "distributed.deploy.lost-worker-timeout": "1 hour",
+        # Each of scheduler, nannies and workers would wake up 50 times a second to see whether it is late.
+        "distributed.admin.tick.interval": "500ms",
         # Bodies may use multiprocessing.
         "distributed.worker.daemon": False,
         "distributed.worker.multiprocessing-method": "spawn",

@@ -7,8 +7,8 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -126,14 +126,24 @@ class Bench:
     ) -> Pair:
         """Return the rounds of two actions that tell their seconds, one after the other in turn.
 
-        That of raw Dask, a function of a module, is called in its process with a client and `args`.
+        That of raw Dask, a function of a module, is called in its process with a client and `args`. The
+        cluster of the other one is stopped meanwhile.
         """
         pair, raw = Pair(), self.raw
         mine = Watch({"driver": os.getpid(), "scheduler": self.scheduler})
         other = Watch({"driver": raw.pid})
+
+        def one() -> float:
+            with stopped(raw.pid):
+                return ours()
+
+        def the_other() -> float:
+            with stopped(self.scheduler):
+                return raw.call(theirs, *args)
+
         for _ in range(self.rounds):
-            self.once(ours, pair.dflow, mine)
-            self.once(lambda: raw.call(theirs, *args), pair.dask, other)
+            self.once(one, pair.dflow, mine)
+            self.once(the_other, pair.dask, other)
         return pair
 
     def close(self) -> None:
@@ -170,6 +180,20 @@ def in_flow(action: Callable[[], Any], runner: Any = TWO_WORKERS) -> Any:
         return action()
 
     return body()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process, and all that come from it: an idle cluster takes up to a tenth of two processors."""
+    top = psutil.Process(pid)
+    tree = [top, *top.children(recursive=True)]
+    for process in tree:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in reversed(tree):
+            process.resume()
 
 
 def settle() -> None:
