@@ -47,7 +47,7 @@ class Ledger:
         self._gates = Gates()
         self._chains = Chains()
         self._changes = Changes([], {}, [])
-        self._firsts: list[do.Command] = []
+        self._firsts: set[int] = set()
         self._valued = Valued(self.table.task_runs, self.claims, self._release)
         self.with_runner = self._valued.with_runner
         self.obtainable = self._valued.obtainable
@@ -62,17 +62,17 @@ class Ledger:
     def take(self) -> Changes:
         """Return what has changed since the last time."""
         changes, self._changes = self._changes, Changes([], {}, [])
+        self._firsts.clear()
         return changes
 
     def take_firsts(self) -> list[do.Command]:
         """Return the first dispatches of what has come into being: they need not wait for its record.
 
-        Those that take a value which is not durable yet do.
+        Those that take a value which is not durable yet do, and what is to follow a dispatch that does.
         """
-        firsts: list[do.Command] = []
-        for order in self._firsts:
-            takes_unsaved = self._readiness.takes_unsaved(order.run_id, self._changes.records)
-            (self._changes.orders if takes_unsaved else firsts).append(order)
+        if not self._firsts:
+            return []
+        firsts, self._changes.orders = self._readiness.divided(self._changes, self._firsts)
         self._firsts.clear()
         return firsts
 
@@ -122,8 +122,7 @@ class Ledger:
             return False
         before = len(self._changes.orders)
         self.apply(replace(event, ready=True))
-        self._firsts += self._changes.orders[before:]
-        del self._changes.orders[before:]
+        self._firsts.update(map(id, self._changes.orders[before:]))
         return True
 
     def _ask_again(self, event: ev.TaskCreated | ev.MapCreated, claim: Claim) -> None:

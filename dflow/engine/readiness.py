@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
+from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core.graph import Progress
 from dflow.core.records import Need, Stage, TaskRun, Upstream
-from dflow.engine.claims import Claim
+from dflow.engine.claims import Changes, Claim
 
 
 class Readiness:
@@ -41,11 +42,37 @@ class Readiness:
                 return False
         return True
 
-    def takes_unsaved(self, task_run_id: str, unsaved: Container[str]) -> bool:
-        """Tell whether a task run takes the value of one that has ended, and is not durable yet."""
-        for upstream in self._task_runs[task_run_id].upstreams:
+    def divided(
+        self, changes: Changes, firsts: Container[int]
+    ) -> tuple[list[do.Command], list[do.Command]]:
+        """Return those first dispatches that can go before `changes` are durable, and all other commands.
+
+        First dispatches wait that take a value which is among the changes, or follow what waits itself. They
+        are told by the `id` of the command. The others stay in order: no dispatch before what it follows.
+        """
+        at_once: list[do.Command] = []
+        others: list[do.Command] = []
+        late = {
+            order.run_id
+            for order in changes.orders
+            if isinstance(order, do.Dispatch) and id(order) not in firsts
+        }
+        for order in changes.orders:
+            goes = id(order) in firsts
+            if goes and (upstreams := self._task_runs[order.run_id].upstreams):
+                goes = not self._waits(upstreams, changes.records, late)
+                if not goes:
+                    late.add(order.run_id)
+            (at_once if goes else others).append(order)
+        return at_once, others
+
+    def _waits(
+        self, upstreams: Sequence[Upstream], unsaved: Container[str], late: Container[str]
+    ) -> bool:
+        for upstream in upstreams:
             source = upstream.task_run_id
-            if source in unsaved and self._task_runs[source].stage is Stage.COMPLETED:
+            ended = source in unsaved and self._task_runs[source].stage is Stage.COMPLETED
+            if ended or source in late:
                 return True
         return False
 

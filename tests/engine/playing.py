@@ -21,7 +21,10 @@ ERROR = ErrorInfo("ValueError", "no")
 
 @dataclass
 class Play:
-    """One ledger, what is out with its runner, and what the runner holds. `luck` decides everything."""
+    """One ledger, what is out with its runner, and what the runner holds. `luck` decides everything.
+
+    If it `lags`, what is asked for is at times taken with what comes next.
+    """
 
     luck: random.Random
     follows: bool
@@ -36,6 +39,7 @@ class Play:
     past: list[ev.Event] = field(default_factory=list)
     questions: list[LookUp] = field(default_factory=list)
     caches: bool = False
+    lags: bool = False
     now: float = 1000.0
 
     def __post_init__(self) -> None:
@@ -90,7 +94,8 @@ class Play:
         if event not in self.asked:
             self.asked.append(event)
         self.ledger.ask(replace(event, at=self.now), claim, handles)
-        self.act()
+        if not (self.lags and self.luck.random() < 0.7):
+            self.act()
 
     def ask_map(self, items: list[ev.TaskCreated], limit: int | None) -> None:
         """Ask for task runs together, at most `limit` of them out at once."""
@@ -121,6 +126,14 @@ class Play:
         self.ledger.drop_handles([task_run_id])
         self.act()
 
+    def check_order(self, order: do.Dispatch) -> None:
+        """Assert that what a dispatch follows at the runner is out before it, if that goes but once."""
+        for upstream in self.runs[order.run_id].upstreams:
+            source = self.runs[upstream.task_run_id]
+            if upstream.need is Need.DATA and source.stage is Stage.DISPATCHED:
+                again = source.dispatch > 1
+                assert again or (source.id, 1) in self.out, "it overtakes what it follows"
+
     def apply(self, event: ev.Event) -> None:
         """Let something happen."""
         self.past.append(event)
@@ -139,6 +152,7 @@ class Play:
             match order:
                 case do.Dispatch():
                     assert (order.run_id, order.dispatch) not in self.out, "dispatched twice"
+                    self.check_order(order)
                     self.out[order.run_id, order.dispatch] = False
                 case do.SetTimer():
                     self.timers.append(order)
@@ -231,7 +245,8 @@ class Play:
         choices += [(self.fire, timer) for timer in self.timers]
         choices += [(self.answer, question) for question in self.questions]
         if not choices:
-            return False
+            self.act()
+            return bool(self.out)
         act, subject = self.luck.choice(choices)
         act(subject)
         return True

@@ -22,7 +22,11 @@ from dflow.engine.renewal import Again
 from tests.engine.playing import ERROR, FLOW, Play
 
 plays = st.builds(
-    Play, st.builds(random.Random, st.integers(0, 2**32)), st.booleans(), st.booleans()
+    Play,
+    st.builds(random.Random, st.integers(0, 2**32)),
+    st.booleans(),
+    st.booleans(),
+    lags=st.booleans(),
 )
 many = hypothesis_settings(max_examples=1500)
 
@@ -201,6 +205,7 @@ def test_a_dead_drivers_work_is_taken_up(
         play.ask(play.make(number))
     for _ in range(steps):
         play.step()
+    play.act()
     table = Table()
     table.flow_runs |= play.ledger.table.flow_runs
     table.task_runs |= play.ledger.table.task_runs

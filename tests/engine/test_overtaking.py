@@ -87,6 +87,34 @@ def test_what_takes_an_outcome_waits_for_its_record(ended_first: bool) -> None:
     assert do.Dispatch("b", 1, 1, 1) in ledger.take().orders
 
 
+def test_nothing_overtakes_what_it_follows() -> None:
+    """What is asked for behind a dispatch that waits for a record waits too; other things do not."""
+    ledger = Ledger()
+    ledger.ask(created("a"), CLAIM, True)
+    ledger.take_firsts()
+    ledger.take()
+    ledger.apply(succeeded("a"))
+    for name, upstreams in (("b", "a"), ("c", "b"), ("d", ()), ("e", "d"), ("f", "cd")):
+        ledger.ask(created(name, *upstreams), CLAIM, True)
+    assert [order.run_id for order in ledger.take_firsts()] == ["d", "e"]
+    orders = ledger.take().orders
+    assert [o.run_id for o in orders if isinstance(o, do.Dispatch)] == ["b", "c", "f"]
+
+
+def test_nothing_overtakes_what_goes_on_by_itself() -> None:
+    """What has waited, and goes as its upstream ends, is out before what is asked for behind it."""
+    ledger = Ledger()
+    ledger.ask(created("a"), CLAIM, True)
+    ledger.ask(created("b", "a"), Claim(1, shares_memory=False), True)
+    ledger.take_firsts()
+    ledger.take()
+    ledger.apply(succeeded("a"))
+    ledger.ask(created("c", "b"), CLAIM, True)
+    assert ledger.take_firsts() == []
+    orders = ledger.take().orders
+    assert [o.run_id for o in orders if isinstance(o, do.Dispatch)] == ["b", "c"]
+
+
 def test_what_follows_its_upstream_goes_at_once() -> None:
     """A chain at one runner is out before any of it is durable, each link after what it takes."""
     ledger = Ledger()
