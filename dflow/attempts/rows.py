@@ -21,6 +21,10 @@ LONG = True
 """Stands in a row for: it takes its time, or waits for others."""
 
 
+_last_memory: list[int | None] = [None]
+"""The same number for most attempts of a process: one object stands for all of them."""
+
+
 def row_of(place: int, outcome: Outcome, worker: str) -> Row:
     """Return an outcome as a row of those of a worker."""
     if (
@@ -48,6 +52,10 @@ def outcome_in(row: Row, key: Key, worker: str) -> Outcome:
         outcome: Outcome = row[1]
         return outcome
     _, started_at, seconds, cpu, memory, size, value = row
+    if memory == _last_memory[0]:
+        memory = _last_memory[0]
+    else:
+        _last_memory[0] = memory
     return AttemptSucceeded(
         at=started_at + seconds,
         task_run_id=key[0],

@@ -132,7 +132,7 @@ class Children:
         self._parent_id = parent_id
         self._execution = execution
         self._tasks: dict[tuple[str, bytes], Any] = {}
-        self._calls: dict[bytes, int] = {}
+        self._calls: dict[str, int] = {}
         self._names: dict[str, int] = {}
         self._position = blake2b(digest_size=SIZE)
         self._lock = threading.Lock()
@@ -163,13 +163,15 @@ class Children:
                 if not known.lasting:
                     call.update(b"execution" + self._execution.encode())
                 what = call.digest()
-                repeat = calls.get(what, 0)
-                calls[what] = repeat + 1
+                run_id = what.hex()
+                repeat = calls.get(run_id, 0)
+                calls[run_id] = repeat + 1
                 if repeat:
                     what = _digest(what, b"%d" % repeat)
+                    run_id = what.hex()
                 if not apart:
                     self._position.update(what)
-                made.append((what.hex(), f"{task_name}-{number}"))
+                made.append((run_id, f"{task_name}-{number}"))
                 number += 1
             self._names[task_name] = number
         return made

@@ -110,7 +110,7 @@ class InProcess:
 
     def connect(self) -> Client:
         """Return a new client."""
-        client = Client(self._cluster, set_as_default=False)
+        client = _client(self._cluster)
         self._clients.add(client)
         return client
 
@@ -135,6 +135,12 @@ class InProcess:
             raise
         finally:
             self._quiet.end()
+
+
+def _client(cluster: Any, **options: Any) -> Client:
+    # Read while it connects; afterwards the setting is the user's again.
+    with dask.config.set(settings.CLIENT):
+        return Client(cluster, set_as_default=False, **options)
 
 
 def _any_open(clients: Iterable[Client]) -> bool:
@@ -163,7 +169,7 @@ class Connected:
         self._clients: WeakSet[Client] = WeakSet()
         hide_noise()
         try:
-            self.base = Client(address, set_as_default=False, timeout=CONNECT)
+            self.base = _client(address, timeout=CONNECT)
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"The scheduler at '{address}' does not answer: {error}. "
@@ -173,12 +179,8 @@ class Connected:
     def client(self, direct: bool | None) -> Client:
         """Return a new client."""
         try:
-            client = Client(
-                self.address,
-                loop=self.base.loop,
-                set_as_default=False,
-                timeout=CONNECT,
-                direct_to_workers=direct,
+            client = _client(
+                self.address, loop=self.base.loop, timeout=CONNECT, direct_to_workers=direct
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"The scheduler at '{self.address}' was lost: {error}.") from error
