@@ -178,6 +178,19 @@ def test_success_waits_for_both_sides() -> None:
     assert kinds(made) == [AttemptSucceeded] * 2
 
 
+def test_what_is_let_go_of_without_hurry() -> None:
+    """A parcel that is done and holds no large value is light; one that waits, failed or holds one is not."""
+    small, large, waiting, failed = (entry(number) for number in range(1, 5))
+    made = book(small, large, waiting, failed)
+    parcels = {one.key: one.parcel for one in (small, large, waiting, failed)}
+    made.heard(small.key, success(small, b"1"))
+    made.heard(large.key, success(large))
+    made.heard(failed.key, failure(failed))
+    made.in_memory(1)
+    made.in_memory(2)
+    assert [bool(parcel and parcel.light) for parcel in parcels.values()] == [True] + [False] * 3
+
+
 def test_ends_are_in_order() -> None:
     """Nothing ends before what it depends on, whichever way the news of that took: alone or together."""
     large = entry(1)
