@@ -247,6 +247,7 @@ class WorkerLink:
         self._pack = pack
         self._pid = os.getpid()
         self._start: AttemptStarted | None = None
+        self._told = False
         self._logs: Allowance | None = None
         self._prints: Allowance | None = None
         self._last_line: LogEntry | None = None
@@ -259,7 +260,7 @@ class WorkerLink:
     @property
     def told(self) -> bool:
         """Whether the driver knows of the start, or will in a moment."""
-        return self._start is None
+        return self._told
 
     @property
     def has_box(self) -> bool:
@@ -289,6 +290,7 @@ class WorkerLink:
         """Let the driver know of the start, unless it does."""
         start, self._start = self._start, None
         if start is not None:
+            self._told = True
             self._sender.send(self._address, start)
 
     def _admits(self, line: LogEntry | Printed) -> bool:

@@ -110,7 +110,7 @@ class InProcess:
 
     def connect(self) -> Client:
         """Return a new client."""
-        client = _client(self._cluster)
+        client = Client(self._cluster, set_as_default=False)
         self._clients.add(client)
         return client
 
@@ -135,12 +135,6 @@ class InProcess:
             raise
         finally:
             self._quiet.end()
-
-
-def _client(cluster: Any, **options: Any) -> Client:
-    # Read while it connects; afterwards the setting is the user's again.
-    with dask.config.set(settings.CLIENT):
-        return Client(cluster, set_as_default=False, **options)
 
 
 def _any_open(clients: Iterable[Client]) -> bool:
@@ -169,7 +163,7 @@ class Connected:
         self._clients: WeakSet[Client] = WeakSet()
         hide_noise()
         try:
-            self.base = _client(address, timeout=CONNECT)
+            self.base = Client(address, set_as_default=False, timeout=CONNECT)
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"The scheduler at '{address}' does not answer: {error}. "
@@ -179,8 +173,12 @@ class Connected:
     def client(self, direct: bool | None) -> Client:
         """Return a new client."""
         try:
-            client = _client(
-                self.address, loop=self.base.loop, timeout=CONNECT, direct_to_workers=direct
+            client = Client(
+                self.address,
+                loop=self.base.loop,
+                set_as_default=False,
+                timeout=CONNECT,
+                direct_to_workers=direct,
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"The scheduler at '{self.address}' was lost: {error}.") from error

@@ -86,7 +86,7 @@ class Connection:
         return self._way.status(key)
 
     def release(self, keys: Sequence[DaskKey], *, light: bool = False) -> None:
-        """Let go of keys: of `light` ones, that hold nothing large and are done, there is no hurry."""
+        """Let go of keys: of `light` ones, whose values came with their outcomes, there is no hurry."""
         self._way.release(keys, light=light)
 
     def _watch_places(self) -> None:

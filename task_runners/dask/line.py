@@ -62,7 +62,7 @@ class Way(Protocol):
         """Return pending, finished, error, lost or cancelled; cancelled too for a key that is not held."""
 
     def release(self, keys: Sequence[DaskKey], *, light: bool = False) -> None:
-        """Let go of keys: of `light` ones, that hold nothing large and are done, there is no hurry."""
+        """Let go of keys: of `light` ones, whose values came with their outcomes, there is no hurry."""
 
     def gather(self, key: DaskKey) -> Any:
         """Return what a key holds. Raises whatever Dask raises, KeyError for a key that is not held."""

@@ -32,7 +32,7 @@ from task_runners.dask.parcels import DaskKey
 UNRECORDED = 1.0
 """Seconds after which what a driver has heard of a key is recorded: until then another one may ask for it."""
 LINGER = 0.25
-"""Seconds that keys wait for others to be let go of together, if they are done and hold nothing large."""
+"""Seconds that keys wait for others to be let go of together, if their values came with their outcomes."""
 _log = logging.getLogger("dflow.runners")
 
 
@@ -61,7 +61,7 @@ class Owned:
         if lacks:
             raise wire.Unavailable(f"distributed here lacks {', '.join(lacks)}")
         wire.listen(self._client, names.feed_topic(owner), self._on_batch)
-        self._stream = wire.stream(self._client)
+        self._stream = wire.forgetful(wire.stream(self._client))
         found = self._client.run_on_scheduler(_attach, *self._introduction())
         if found["missing"]:
             raise wire.Unavailable(
@@ -148,7 +148,7 @@ class Owned:
         return self._status.get(key[1], "cancelled")
 
     def release(self, keys: Sequence[DaskKey], *, light: bool = False) -> None:
-        """Let go of keys: of `light` ones, that hold nothing large and are done, in a moment."""
+        """Let go of keys: of `light` ones, whose values came with their outcomes, in a moment."""
         held = [key for key in keys if self._status.pop(key[1], None) is not None]
         if held:
             after = UNRECORDED if self._line.foreign else LINGER * light
@@ -227,7 +227,7 @@ class Owned:
             return  # it has broken again: the next look finds it
         finally:
             self._catching_up = False
-        self._stream = stream
+        self._stream = wire.forgetful(stream)
         self._send_again({key for key, *_ in stand})
         _log.info("The connection to the Dask scheduler broke, and is there again.")
 

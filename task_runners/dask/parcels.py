@@ -47,6 +47,12 @@ class Entry(Node, eq=False):
         return self.outcome.value if isinstance(self.outcome, AttemptSucceeded) else None
 
     @property
+    def came(self) -> bool:
+        """Whether its outcome is here, with the value if it has one."""
+        ended_well = isinstance(self.outcome, AttemptSucceeded)
+        return self.outcome is not None and (not ended_well or self.copy is not None)
+
+    @property
     def stored(self) -> Stored | None:
         """Where its value is stored."""
         return self.outcome.stored if isinstance(self.outcome, AttemptSucceeded) else None
@@ -93,8 +99,8 @@ class Parcel:
 
     @property
     def light(self) -> bool:
-        """Whether it is done, and nothing of it lies with Dask alone."""
-        return self.there and not any(entry.on_worker for entry in self.entries)
+        """Whether it is done, and its worker has no value of it that did not come with an outcome."""
+        return self.there and all(entry.came for entry in self.entries)
 
     @property
     def left(self) -> list[Entry]:

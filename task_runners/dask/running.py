@@ -3,7 +3,7 @@
 A thread of its own looks after the parcels that are at work in this process. What runs longer than parcels
 are meant to is reported to have begun, and does not hold up what is behind it: that is given back. Outcomes
 wait a moment for others to travel with them, and not for a body that takes its time. Those of what is known
-to have begun do not wait: if the next body ended this process, they would be the ones to be charged.
+to have begun do not wait: should a next body end this process before they have left, they are charged for it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class Running:
             self._rows.append(row)
             self._weight += weight_of(row)
             heavy = self._weight > MAX_ROWS
-        if link is not None and link.told:
+            told = link is not None and link.told
+        if told:
             self._flush(at_once=True)
         elif heavy:
             self._flush()
@@ -171,9 +172,10 @@ class Running:
         """See what the time has brought; return whether there is anything left to look for."""
         if self._leaves():
             self.leave()
-        link, since = self._link, now - self._began
-        if link is not None and since >= LONG:
-            link.begun()
+        with self._lock:
+            link, since = self._link, now - self._began
+            if link is not None and since >= LONG:
+                link.begun()
         if link is not None and since >= self._patience:
             self.give_back()
             self._say_slow()

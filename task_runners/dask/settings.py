@@ -40,10 +40,6 @@ def _processes(cores: int) -> int:
     return min(n for n in range(least, cores + 1) if cores % n == 0)
 
 
-CLIENT = {"distributed.admin.low-level-log-length": 10}
-"""The Dask configuration of a driver's connection, which would keep what 1,000 messages have carried."""
-
-
 def configuration(own: OwnCluster) -> dict[str, Any]:
     """Return the Dask configuration of a cluster of our own."""
     workers, _ = size(own)

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import inspect
 import pickle
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ LEAVING = frozenset({"closing", "closing_gracefully"})
 """The names of the status of a worker that was told to leave."""
 SAME_TURN = "60s"
 """Graphs that come within this time take turns, as those of Dask's own `Client.get` do."""
+REMEMBERED = 10
+"""How many messages a stream keeps: each may carry the arguments of a thousand task runs."""
 PROBE = 3.0
 """Seconds in which a worker must answer to count as reachable."""
 
@@ -175,6 +178,13 @@ def stream(client: Client) -> Any:
     """Return the present stream of a client to its scheduler: a new one after each break, None in between."""
     comm: Any = client.scheduler_comm
     return comm if client.status == "running" and comm is not None and not comm.closed() else None
+
+
+def forgetful(stream: Any) -> Any:
+    """Let a stream keep only a few of the messages that it has carried, not a thousand; return it."""
+    if hasattr(stream, "recent_message_log"):
+        stream.recent_message_log = deque(maxlen=REMEMBERED)
+    return stream
 
 
 def send(client: Client, to: Any, message: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -187,13 +187,15 @@ def stopped(pid: int) -> Iterator[None]:
     """Stop a process, and all that come from it: an idle cluster takes up to a tenth of two processors."""
     top = psutil.Process(pid)
     tree = [top, *top.children(recursive=True)]
-    for process in tree:
-        process.suspend()
     try:
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
         yield
     finally:
         for process in reversed(tree):
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def settle() -> None:

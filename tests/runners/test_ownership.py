@@ -282,7 +282,9 @@ def test_a_connection_breaks(breakable: Any, proxy: Proxy, host: FakeHost, tmp_p
     proxy.mend()
     for one in (*waiting, *queued, late):
         assert isinstance(host.end(one), AttemptSucceeded)
-    assert wire.stream(breakable._connection._client) is not stream
+    again = wire.stream(breakable._connection._client)
+    assert again is not stream
+    assert again.recent_message_log.maxlen == wire.REMEMBERED
     assert len(breakable.fetch(kept.info.key)) == 100_000
     assert all(len(host.ends(one)) == 1 for one in (kept, *waiting, *queued, late))
 

@@ -28,7 +28,7 @@ from dflow.core.events import (
     ResultRecomputed,
     WorkerLost,
 )
-from dflow.core.records import Cause, ErrorInfo, Held
+from dflow.core.records import Cause, ErrorInfo, Held, Stored
 from dflow.errors import CancelledError, DefinitionError, MissingMainGuard
 from dflow.messages import Go, LogEntry, Printed, StartConfirmed
 from task_runners import DaskTaskRunner, InlineTaskRunner, ThreadPoolTaskRunner
@@ -179,16 +179,19 @@ def test_success_waits_for_both_sides() -> None:
 
 
 def test_what_is_let_go_of_without_hurry() -> None:
-    """A parcel that is done and holds no large value is light; one that waits, failed or holds one is not."""
-    small, large, waiting, failed = (entry(number) for number in range(1, 5))
-    made = book(small, large, waiting, failed)
-    parcels = {one.key: one.parcel for one in (small, large, waiting, failed)}
+    """A parcel that is done is light, unless a value of it did not come along: a stored one did not."""
+    small, failed, large, stored, _ = works = [entry(number) for number in range(1, 6)]
+    made = book(*works)
+    parcels = [one.parcel for one in works]
     made.heard(small.key, success(small, b"1"))
-    made.heard(large.key, success(large))
     made.heard(failed.key, failure(failed))
-    made.in_memory(1)
-    made.in_memory(2)
-    assert [bool(parcel and parcel.light) for parcel in parcels.values()] == [True] + [False] * 3
+    made.heard(large.key, success(large))
+    there = Stored("memory://", "x", 100_000, "0" * 32, "pickle")
+    made.heard(stored.key, replace(success(stored), held=Held.STORED, stored=there))
+    for one in works[:-1]:
+        made.in_memory(one.ticket)
+    light = [bool(parcel and parcel.light) for parcel in parcels]
+    assert light == [True, False, False, False, False]
 
 
 def test_ends_are_in_order() -> None:

@@ -49,8 +49,8 @@ def test_a_thread_that_is_late_is_waited_for() -> None:
     assert list(items) == []
 
 
-def test_what_is_known_to_have_begun_does_not_end_unheard() -> None:
-    """Its outcome leaves before the next body begins, which may end the process; other outcomes wait."""
+def test_what_is_known_to_have_begun_does_not_wait_to_be_heard() -> None:
+    """Its outcome is sent at once, before the next body begins; other outcomes wait."""
     sent: list[tuple[int, bool]] = []
     running = Running(4, lambda rows, at_once: sent.append((len(rows), at_once)), 60.0)
     items, short, long = running.items(), Start(), Start()
