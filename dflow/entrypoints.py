@@ -161,9 +161,7 @@ def _flow_in(module: types.ModuleType, name: str, place: str) -> Flow[Any, Any]:
     own = {id(flow): flow for flow in flows.values() if flow.fn.__module__ == module.__name__}
     if not name and len(own) == 1:  # what it has imported does not count
         return next(iter(own.values()))
-    found: Any = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
+    found = origins.found_in(module, name)
     if isinstance(found, Flow):
         return found
     by_name = [flow for flow in flows.values() if name in (flow.name, called(flow.fn))]

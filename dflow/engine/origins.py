@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 from dflow.engine.defined import Defined
@@ -57,9 +57,7 @@ def name_in(module: ModuleType | None, flow: Defined[..., Any, Any]) -> str | No
     if module is None:
         return None
     qualname = getattr(flow.function, "__qualname__", "")
-    found: Any = module
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
+    found = found_in(module, qualname)
     same = _same_function(found, flow)
     if found is flow or (same and flow._bound):
         return qualname
@@ -77,12 +75,22 @@ def defined_as(place: Entrypoint) -> Any:
     """Return what a module of this process has under the recorded name, or None."""
     main = place["module"] == "__main__"
     for module in MAIN_NAMES if main else (place["module"],):
-        found: Any = sys.modules.get(module)
-        for part in place["qualname"].split("."):
-            found = getattr(found, part, None)
+        found = found_in(sys.modules.get(module), place["qualname"])
         if found is not None:
             return found
     return None
+
+
+def found_in(module: ModuleType | None, qualname: str) -> Any:
+    """Return what a module has under a name, or None.
+
+    From Python 3.13 on a class method around a flow is a method of the flow: then the flow.
+    """
+    found: Any = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    inner = found.__func__ if isinstance(found, MethodType) else None
+    return inner if isinstance(inner, Defined) else found
 
 
 def is_same(place: Entrypoint, flow: Defined[..., Any, Any]) -> bool:
