@@ -52,8 +52,9 @@ def outcome_in(row: Row, key: Key, worker: str) -> Outcome:
         outcome: Outcome = row[1]
         return outcome
     _, started_at, seconds, cpu, memory, size, value = row
-    if memory == _last_memory[0]:
-        memory = _last_memory[0]
+    last = _last_memory[0]
+    if memory == last:
+        memory = last
     else:
         _last_memory[0] = memory
     return AttemptSucceeded(

@@ -48,7 +48,8 @@ class Readiness:
         """Return those first dispatches that can go before `changes` are durable, and all other commands.
 
         First dispatches wait that take a value which is among the changes, or follow what waits itself. They
-        are told by the `id` of the command. The others stay in order: no dispatch before what it follows.
+        are told by the `id` of the command. The others stay in order: no dispatch before what it follows,
+        unless that goes for a second time.
         """
         at_once: list[do.Command] = []
         others: list[do.Command] = []
