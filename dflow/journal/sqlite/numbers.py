@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 
 from dflow.journal.sqlite.queries import queries
@@ -33,8 +33,10 @@ class Numbers:
         """Raise `Unsound` if a task run that was not found may be there under a damaged id."""
         check(db.execute(_SQL["other_ids"]).fetchone() is None, "an id in the list of task runs")
 
-    def given(self, db: sqlite3.Connection, run_ids: Iterable[str]) -> dict[str, int]:
+    def given(self, db: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, int]:
         """Return the numbers of these task runs; those that have none get the next ones."""
+        if not run_ids:
+            return {}
         self._read(db)
         following = count(self.last + 1)
         return {run_id: self._numbers.get(run_id) or next(following) for run_id in run_ids}

@@ -6,8 +6,7 @@ Rows hold primitives: msgpack and JSON, and the blobs of users, which nothing he
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -31,13 +30,24 @@ class Unsound(Exception):
     """A row does not hold what was written; the message says which one."""
 
 
-@contextmanager
-def sound(what: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a row is read into `Unsound`."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise Unsound(f"{what} cannot be read") from error
+class sound:  # noqa: N801  (reads as a word after `with`)
+    """Turns whatever goes wrong while a row is read into `Unsound`. A class, as every row goes through it."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Begin to read."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """End."""
+        if isinstance(error, _WRONG):
+            raise Unsound(f"{self._what} cannot be read") from error
+
+
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
 
 def check(fits: bool, what: str) -> None:
@@ -63,9 +73,6 @@ def unpack(blob: bytes) -> Any:
 def storable(value: str) -> str:
     """Return text that SQLite can keep: what UTF-8 cannot say is written as an escape."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-_storable = lru_cache(maxsize=1024)(storable)
 
 
 # Meta ------------------------------------------------------------------------------------------------
@@ -173,9 +180,16 @@ KEEP = -1
 
 def task_run_row(number: int, run: TaskRun, event: int, valued: int = KEEP) -> Row:
     """Return a task run as a row, as `event` left it; the event `valued` brought its value."""
-    label = (run.flow_run_id, _storable(run.task_name), run.state_name)
+    label = _label(run.flow_run_id, run.task_name, run.state_name)
     blob = pack(run)
-    return (number, run.id, *label, label_mark(*label), blob, crc32(blob), event, valued)
+    return (number, run.id, *label, blob, crc32(blob), event, valued)
+
+
+@lru_cache(maxsize=1024)
+def _label(flow_run_id: str, task_name: str, state_name: str) -> Row:
+    """Return what a task run is counted by, and the check sum of that."""
+    label = flow_run_id, storable(task_name), state_name
+    return (*label, label_mark(*label))
 
 
 def flow_run_row(run: FlowRun) -> Row:
@@ -206,8 +220,9 @@ def value_row(run_id: str, value: bytes) -> Row:
 def value_of(run_id: str, row: Row) -> bytes:
     """Return the value that a row holds."""
     value, mark = row
-    with sound(f"the value of '{run_id}'"):
-        check(value_row(run_id, value)[-1] == mark, f"the value of '{run_id}'")
+    what = f"the value of '{run_id}'"
+    with sound(what):
+        check(value_row(run_id, value)[-1] == mark, what)
         return bytes(value)
 
 

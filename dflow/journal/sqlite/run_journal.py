@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
 from zlib import crc32
 
@@ -20,7 +20,7 @@ from dflow.journal.holding import taken_over
 from dflow.journal.sqlite.connection import Connection
 from dflow.journal.sqlite.failures import damaged
 from dflow.journal.sqlite.files import exists
-from dflow.journal.sqlite.queries import for_rows
+from dflow.journal.sqlite.many import put
 from dflow.journal.sqlite.rows import (
     KEEP,
     Head,
@@ -43,12 +43,10 @@ BUSY_SECONDS = 10.0
 """How long a writer waits for readers, where it must."""
 
 
-AT_A_LOOK = 500
+AT_A_LOOK = 512
 """How many values are read in one go: the tracker waits for that."""
 IN_A_PAGE = 256
 """How many events a page has at most."""
-TOGETHER = (256, 64, 16, 4, 1)
-"""How many rows a statement may have: few sizes, so that SQLite knows the statements already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +118,18 @@ class SqliteRunJournal(SqliteRunReader):
             after = replace(
                 now,
                 events=last,
-                task_runs=max(now.task_runs, *numbers.values(), 0),
+                task_runs=max(now.task_runs, max(numbers.values(), default=0)),
                 logs=(now.logs or 0) + len(batch.logs),
                 recorded=waits.recorded(due, first, last, new),
             )
             self._advance(db, after)
             valued = _write_events(db, batch.events, first)
-            _put(db, "save_task_run", waits.rows(numbers, last, new, valued))
+            put(db, SQL["save_task_run"], waits.rows(numbers, last, new, valued))
             if batch.flow_runs:
-                _put(db, "save_flow_run", map(flow_run_row, batch.flow_runs))
+                put(db, SQL["save_flow_run"], map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
                 _set_head(db, after, after)
-            _put(db, "insert_log", map(log_row, count((now.logs or 0) + 1), batch.logs))
+            put(db, SQL["insert_log"], map(log_row, count((now.logs or 0) + 1), batch.logs))
         self._head = after
         self._numbers.note(numbers)
         waits.change(due, first, new, valued)
@@ -153,21 +151,19 @@ class SqliteRunJournal(SqliteRunReader):
 
     def value(self, run_id: str) -> bytes | None:
         """Return the pickled value of a task run or flow run, if it is kept."""
-        return super().look(lambda db: self._kept_value(db, run_id, self._unsaved.valued(run_id)))
+        return self.values([run_id]).get(run_id)
 
     def values(self, run_ids: Iterable[str]) -> dict[str, bytes]:
         """Return the pickled values of these runs, of those that have one. Others may write in between."""
-        found: dict[str, bytes | None] = {}
+        found: dict[str, bytes] = {}
         left = iter(run_ids)
         while some := list(islice(left, AT_A_LOOK)):
-            found.update(super().look(partial(self._kept_values, some)))
-        return {run_id: value for run_id, value in found.items() if value is not None}
+            found.update(super().look(partial(self._values_now, some)))
+        return found
 
-    def _kept_values(
-        self, run_ids: Sequence[str], db: sqlite3.Connection
-    ) -> dict[str, bytes | None]:
-        valued = self._unsaved.valued
-        return {run_id: self._kept_value(db, run_id, valued(run_id)) for run_id in run_ids}
+    def _values_now(self, run_ids: Sequence[str], db: sqlite3.Connection) -> dict[str, bytes]:
+        events = {run_id: self._unsaved.valued(run_id) for run_id in run_ids}
+        return self._kept_values(db, events)
 
     def catch_up(self) -> bool:
         """Save some of the records that are behind; return whether there are more."""
@@ -191,7 +187,7 @@ class SqliteRunJournal(SqliteRunReader):
             task_run_row(numbers[run_id], run, before.events, tail.valued.get(run_id, KEEP))
             for run_id, run in tail.runs.items()
         )
-        _put(db, "save_task_run", rows)
+        put(db, SQL["save_task_run"], rows)
         return max(before.task_runs, max(numbers.values(), default=0))
 
     def close(self) -> None:
@@ -227,25 +223,11 @@ def _write_events(db: sqlite3.Connection, events: Sequence[Event], first: int) -
     for start in range(0, len(written), IN_A_PAGE):
         page = written[start : start + IN_A_PAGE]
         db.execute(SQL["insert_page"], page_row(first + start + len(page) - 1, page))
-    _put(db, "save_task_value", task_values)
-    _put(db, "drop_value", [(owner,) for owner, value in flow_values.items() if value is None])
+    put(db, SQL["save_task_value"], task_values)
+    put(db, SQL["drop_value"], [(owner,) for owner, value in flow_values.items() if value is None])
     kept = [value_row(owner, value) for owner, value in flow_values.items() if value is not None]
-    _put(db, "save_value", kept)
+    put(db, SQL["save_value"], kept)
     return valued
-
-
-def _put(db: sqlite3.Connection, query: str, rows: Iterable[Row]) -> None:
-    """Run a query for many rows, with as few statements as can be.
-
-    SQLite lets other threads run during each statement: one for every row would give up the interpreter, and
-    wait for its turn again, thousands of times in a transaction.
-    """
-    left, done = list(rows), 0
-    for size in TOGETHER:
-        while len(left) - done >= size:
-            together = left[done : done + size]
-            db.execute(for_rows(SQL[query], size), list(chain.from_iterable(together)))
-            done += size
 
 
 def _number(db: sqlite3.Connection, query: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -18,6 +18,7 @@ from dflow.core.records import FlowRun, TaskRun
 from dflow.errors import JournalUnavailable
 from dflow.journal.sqlite.connection import Connection
 from dflow.journal.sqlite.failures import code_of, damaged
+from dflow.journal.sqlite.many import find
 from dflow.journal.sqlite.numbers import Numbers
 from dflow.journal.sqlite.queries import queries, views
 from dflow.journal.sqlite.rows import (
@@ -206,20 +207,22 @@ class SqliteRunReader:
         """Return the pickled value of a task run or flow run, if it is kept."""
 
         def look(db: sqlite3.Connection) -> bytes | None:
-            return self._kept_value(db, run_id, self._tail(db).valued.get(run_id))
+            return self._kept_values(db, {run_id: self._tail(db).valued.get(run_id)}).get(run_id)
 
         return self.look(look)
 
-    def _kept_value(self, db: sqlite3.Connection, run_id: str, event: int | None) -> bytes | None:
-        """Return the value of a run, which this event brought, or else the one that is recorded."""
-        number = self._numbers.of(db, run_id) if event is None else None
-        if number is not None:
-            *_, event = db.execute(SQL["task_run"], (number,)).fetchone()
-        if event is None or event == KEEP:
-            row = db.execute(SQL["value"], (run_id,)).fetchone()
-        else:
-            row = db.execute(SQL["task_value"], (event,)).fetchone()
-        return None if row is None else value_of(run_id, row)
+    def _kept_values(
+        self, db: sqlite3.Connection, events: Mapping[str, int | None]
+    ) -> dict[str, bytes]:
+        """Return the values of runs, those that these events brought, or else the ones that are recorded."""
+        unknown = {self._numbers.of(db, run) for run, event in events.items() if event is None}
+        recorded: dict[str, int | None] = dict(find(db, SQL["valued"], unknown - {None}))
+        events = {run: recorded.get(run) if n is None else n for run, n in events.items()}
+        runs = {event: run for run, event in events.items() if event not in (None, KEEP)}
+        others = [run for run, event in events.items() if event in (None, KEEP)]
+        found = [(runs[event], row) for event, *row in find(db, SQL["task_value"], runs)]
+        found += [(run, row) for run, *row in find(db, SQL["value"], others)]
+        return {run: value_of(run, tuple(row)) for run, row in found}
 
     def damaged_values(self) -> list[str]:
         """Return the runs whose values are not what was written."""
@@ -227,8 +230,8 @@ class SqliteRunReader:
         def look(db: sqlite3.Connection) -> list[str]:
             tail = self._tail(db)
             valued = dict(db.execute(SQL["task_values"])) | tail.valued
-            kept = [(run_id, *db.execute(SQL["task_value"], (n,))) for run_id, n in valued.items()]
-            rows: list[Row] = [(run_id, *row) for run_id, *found in kept for row in found]
+            runs = {event: run_id for run_id, event in valued.items()}
+            rows: list[Row] = [(runs[n], *row) for n, *row in find(db, SQL["task_value"], runs)]
             rows += [row for row in db.execute(SQL["values"]) if row[0] not in valued]
             return [run_id for run_id, *row in rows if not _is_sound(run_id, tuple(row))]
 

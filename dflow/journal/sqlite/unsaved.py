@@ -6,9 +6,9 @@ behind for a while, with what it is by then: mostly once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 
 from dflow.core.records import TaskRun
 from dflow.journal.sqlite.rows import KEEP, Row, task_run_row
@@ -28,8 +28,9 @@ class Unsaved:
     """The task runs whose records are behind, in the order in which they fell behind."""
 
     def __init__(self) -> None:
-        # Since which event a record is behind, the record, and which event brought its value, if one did.
-        self._runs: OrderedDict[str, tuple[int, TaskRun, int | None]] = OrderedDict()
+        self._runs: dict[str, TaskRun] = {}
+        self._valued: dict[str, int] = {}
+        self._behind: deque[tuple[int, deque[str]]] = deque()  # since which event, and who
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -37,19 +38,22 @@ class Unsaved:
 
     def valued(self, run_id: str) -> int | None:
         """Return which event brought the value of a task run; None if that is not known here."""
-        behind = self._runs.get(run_id)
-        return None if behind is None else behind[2]
+        return self._valued.get(run_id)
 
     def due(self, first: int, last: int, new: Runs) -> list[str]:
         """Return what is to be saved when the events from `first` to `last` have changed `new`."""
-        oldest = next(iter(self._runs.values()))[0] if self._runs else last
+        oldest = self._behind[0][0] if self._behind else last
         if last - oldest <= BEHIND and len(self._runs) + len(new) <= HELD:
             return []
-        return list(islice(self._runs, max(AT_ONCE, 2 * (last - first))))
+        return self._first(max(AT_ONCE, 2 * (last - first)))
 
     def oldest(self) -> list[str]:
         """Return those that have been behind for longest."""
-        return list(islice(self._runs, AT_ONCE))
+        return self._first(AT_ONCE)
+
+    def _first(self, count: int) -> list[str]:
+        waiting = chain.from_iterable(ids for _, ids in self._behind)
+        return list(islice(filter(self._runs.__contains__, waiting), count))
 
     def all(self) -> list[str]:
         """Return all of them."""
@@ -58,26 +62,39 @@ class Unsaved:
     def rows(self, due: Numbers, last: int, new: Runs, valued: Numbers) -> Iterator[Row]:
         """Yield what is due, by its numbers, as rows, as the events up to `last` have left it."""
         for run_id, number in due.items():
-            run = new.get(run_id) or self._runs[run_id][1]
-            event = valued.get(run_id) or self.valued(run_id)
-            yield task_run_row(number, run, last, KEEP if event is None else event)
+            run = new.get(run_id) or self._runs[run_id]
+            event = valued.get(run_id) or self._valued.get(run_id, KEEP)
+            yield task_run_row(number, run, last, event)
 
     def recorded(self, due: Collection[str], first: int, last: int, new: Runs) -> int:
         """Return up to which event all records are whole once this is saved; `first` is the first new one."""
         gone = set(due)
-        for run_id, (since, _, _) in self._runs.items():
-            if run_id not in gone:
+        for since, ids in self._behind:
+            if not gone.issuperset(ids):
                 return since - 1
         return last if new.keys() <= gone else first - 1
 
     def change(self, due: Collection[str], first: int, new: Runs, valued: Numbers) -> None:
         """Note that what was due is saved, and that the events from `first` on have changed `new`."""
-        behind = self._runs
-        for run_id in due:
-            behind.pop(run_id, None)
-        saved = set(due)
-        for run_id, run in new.items():
-            if run_id in saved:
-                continue
-            since, _, event = behind.get(run_id, (first, run, None))
-            behind[run_id] = (since, run, valued.get(run_id, event))
+        if due:
+            gone = set(due)
+            self._forget(gone)
+            new = {run_id: run for run_id, run in new.items() if run_id not in gone}
+            valued = {run_id: event for run_id, event in valued.items() if run_id not in gone}
+        ids = deque(run_id for run_id in new if run_id not in self._runs)
+        if ids:
+            self._behind.append((first, ids))
+        self._runs.update(new)
+        self._valued.update(valued)
+
+    def _forget(self, gone: Collection[str]) -> None:
+        for run_id in gone:
+            self._runs.pop(run_id, None)
+            self._valued.pop(run_id, None)
+        while self._behind:
+            _, ids = self._behind[0]
+            while ids and ids[0] not in self._runs:
+                ids.popleft()
+            if ids:
+                break
+            self._behind.popleft()

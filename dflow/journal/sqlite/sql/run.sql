@@ -99,13 +99,16 @@ DELETE FROM results WHERE run_id IN (VALUES (?));
 SELECT run_id, value, mark FROM results ORDER BY run_id;
 
 -- name: value
-SELECT value, mark FROM results WHERE run_id = ?;
+SELECT run_id, value, mark FROM results WHERE run_id IN (VALUES (?));
 
 -- name: save_task_value
 INSERT INTO task_values (number, value, mark) VALUES (?, ?, ?);
 
 -- name: task_value
-SELECT value, mark FROM task_values WHERE number = ?;
+SELECT number, value, mark FROM task_values WHERE number IN (VALUES (?));
+
+-- name: valued
+SELECT id, valued FROM task_runs WHERE number IN (VALUES (?));
 
 -- name: task_values
 SELECT id, valued FROM task_runs WHERE valued > 0 ORDER BY number;
