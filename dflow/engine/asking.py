@@ -113,6 +113,8 @@ def many(
     names: list[str] = []
     try:
         for prepared in parts:
+            if ids:
+                scope.keep_pace()
             event, sent, options = _part(task, scope, limit, prepared, common, apart)
             ids += [item.task_run_id for item in event.items]
             names += [item.name for item in event.items]

@@ -24,7 +24,7 @@ from dflow.engine.ledger import Ledger
 from dflow.engine.outcomes import received
 from dflow.engine.scope import Called, Scope, Status, status_of
 from dflow.engine.session import Session
-from dflow.engine.tracker import Do, ids_of
+from dflow.engine.tracker import LOOK, Do, ids_of
 from dflow.engine.waiting import inlet
 from dflow.errors import DflowError
 from dflow.messages import AttemptInfo, CallOptions, Go
@@ -52,6 +52,7 @@ class DriverScope:
         self._dropped: list[str] | None = None
         # Reentrant: a future may be collected in the middle of the dropping of another one.
         self._dropping = threading.RLock()
+        self._mark: threading.Event | None = None
         self._children = Children(parent_id, execution)
         flow_run = session.ledger.table.flow_runs.get(flow_run_id)
         self._generation = 0 if flow_run is None else flow_run.generation
@@ -104,6 +105,17 @@ class DriverScope:
             self._dropped = None
             return
         finished(self._submit_here(runner, event, packed, options))
+
+    def keep_pace(self) -> None:
+        """Wait until what was asked for before the last call of this has been taken in.
+
+        While the journal cannot be written nobody waits for that here.
+        """
+        tracker, before, mark = self.session.tracker, self._mark, threading.Event()
+        self._mark = mark
+        tracker.post(Do(lambda _: mark.set()))
+        while before is not None and tracker.trouble is None and not before.wait(LOOK):
+            tracker.check()
 
     async def _submit_here(
         self,

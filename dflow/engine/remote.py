@@ -115,6 +115,9 @@ class RemoteScope:
         packed = tuple(self._link.pack(call) for call in calls)
         self._send(event, packed, options)
 
+    def keep_pace(self) -> None:
+        """Go on at once: what is asked for goes up, and is taken in its turn."""
+
     def _send(
         self, event: TaskCreated | MapCreated, calls: tuple[Any, ...], options: CallOptions
     ) -> None:

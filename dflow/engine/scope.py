@@ -101,6 +101,12 @@ class Scope(Protocol):
     ) -> None:
         """Ask for task runs, one call each. Does not wait for them, unless the runner runs them here."""
 
+    def keep_pace(self) -> None:
+        """Wait until what was asked for before the last call of this has been taken in.
+
+        Who asks for a long map part by part is so kept from running ahead of what becomes of it.
+        """
+
     async def call(
         self, event: TaskCreated, call: Call, options: CallOptions, *, kind: Kind, whole: bool
     ) -> Called:
