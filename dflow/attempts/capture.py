@@ -149,7 +149,7 @@ def _blob(error: BaseException) -> bytes | None:
     Without tracebacks, which are kept in words.
     """
     try:
-        data = pickling.dumps_small(error, MAX_BLOB, tracebacks=False)
+        data = pickling.dumps_error(error, MAX_BLOB)
         if data is None or type(pickling.loads(data)) is not type(error):
             return None
     except BaseException as problem:

@@ -258,10 +258,15 @@ def _failure(run: TaskRun, event: ev.AttemptRaised | ev.AttemptTimedOut) -> Chan
         "raised": run.raised + 1,
         "error": event.error,
         "state_name": "TimedOut" if timed_out else "Failed",
-        "message": event.error.text
-        if timed_out
-        else f"{event.error.type_name}: {event.error.text}",
+        "message": message_of(event),
     }
+
+
+def message_of(failure: ev.AttemptRaised | ev.AttemptTimedOut) -> str:
+    """Return how a failed attempt is told of."""
+    error = failure.error
+    timed_out = isinstance(failure, ev.AttemptTimedOut)
+    return error.text if timed_out else f"{error.type_name}: {error.text}"
 
 
 def fail(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dflow.core import commands as do
+from dflow.core import events as ev
 from dflow.core.records import Policy
 
 MAX_DELAY = 365 * 86_400.0
@@ -17,6 +19,16 @@ def delay(policy: Policy, retry: int, luck: float) -> float:
     base = policy.retry_delays[min(retry, len(policy.retry_delays)) - 1]
     spread = 1.0 + policy.jitter * (2.0 * luck - 1.0)
     return min(max(base * spread, 0.0), MAX_DELAY)
+
+
+def retry_due(order: do.SetTimer) -> ev.RetryDue:
+    """Return what is to be reported when the time of a retry has come."""
+    return ev.RetryDue(
+        at=order.due,
+        task_run_id=order.run_id,
+        generation=order.generation,
+        attempt=order.attempt,
+    )
 
 
 def exponential_delays(factor: float, retries: int) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dflow.attempts.capture import capture
 from dflow.core import commands as do
 from dflow.core import events as ev
+from dflow.core.retry import retry_due
 from dflow.errors import TimedOutError
 from dflow.ports import Clock
 
@@ -55,7 +56,7 @@ class Alarms:
         match order:
             case do.SetTimer():
                 if not of_flow:
-                    self.set(order.due, _retry_due(order))
+                    self.set(order.due, retry_due(order))
                 return True
             case do.SetDeadline():
                 self._set_deadline(order)
@@ -83,12 +84,3 @@ class Alarms:
             luck=self._luck(),
         )
         self.set(now + seconds, event)
-
-
-def _retry_due(order: do.SetTimer) -> ev.RetryDue:
-    return ev.RetryDue(
-        at=order.due,
-        task_run_id=order.run_id,
-        generation=order.generation,
-        attempt=order.attempt,
-    )

@@ -7,7 +7,6 @@ and then acts.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -19,6 +18,7 @@ from dflow.core import machine
 from dflow.core.graph import Graph, Progress
 from dflow.core.records import Cause, FlowStage, Need, Stage, TaskRun
 from dflow.core.replay import Changed, Table
+from dflow.core.retry import retry_due
 from dflow.engine.adopted import Adopted
 from dflow.engine.chains import Chains
 from dflow.engine.claims import Changes, Claim, LookUp, Release
@@ -311,17 +311,18 @@ class Ledger:
         for order in orders:
             if isinstance(order, do.Consider):
                 followers += self._consider(run.id, event.at)
+            elif isinstance(order, do.SetTimer) and order.due <= event.at:
+                followers.append(retry_due(order))
             elif not isinstance(order, do.Settle):  # what is final is shown in any case
                 self._changes.orders.append(order)
-        for other in itertools.chain(freed, places):
+        for other in (*freed, *places):
             followers += self._consider(other, event.at)
         if final and run.stage is not Stage.COMPLETED:
             followers += self._take_along(run, event.at)
         if run.upstreams or before.upstreams:
             self._valued.count_consumers(run)
         if self.notes.compare(before, run):
-            # A hook that is told of the end may ask for the value.
-            self.take_handles([run.id])
+            self.take_handles([run.id])  # a hook that is told of the end may ask for the value
         if final:
             self.lookups.close(run.id)
             self._valued.release_if_unneeded(run.id)

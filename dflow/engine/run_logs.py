@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from dflow.attempts.context import FlowInfo
 from dflow.attempts.prints import uncaptured
-from dflow.core.events import WorkerLost
+from dflow.core import events as ev
+from dflow.core.machine import message_of
 from dflow.core.records import Cause, Ending, FlowRun, Need, Stage, TaskRun
 from dflow.errors import JournalUnavailable
 from dflow.messages import LogEntry
@@ -113,7 +114,7 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-def announce_loss(run: TaskRun, event: WorkerLost) -> None:
+def announce_loss(run: TaskRun, event: ev.WorkerLost) -> None:
     """Show that an attempt was lost with its worker, and that the task run goes again.
 
     What crashed of it is announced as such; what a driver that is gone has left open is not news.
@@ -134,19 +135,29 @@ _ANNOUNCED = frozenset({Stage.AWAITING_RETRY, Stage.FAILED, Stage.CRASHED})
 
 
 def announce(run: TaskRun | FlowRun) -> None:
-    """Show what became of a run, where somebody should know: retries, losses and failures."""
+    """Show what became of a run, where somebody should know: retries that are waited for, and failures."""
     if run.stage not in _ANNOUNCED or isinstance(run, FlowRun):
         return
-    retry = run.stage is Stage.AWAITING_RETRY
-    tried = f"attempt {len(run.attempts_now)} of {run.policy.retries + 1}"
-    name, message = one_line(run.name, NAME), one_line(run.message, MESSAGE)
-    if retry:
-        wait = max(0.0, (run.due or run.changed_at) - run.changed_at)
-        why = f"{tried} failed: {message}" if run.attempts_now else "it still awaits a retry"
-        message = f"{why}; next in {wait:.1f} s"
-        show(logging.WARNING, f"RETRY   {name} | {message}")
+    if run.stage is Stage.AWAITING_RETRY:
+        _show_retry(run, run.message, max(0.0, (run.due or run.changed_at) - run.changed_at))
     elif run.state_name != "UpstreamFailed" or not any(u.need is Need.ALLOW for u in run.upstreams):
+        name, message = one_line(run.name, NAME), one_line(run.message, MESSAGE)
         show(logging.ERROR, f"{run.state_name.upper():<7} {name} | {message}")
+
+
+def announce_retry(run: TaskRun, failure: ev.AttemptRaised | ev.AttemptTimedOut) -> None:
+    """Show that an attempt failed, if the next one goes at once: of one that waits its record tells."""
+    if not run.stage.final and run.stage is not Stage.AWAITING_RETRY:
+        _show_retry(run, message_of(failure), 0.0)
+
+
+def _show_retry(run: TaskRun, failure: str, wait: float) -> None:
+    if not logging.getLogger(SHOWN).isEnabledFor(logging.WARNING):
+        return  # thousands may fail together
+    tried = f"attempt {len(run.attempts_now)} of {run.policy.retries + 1}"
+    name, message = one_line(run.name, NAME), one_line(failure, MESSAGE)
+    why = f"{tried} failed: {message}" if run.attempts_now else "it still awaits a retry"
+    show(logging.WARNING, f"RETRY   {name} | {why}; next in {wait:.1f} s")
 
 
 def show_left(what: str, names: Sequence[str], level: int) -> None:

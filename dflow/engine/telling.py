@@ -34,6 +34,8 @@ class Telling:
                 self._session.recent.note(event.task_run_id, event.value)
             elif isinstance(event, ev.Reused):
                 self._tell_changed(event)
+            elif isinstance(event, ev.AttemptRaised | ev.AttemptTimedOut):
+                run_logs.announce_retry(self._session.task_run(event.task_run_id), event)
             elif isinstance(event, ev.WorkerLost):
                 run_logs.announce_loss(self._session.task_run(event.task_run_id), event)
 

@@ -13,7 +13,7 @@ import pickle
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
-from types import FunctionType, ModuleType, TracebackType
+from types import BuiltinFunctionType, FunctionType, ModuleType, TracebackType
 from typing import Any, Final
 
 import cloudpickle
@@ -172,23 +172,51 @@ def dumps_by_value(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def dumps_small(value: Any, limit: int, *, tracebacks: bool = True) -> bytes | None:
-    """Return `value` pickled if that takes at most `limit` bytes, else None, without pickling it all.
-
-    Without `tracebacks` there is None where it holds one.
-    """
+def dumps_small(value: Any, limit: int) -> bytes | None:
+    """Return `value` pickled if that takes at most `limit` bytes, else None, without pickling it all."""
     if isinstance(value, str | bytes) and len(value) > limit:
         return None
     if _is_plain(value, 0):
         data = pickle.dumps(value, protocol=5)
         return data if len(data) <= limit else None
+    return _bounded(value, limit, _Pickler)
+
+
+def dumps_error(error: BaseException, limit: int) -> bytes | None:
+    """Do the same with an exception, and let tracebacks, where it holds any, come back as None."""
+    if not _is_simple(error):
+        return _bounded(error, limit, _WithoutTracebacks)
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=5)
+    pickler.dispatch_table = {}  # not what others have registered: it takes tracebacks along
+    pickler.dump(error)
+    data = buffer.getvalue()
+    return data if len(data) <= limit else None
+
+
+def _bounded(value: Any, limit: int, pickler: type[_Pickler]) -> bytes | None:
     buffer = _Bounded(limit)
-    pickler = _Pickler if tracebacks else _WithoutTracebacks
     try:
         pickler(buffer, protocol=5, buffer_callback=buffer.admits).dump(value)
     except TooLarge:
         return None
     return buffer.getvalue()
+
+
+def _is_simple(error: BaseException) -> bool:
+    """Tell whether pickle itself knows what to do: thousands of attempts may fail in the same way."""
+    kind = type(error)
+    usual = (
+        kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__reduce__ is BaseException.__reduce__
+        and isinstance(kind.__init__, _OfC)  # its arguments are all that it was made of
+        and isinstance(kind.__new__, BuiltinFunctionType)
+    )
+    alone = not error.__dict__ and error.__cause__ is None and error.__context__ is None
+    return usual and alone and _is_plain(error.args) and _is_found(kind)
+
+
+_OfC = type(object.__init__)
 
 
 def dumps_apart(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import pickle
 import sys
@@ -339,3 +340,35 @@ def test_pickles_of_errors_have_no_tracebacks() -> None:
         assert found.__traceback__ is None
         found = found.__cause__
     assert "the first line" in captured.traceback
+
+
+class Usual(Exception):
+    """As most exceptions of users are."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Usual(),
+        Usual("text", 7, {"a": [1.5, None]}),
+        ValueError("text"),
+        KeyError(("a", 1)),
+        UnicodeDecodeError("utf-8", b"abc", 0, 1, "bad"),
+        StopIteration(3),
+        FileNotFoundError(2, "text", "name"),
+        ImportError("text", name="module"),
+        Plain("bad", code=7),
+        NeedsTwo("a", "b"),
+    ],
+    ids=repr,
+)
+def test_exceptions_come_back_where_dask_is_loaded(error: Exception) -> None:
+    """Those that pickle knows by itself, and those that need what Dask has taught it."""
+    importlib.import_module("distributed")
+    captured = capture(raised(error))
+    rebuilt = rebuild(captured, "x")
+    assert type(rebuilt) is type(error)
+    assert (rebuilt.args, vars(rebuilt)) == (error.args, vars(error))
+    assert str(rebuilt) == str(error)
+    assert captured.blob is not None
+    assert pickle.loads(captured.blob).__traceback__ is None

@@ -101,6 +101,24 @@ def test_a_retry_without_delay_goes_at_once(world: World, runner: ScriptedRunner
     assert len(world.events(ev.RetryDue)) == 1
 
 
+@pytest.mark.parametrize("delay", [0.0, 2.0])
+def test_each_retry_is_shown_once(
+    world: World, runner: ScriptedRunner, caplog: pytest.LogCaptureFixture, delay: float
+) -> None:
+    """With which attempt failed, why, and when the next one goes: at once, or later."""
+    flow = start(one(retries=2, retry_delay_seconds=delay), runner)
+    for number in (1, 2):
+        runner.fail(runner.expect(number)[-1], ValueError(f"failure {number}"))
+        world.settle()
+        world.clock.advance(delay)
+    runner.succeed(runner.expect(3)[-1], 1)
+    assert flow.result() == 1
+    assert [line for line in caplog.messages if line.startswith("RETRY")] == [
+        f"RETRY   work-0 | attempt {number} of 3 failed: ValueError: failure {number}; next in {delay:.1f} s"
+        for number in (1, 2)
+    ]
+
+
 def test_retries_are_counted(world: World, runner: ScriptedRunner) -> None:
     """After the last one the exception itself is raised, and the run has failed."""
     flow = start(one(retries=1), runner)
