@@ -23,10 +23,12 @@ def put(db: sqlite3.Connection, query: str, rows: Iterable[Row]) -> None:
         db.execute(statement, values)
 
 
-def find(db: sqlite3.Connection, query: str, keys: Iterable[object]) -> Iterator[Row]:
-    """Yield what a query finds for many keys, which are its ``VALUES``."""
+def find(db: sqlite3.Connection, query: str, keys: Iterable[object]) -> list[Row]:
+    """Return what a query finds for many keys, which are its ``VALUES``."""
+    found: list[Row] = []
     for statement, values in _statements(query, [(key,) for key in keys]):
-        yield from db.execute(statement, values)
+        found += db.execute(statement, values)
+    return found
 
 
 def _statements(query: str, rows: Sequence[Row]) -> Iterator[tuple[str, list[object]]]:

@@ -215,14 +215,21 @@ class SqliteRunReader:
         self, db: sqlite3.Connection, events: Mapping[str, int | None]
     ) -> dict[str, bytes]:
         """Return the values of runs, those that these events brought, or else the ones that are recorded."""
-        unknown = {self._numbers.of(db, run) for run, event in events.items() if event is None}
-        recorded: dict[str, int | None] = dict(find(db, SQL["valued"], unknown - {None}))
-        events = {run: recorded.get(run) if n is None else n for run, n in events.items()}
-        runs = {event: run for run, event in events.items() if event not in (None, KEEP)}
-        others = [run for run, event in events.items() if event in (None, KEEP)]
-        found = [(runs[event], row) for event, *row in find(db, SQL["task_value"], runs)]
-        found += [(run, row) for run, *row in find(db, SQL["value"], others)]
-        return {run: value_of(run, tuple(row)) for run, row in found}
+        unknown = [run for run, event in events.items() if event is None]
+        numbers = filter(None, (self._numbers.of(db, run) for run in unknown))
+        recorded: dict[str, int | None] = dict(find(db, SQL["valued"], numbers))
+        runs: dict[int, str] = {}
+        others: list[str] = []
+        for run, event in events.items():
+            brought = recorded.get(run) if event is None else event
+            if brought is None or brought == KEEP:
+                others.append(run)
+            else:
+                runs[brought] = run
+        kept = {runs[n]: value_of(runs[n], *row) for n, *row in find(db, SQL["task_value"], runs)}
+        if others:
+            kept |= {run: value_of(run, *row) for run, *row in find(db, SQL["value"], others)}
+        return kept
 
     def damaged_values(self) -> list[str]:
         """Return the runs whose values are not what was written."""
@@ -233,7 +240,7 @@ class SqliteRunReader:
             runs = {event: run_id for run_id, event in valued.items()}
             rows: list[Row] = [(runs[n], *row) for n, *row in find(db, SQL["task_value"], runs)]
             rows += [row for row in db.execute(SQL["values"]) if row[0] not in valued]
-            return [run_id for run_id, *row in rows if not _is_sound(run_id, tuple(row))]
+            return [run_id for run_id, *row in rows if not _is_sound(run_id, *row)]
 
         return self.look(look)
 
@@ -270,9 +277,9 @@ class SqliteRunReader:
             yield record
 
 
-def _is_sound(run_id: str, row: Row) -> bool:
+def _is_sound(run_id: str, value: bytes, mark: int) -> bool:
     try:
-        value_of(run_id, row)
+        value_of(run_id, value, mark)
     except Unsound:
         return False
     return True
