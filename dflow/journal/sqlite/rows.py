@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any, TypeVar
 from zlib import crc32
 
 import msgpack
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dflow.core.codec import decode
@@ -78,8 +79,7 @@ def storable(value: str) -> str:
 # Meta ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """Who may write a record, the last number of each of its tables, and how far its records have come.
 
     Up to the event `recorded` all records have taken in what the events tell. Earlier versions did not

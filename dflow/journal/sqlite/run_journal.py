@@ -7,11 +7,13 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from zlib import crc32
+
+from msgspec.structs import replace
 
 from dflow.core.events import Event, FlowEvent
 from dflow.core.replay import replay
@@ -80,7 +82,7 @@ class SqliteRunJournal(SqliteRunReader):
 
         Raises RunTakenOver if a later epoch has begun.
         """
-        with self._refusing(), self._connection.writing() as db:
+        with self._refusing, self._connection.writing() as db:
             before = head(db)
             if before.run_id != run_id:
                 raise damaged(self._connection.path, f"it is the record of '{before.run_id}'")
@@ -113,7 +115,7 @@ class SqliteRunJournal(SqliteRunReader):
         """Write a batch, which has brought these `new` records, and the records that are due."""
         now, waits = self._head, self._unsaved
         first, last = now.events + 1, now.events + len(batch.events)
-        with self._refusing(), self._connection.writing() as db:
+        with self._refusing, self._connection.writing() as db:
             numbers = self._numbers.given(db, due)
             after = replace(
                 now,

@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -52,11 +51,29 @@ PAGE = 1000
 T = TypeVar("T")
 
 
+class _Refusing:
+    """Turns a row that is not sound into the error that names the file. A class: each row is read inside."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """End."""
+        if isinstance(error, Unsound):
+            raise damaged(self._path, str(error)) from error
+
+
 class SqliteRunReader:
     """The record in an open file. Each call sees one state of it; what is damaged is never given out."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._refusing = _Refusing(connection.path)
         self._is_older = False
         self._numbers = Numbers()
         self._last_tail = Tail(0, 0, self._numbers)
@@ -73,7 +90,7 @@ class SqliteRunReader:
         return self._look_once(look)
 
     def _look_once(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        with self._refusing(), self._connection.reading() as db:
+        with self._refusing, self._connection.reading() as db:
             migrated = self._is_older and self._see_migrated(db)
             found = look(db)
         self._is_older = self._is_older and not migrated  # a look that fails brings the views back
@@ -86,14 +103,6 @@ class SqliteRunReader:
         for (name,) in db.execute(SQL["views"]).fetchall():
             db.execute(f"DROP VIEW temp.{name}")
         return True
-
-    @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Turn a row that is not sound into the error that names the file."""
-        try:
-            yield
-        except Unsound as error:
-            raise damaged(self._connection.path, str(error)) from error
 
     def check_kind(self) -> None:
         """Raise NotAJournal, JournalTooNew or JournalDamaged unless this is the record of a run.
@@ -126,7 +135,7 @@ class SqliteRunReader:
     def _sound(self, rows: list[Row], read: Callable[[Row], Iterable[T]]) -> Iterator[T]:
         """Yield what rows hold, up to the first that is damaged, and raise JournalDamaged there."""
         for row in rows:
-            with self._refusing():
+            with self._refusing:
                 found = read(row)
             yield from found
 
@@ -272,7 +281,7 @@ class SqliteRunReader:
 
     def _records(self, cls: type[Record], rows: list[Row], after: int = 0) -> Iterator[Record]:
         for number, row in enumerate(rows, start=after + 1):
-            with self._refusing():
+            with self._refusing:
                 record = record_of(cls, row, number)
             yield record
 

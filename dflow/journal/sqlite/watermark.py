@@ -12,9 +12,10 @@ import logging
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
+
+from msgspec import Struct
 
 from dflow.ports import Missing
 
@@ -25,8 +26,7 @@ _LENGTH = len(_LINE.format(0, 0, 0, 0))
 _NUMBERS = re.compile(rb"dflow watermark 1, epoch (\d+), event (\d+), log line (\d+), check .*\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(Struct, frozen=True):
     """How far a record has been written: in which epoch, up to which event and log line."""
 
     epoch: int = 0
