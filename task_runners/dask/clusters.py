@@ -101,7 +101,6 @@ class InProcess:
                         n: {"cls": _Threads, "options": settings.worker(own)}
                         for n in range(workers)
                     },
-                    silence_logs=logging.ERROR,
                 )
         except Exception as error:
             self._quiet.end()

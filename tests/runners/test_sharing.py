@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -92,3 +93,17 @@ def add_up(runner: DaskTaskRunner, number: int) -> int:
     opened.close()
     patiently(lambda: not cluster.alive(), "the end of an idle cluster")
     return int(cluster.host_pid)
+
+
+def test_handlers_of_the_program_stay_as_they_are(host: FakeHost) -> None:
+    """A cluster in this process is quiet by itself: what the program has set up for Dask's logs is its own."""
+    own, logger = logging.StreamHandler(), logging.getLogger("distributed")
+    logger.addHandler(own)
+    runner = DaskTaskRunner(cluster_kwargs={"processes": False, "threads_per_worker": 1})
+    try:
+        opened = runner.open(host)
+        assert own.level == logging.NOTSET
+        opened.close()
+    finally:
+        runner.shutdown()
+        logger.removeHandler(own)
