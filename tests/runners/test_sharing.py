@@ -96,10 +96,10 @@ def add_up(runner: DaskTaskRunner, number: int) -> int:
 
 
 def test_handlers_of_the_program_stay_as_they_are(host: FakeHost) -> None:
-    """A cluster in this process is quiet by itself: what the program has set up for Dask's logs is its own."""
+    """A cluster in this process is quiet by itself: the program's handlers of Dask's logs are its own."""
     own, logger = logging.StreamHandler(), logging.getLogger("distributed")
     logger.addHandler(own)
-    runner = DaskTaskRunner(cluster_kwargs={"processes": False, "threads_per_worker": 1})
+    runner = DaskTaskRunner(cluster_kwargs={"processes": False, "idle_seconds": 9.0})
     try:
         opened = runner.open(host)
         assert own.level == logging.NOTSET
