@@ -172,6 +172,7 @@ class Task(Defined[P, R_co, TaskOptions]):
     def map(self, /, *args: Any, **kwargs: Any) -> Any:
         """Ask for a task run for each item of the arguments that are lists; return their futures at once.
 
+        Of a long map the first items run while the others are asked for, in pace with the record of them.
         Every iterable argument is mapped, but for strings, bytes, dicts, data frames and models; what is the
         same for every item is wrapped in `unmapped`. The lengths must agree. Over the future of a list the
         map is made once that list is there: what is returned at once waits for it when it is looked at (see

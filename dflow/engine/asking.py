@@ -111,10 +111,10 @@ def many(
         parts = iter([list(chain.from_iterable(parts))])
     ids: list[str] = []
     names: list[str] = []
+    paced = True
     try:
         for prepared in parts:
-            if ids:
-                scope.keep_pace()
+            paced = paced and (not ids or scope.keep_pace())
             event, sent, options = _part(task, scope, limit, prepared, common, apart)
             ids += [item.task_run_id for item in event.items]
             names += [item.name for item in event.items]

@@ -24,13 +24,16 @@ from dflow.engine.ledger import Ledger
 from dflow.engine.outcomes import received
 from dflow.engine.scope import Called, Scope, Status, status_of
 from dflow.engine.session import Session
-from dflow.engine.tracker import LOOK, Do, ids_of
+from dflow.engine.tracker import Do, ids_of
 from dflow.engine.waiting import inlet
 from dflow.errors import DflowError
 from dflow.messages import AttemptInfo, CallOptions, Go
 from dflow.ports import OpenRunner
 from dflow.results.source import has_changed
 from dflow.states import StateType
+
+PACE = 0.5
+"""Seconds that a map waits at most for the tracker to take in one of its parts."""
 
 
 class DriverScope:
@@ -106,16 +109,17 @@ class DriverScope:
             return
         finished(self._submit_here(runner, event, packed, options))
 
-    def keep_pace(self) -> None:
-        """Wait until what was asked for before the last call of this has been taken in.
+    def keep_pace(self) -> bool:
+        """Wait until what was asked for before the last call of this has been taken in; not on an event loop.
 
-        While the journal cannot be written nobody waits for that here.
+        Nor for long: the tracker may be waiting for its journal, or for what this thread holds.
         """
-        tracker, before, mark = self.session.tracker, self._mark, threading.Event()
-        self._mark = mark
-        tracker.post(Do(lambda _: mark.set()))
-        while before is not None and tracker.trouble is None and not before.wait(LOOK):
-            tracker.check()
+        if asyncio._get_running_loop() is not None:
+            return False
+        mark = threading.Event()
+        self.session.tracker.post(Do(lambda _: mark.set()))
+        before, self._mark = self._mark, mark
+        return before is None or before.wait(PACE)
 
     async def _submit_here(
         self,

@@ -115,8 +115,9 @@ class RemoteScope:
         packed = tuple(self._link.pack(call) for call in calls)
         self._send(event, packed, options)
 
-    def keep_pace(self) -> None:
+    def keep_pace(self) -> bool:
         """Go on at once: what is asked for goes up, and is taken in its turn."""
+        return False
 
     def _send(
         self, event: TaskCreated | MapCreated, calls: tuple[Any, ...], options: CallOptions

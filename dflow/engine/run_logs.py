@@ -10,6 +10,7 @@ import logging
 import shlex
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 
 from dflow.attempts.context import FlowInfo
@@ -52,8 +53,11 @@ def prepare(level: str) -> None:
 
 
 def show(level: int, message: str) -> None:
-    """Show one line."""
-    logging.getLogger(SHOWN).log(level, message)
+    """Show one line. A log handler of the program that raises harms no run: that is printed."""
+    try:
+        logging.getLogger(SHOWN).log(level, message)
+    except Exception:
+        traceback.print_exc()
 
 
 KEPT = "\n\t"

@@ -101,10 +101,11 @@ class Scope(Protocol):
     ) -> None:
         """Ask for task runs, one call each. Does not wait for them, unless the runner runs them here."""
 
-    def keep_pace(self) -> None:
-        """Wait until what was asked for before the last call of this has been taken in.
+    def keep_pace(self) -> bool:
+        """Wait a while until what was asked for before the last call of this has been taken in.
 
-        Who asks for a long map part by part is so kept from running ahead of what becomes of it.
+        Who asks for a long map part by part is so kept from running ahead of what becomes of it. Return
+        whether that goes on: if not, the rest of the map does without.
         """
 
     async def call(

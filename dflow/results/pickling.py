@@ -8,10 +8,11 @@ and are the same ones.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType, ModuleType, TracebackType
 from typing import Any, Final
@@ -81,7 +82,8 @@ _Cached = type(lru_cache(len))
 def _is_found(value: Any) -> bool:
     """Tell whether something is found by its name in a module that others can import."""
     by_value = {*MAIN_NAMES, *cloudpickle.list_registry_pickle_by_value()}
-    if value.__module__ in by_value:
+    name = value.__module__
+    if any(name == each or name.startswith(f"{each}.") for each in by_value):
         return False
     target: Any = sys.modules.get(value.__module__)
     for part in value.__qualname__.split("."):
@@ -184,17 +186,17 @@ def dumps_small(value: Any, limit: int) -> bytes | None:
 
 def dumps_error(error: BaseException, limit: int) -> bytes | None:
     """Do the same with an exception, and let tracebacks, where it holds any, come back as None."""
-    if not _is_simple(error):
-        return _bounded(error, limit, _WithoutTracebacks)
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=5)
-    pickler.dispatch_table = {}  # not what others have registered: it takes tracebacks along
-    pickler.dump(error)
-    data = buffer.getvalue()
-    return data if len(data) <= limit else None
+    return _bounded(error, limit, _own_way if _is_simple(error) else _WithoutTracebacks)
 
 
-def _bounded(value: Any, limit: int, pickler: type[_Pickler]) -> bytes | None:
+def _own_way(buffer: io.BytesIO, **how: Any) -> pickle.Pickler:
+    """Return pickle's own pickler, without what Dask registers for errors: that takes tracebacks along."""
+    pickler = pickle.Pickler(buffer, **how)
+    pickler.dispatch_table = {}
+    return pickler
+
+
+def _bounded(value: Any, limit: int, pickler: Callable[..., Any]) -> bytes | None:
     buffer = _Bounded(limit)
     try:
         pickler(buffer, protocol=5, buffer_callback=buffer.admits).dump(value)
@@ -204,16 +206,23 @@ def _bounded(value: Any, limit: int, pickler: type[_Pickler]) -> bytes | None:
 
 
 def _is_simple(error: BaseException) -> bool:
-    """Tell whether pickle itself knows what to do: thousands of attempts may fail in the same way."""
+    """Tell whether pickle itself knows what to do: thousands of attempts may fail in the same way.
+
+    That is so if nobody but Dask has said how to pickle it, and if plain arguments are all that it has.
+    """
     kind = type(error)
+    registered = copyreg.dispatch_table.get(kind)
     usual = (
         kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is BaseException.__reduce__
-        and isinstance(kind.__init__, _OfC)  # its arguments are all that it was made of
+        and isinstance(kind.__init__, _OfC)
         and isinstance(kind.__new__, BuiltinFunctionType)
+        and (registered is None or registered.__module__.startswith("tblib."))
     )
-    alone = not error.__dict__ and error.__cause__ is None and error.__context__ is None
-    return usual and alone and _is_plain(error.args) and _is_found(kind)
+    if not usual or len(error.__reduce__()) > 2:
+        return False
+    alone = error.__cause__ is None and error.__context__ is None
+    return alone and _is_plain(error.args) and _is_found(kind)
 
 
 _OfC = type(object.__init__)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import importlib
 import os
 import pickle
 import sys
 import threading
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -372,3 +374,58 @@ def test_exceptions_come_back_where_dask_is_loaded(error: Exception) -> None:
     assert str(rebuilt) == str(error)
     assert captured.blob is not None
     assert pickle.loads(captured.blob).__traceback__ is None
+
+
+class Strict(Exception):
+    """Wants to be told of its state, if of anything."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text, code)
+
+    def __setstate__(self, state: dict[str, Any] | None) -> None:
+        """Take what must be there."""
+        assert state is not None
+        self.code = state["code"]
+
+
+class Slotted(Exception):
+    """Keeps what pickle does not find by itself."""
+
+    __slots__ = ("code",)
+    code: int
+
+
+def _slotted(code: int) -> Slotted:
+    error = Slotted("text")
+    error.code = code
+    return error
+
+
+def test_nobody_is_given_a_state_that_it_does_not_have() -> None:
+    """To look at an exception leaves it as it is."""
+    rebuilt = rebuild(capture(raised(Strict("text", 3))), "x")
+    assert (type(rebuilt), rebuilt.args) == (Strict, ("text", 3))
+
+
+def test_the_programs_own_way_of_pickling_is_taken() -> None:
+    """What it has registered for an exception counts, as it does for everything else."""
+    copyreg.pickle(Slotted, lambda error: (_slotted, (error.code,)))
+    try:
+        rebuilt = rebuild(capture(raised(_slotted(5))), "x")
+    finally:
+        del copyreg.dispatch_table[Slotted]
+    assert isinstance(rebuilt, Slotted)
+    assert rebuilt.code == 5
+
+
+def test_a_huge_exception_is_not_pickled_to_its_end() -> None:
+    """However plain it is: what goes beyond the bound is not made first."""
+    error = ValueError({n: ["x" * 60_000 for _ in range(20)] for n in range(20)})
+    tracemalloc.start()
+    try:
+        assert capture(error).blob is None
+        assert (
+            tracemalloc.get_traced_memory()[1] < 60_000_000
+        )  # its text takes as much; 24 MB of it
+    finally:
+        tracemalloc.stop()

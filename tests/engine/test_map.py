@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,15 +14,17 @@ import numpy as np
 import pydantic
 import pytest
 
-from dflow import flow, task, unmapped
+from dflow import current_run, flow, task, unmapped
 from dflow.core import events as ev
 from dflow.core.replay import replay
+from dflow.engine import driver_scope
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.maps import FIRST, PART
+from dflow.engine.posts import Do
 from dflow.errors import ParameterError, SerializationError
 from dflow.testing import ScriptedRunner
 from tests.engine.far import FarRunner
-from tests.engine.world import World, start
+from tests.engine.world import Running, World, start
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -291,3 +295,106 @@ def test_an_endless_iterable_that_raises_is_the_users_error(world: World) -> Non
     with pytest.raises(OSError, match="broken pipe"):
         run(lambda: pair.map(broken()))
     assert world.task_runs() == {}
+
+
+def test_a_long_map_keeps_pace_with_the_tracker(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is busy only a few parts are asked for; all of them when it has come to that."""
+    monkeypatch.setattr(driver_scope, "PACE", 60.0)
+    free = threading.Event()
+
+    @flow(task_runner="threads")
+    def main() -> int:
+        world.session.tracker.post(Do(lambda _: free.wait(30.0)))
+        return len(pair.map(range(10 * PART)))
+
+    running = Running(main)
+    running.thread.join(1.0)  # it would take a tenth of that to ask for all
+    assert not running.done()
+    free.set()
+    assert running.result() == 10 * PART
+
+
+def test_a_map_does_not_wait_for_what_its_caller_holds() -> None:
+    """A log handler of the program may want, in the tracker's thread, a lock that the flow's body holds."""
+    lock = threading.Lock()
+
+    class Locked(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002  (of `Handler`)
+            with lock:
+                pass
+
+    @task(retries=1)
+    def fails(x: int) -> int:
+        raise ValueError(x)
+
+    @flow(task_runner="threads")
+    def main() -> int:
+        with lock:
+            return len(fails.map(range(3 * PART)))
+
+    handler, shown = Locked(), logging.getLogger("dflow.runs")
+    shown.addHandler(handler)
+    running = Running(main)
+    try:
+        assert running.result() == 3 * PART
+    finally:
+        shown.removeHandler(handler)
+
+
+def test_a_map_holds_up_no_event_loop() -> None:
+    """Not even where the tracker's thread waits for something that the loop has to do."""
+    written: list[str] = []
+
+    @task(retries=1)
+    def fails_once(x: int) -> int:
+        if current_run().attempt == 1 and x == 0:
+            raise ValueError(x)
+        return x
+
+    @flow(task_runner="threads")
+    async def main() -> int:
+        loop, told = asyncio.get_running_loop(), threading.Event()
+
+        async def write(line: str) -> None:
+            written.append(line)
+
+        class Handed(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                asyncio.run_coroutine_threadsafe(write(record.getMessage()), loop).result(30.0)
+                told.set()
+
+        handler, shown = Handed(logging.WARNING), logging.getLogger("dflow.runs")
+        shown.addHandler(handler)
+        try:
+            futures = fails_once.map(range(3 * PART))
+            await asyncio.to_thread(told.wait, 30.0)
+        finally:
+            shown.removeHandler(handler)
+        return len(futures)
+
+    assert Running(lambda: asyncio.run(main())).result() == 3 * PART
+    assert [line[:14] for line in written] == ["RETRY   fails_"]
+
+
+def test_a_log_handler_that_raises_harms_no_run(capfd: pytest.CaptureFixture[str]) -> None:
+    """Though it is called in the thread that has all state: what it raised is printed."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError(record.getMessage())
+
+    @task(retries=1)
+    def fails_once(x: int) -> int:
+        if current_run().attempt == 1:
+            raise ValueError(x)
+        return x
+
+    handler, shown = Broken(logging.WARNING), logging.getLogger("dflow.runs")
+    shown.addHandler(handler)
+    try:
+        assert flow(lambda: fails_once.submit(7).result())() == 7
+    finally:
+        shown.removeHandler(handler)
+    assert "RuntimeError: RETRY   fails_once-0" in capfd.readouterr().err

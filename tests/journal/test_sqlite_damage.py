@@ -175,3 +175,48 @@ def test_a_record_in_the_wrong_place_is_noticed(journal: SqliteJournal) -> None:
         journal.write("run-2", 2)
     with pytest.raises(RunTakenOver):
         journal.write(RUN, 0)
+
+
+def altered(journal: SqliteJournal, statement: str) -> None:
+    """Alter the file of the run."""
+    with sqlite3.connect(path_of(journal)) as db:
+        db.execute(statement)
+    db.close()
+
+
+@pytest.mark.parametrize("number", [4, 5])
+def test_a_value_of_another_one_is_damage(journal: SqliteJournal, number: int) -> None:
+    """Where two task runs name one value it is found whose it is not, whichever comes first."""
+    other = 9 - number
+    altered(
+        journal,
+        f"UPDATE task_runs SET valued = (SELECT valued FROM task_runs WHERE number = {other}) "
+        f"WHERE number = {number}",
+    )
+    record = journal.write(RUN, 2)
+    wrong, right = (list(record.task_runs())[n - 1].id for n in (number, other))
+    assert record.damaged_values() == [wrong]
+    assert list(record.values([right])) == [right]
+    for asked in ([wrong], [right, wrong], [wrong, right]):
+        with pytest.raises(JournalDamaged, match=wrong):
+            record.values(asked)
+
+
+def test_values_of_records_that_are_gone_are_damage(journal: SqliteJournal) -> None:
+    """Who knows the number of a task run notices that its record is not there any more, or another's."""
+    record = journal.write(RUN, 2)
+    asked = [run.id for run in record.task_runs()][4:6]
+    assert len(record.values(asked)) == 2
+    altered(journal, "UPDATE task_runs SET id = 'other' WHERE number = 5")
+    with pytest.raises(JournalDamaged):
+        record.values(asked)
+    altered(journal, "DELETE FROM task_runs WHERE number = 5")
+    with pytest.raises(JournalDamaged):
+        record.values(asked)
+
+
+def test_a_value_without_a_name_is_damage(journal: SqliteJournal) -> None:
+    """Also where what should be a text is none."""
+    record = journal.write(RUN, 2)
+    altered(journal, "INSERT INTO results VALUES (CAST('flow' AS BLOB), 'value', 1)")
+    assert len(record.damaged_values()) == 1

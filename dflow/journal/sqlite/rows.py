@@ -221,7 +221,7 @@ def value_of(run_id: str, value: bytes, mark: int) -> bytes:
     """Return the value that a row holds."""
     try:
         fits = value_row(run_id, value)[-1] == mark
-    except TypeError as error:  # not through `sound`: there may be hundreds of thousands
+    except _WRONG as error:  # not through `sound`: there may be hundreds of thousands
         raise Unsound(f"the value of '{run_id}' cannot be read") from error
     if not fits:
         raise Unsound(f"the value of '{run_id}' is not as it was written")

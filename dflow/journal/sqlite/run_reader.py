@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
@@ -224,21 +224,23 @@ class SqliteRunReader:
         self, db: sqlite3.Connection, events: Mapping[str, int | None]
     ) -> dict[str, bytes]:
         """Return the values of runs, those that these events brought, or else the ones that are recorded."""
-        unknown = [run for run, event in events.items() if event is None]
-        numbers = filter(None, (self._numbers.of(db, run) for run in unknown))
-        recorded: dict[str, int | None] = dict(find(db, SQL["valued"], numbers))
-        runs: dict[int, str] = {}
-        others: list[str] = []
-        for run, event in events.items():
-            brought = recorded.get(run) if event is None else event
-            if brought is None or brought == KEEP:
-                others.append(run)
-            else:
-                runs[brought] = run
-        kept = {runs[n]: value_of(runs[n], *row) for n, *row in find(db, SQL["task_value"], runs)}
-        if others:
+        recorded = self._valued(db, [run for run, event in events.items() if event is None])
+        events = {run: recorded.get(run) if n is None else n for run, n in events.items()}
+        brought = {event for event in events.values() if event is not None and event != KEEP}
+        rows = {event: row for event, *row in find(db, SQL["task_value"], brought)}
+        kept = {run: value_of(run, *rows[n]) for run, n in events.items() if n in rows}
+        if others := [run for run, event in events.items() if event is None or event == KEEP]:
             kept |= {run: value_of(run, *row) for run, *row in find(db, SQL["value"], others)}
         return kept
+
+    def _valued(self, db: sqlite3.Connection, run_ids: Iterable[str]) -> dict[str, int | None]:
+        """Return which events brought the values of these task runs, as far as they are recorded."""
+        numbers = {self._numbers.of(db, run_id): run_id for run_id in run_ids}
+        numbers.pop(None, None)
+        rows = find(db, SQL["valued"], numbers)
+        fits = [numbers[number] == run_id for number, run_id, _ in rows]
+        check(len(fits) == len(numbers) and all(fits), "the list of task runs")
+        return {run_id: event for _, run_id, event in rows}
 
     def damaged_values(self) -> list[str]:
         """Return the runs whose values are not what was written."""
@@ -246,10 +248,14 @@ class SqliteRunReader:
         def look(db: sqlite3.Connection) -> list[str]:
             tail = self._tail(db)
             valued = dict(db.execute(SQL["task_values"])) | tail.valued
-            runs = {event: run_id for run_id, event in valued.items()}
-            rows: list[Row] = [(runs[n], *row) for n, *row in find(db, SQL["task_value"], runs)]
-            rows += [row for row in db.execute(SQL["values"]) if row[0] not in valued]
-            return [run_id for run_id, *row in rows if not _is_sound(run_id, *row)]
+            damaged: list[str] = []
+            left = iter(valued.items())
+            while some := dict(islice(left, PAGE)):
+                rows = {event: row for event, *row in find(db, SQL["task_value"], some.values())}
+                kept = ((run, *rows[event]) for run, event in some.items() if event in rows)
+                damaged += [run for run, *row in kept if not _is_sound(run, *row)]
+            others = (row for row in db.execute(SQL["values"]) if row[0] not in valued)
+            return damaged + [run for run, *row in others if not _is_sound(run, *row)]
 
         return self.look(look)
 

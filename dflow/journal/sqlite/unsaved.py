@@ -67,7 +67,10 @@ class Unsaved:
             yield task_run_row(number, run, last, event)
 
     def recorded(self, due: Collection[str], first: int, last: int, new: Runs) -> int:
-        """Return up to which event all records are whole once this is saved; `first` is the first new one."""
+        """Return up to which event, at least, all records are whole once this is saved.
+
+        `first` is the first new event.
+        """
         gone = set(due)
         for since, ids in self._behind:
             if not gone.issuperset(ids):

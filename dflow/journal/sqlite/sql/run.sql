@@ -108,7 +108,7 @@ INSERT INTO task_values (number, value, mark) VALUES (?, ?, ?);
 SELECT number, value, mark FROM task_values WHERE number IN (VALUES (?));
 
 -- name: valued
-SELECT id, valued FROM task_runs WHERE number IN (VALUES (?));
+SELECT number, id, valued FROM task_runs WHERE number IN (VALUES (?));
 
 -- name: task_values
 SELECT id, valued FROM task_runs WHERE valued > 0 ORDER BY number;
