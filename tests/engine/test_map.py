@@ -302,16 +302,17 @@ def test_a_long_map_keeps_pace_with_the_tracker(
 ) -> None:
     """While it is busy only a few parts are asked for; all of them when it has come to that."""
     monkeypatch.setattr(driver_scope, "PACE", 60.0)
-    free = threading.Event()
+    free, asked = threading.Event(), threading.Event()
 
     @flow(task_runner="threads")
     def main() -> int:
         world.session.tracker.post(Do(lambda _: free.wait(30.0)))
-        return len(pair.map(range(10 * PART)))
+        futures = pair.map(range(10 * PART))
+        asked.set()
+        return len(futures)
 
     running = Running(main)
-    running.thread.join(1.0)  # it would take a tenth of that to ask for all
-    assert not running.done()
+    assert not asked.wait(1.0)  # it would take a tenth of that to ask for all
     free.set()
     assert running.result() == 10 * PART
 
