@@ -360,7 +360,6 @@ class Usual(Exception):
         FileNotFoundError(2, "text", "name"),
         ImportError("text", name="module"),
         Plain("bad", code=7),
-        NeedsTwo("a", "b"),
     ],
     ids=repr,
 )

@@ -98,7 +98,7 @@ def test_many_share_few_tasks(opened: Any, host: FakeHost) -> None:
     assert sum(count.end().values()) < 30
     assert all(isinstance(end, AttemptSucceeded) for end in ends)
     assert [opened.fetch(one.info.key) for one in works] == [n + 1 for n in range(600)]
-    assert len({end.started_at for end in ends}) > 500
+    assert len({(end.worker, end.started_at) for end in ends}) > 500  # workers may go in step
     assert all(0 < end.seconds < 1 and end.worker for end in ends)
 
 
