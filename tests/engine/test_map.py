@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from dflow.engine import driver_scope
 from dflow.engine.driver_scope import DriverScope
 from dflow.engine.maps import FIRST, PART
 from dflow.engine.posts import Do
+from dflow.engine.tracker import Tracker
 from dflow.errors import ParameterError, SerializationError
 from dflow.testing import ScriptedRunner
 from tests.engine.far import FarRunner
@@ -315,6 +317,27 @@ def test_a_long_map_keeps_pace_with_the_tracker(
     assert not asked.wait(1.0)  # it would take a tenth of that to ask for all
     free.set()
     assert running.result() == 10 * PART
+
+
+def test_an_interrupted_map_holds_up_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it was interrupted: nobody waits for a mark that was never sent."""
+    monkeypatch.setattr(driver_scope, "PACE", 600.0)
+    original, interrupts = Tracker.post, itertools.count()
+
+    def post(self: Tracker, *posts: Any) -> None:
+        if sys._getframe(1).f_code.co_name == "keep_pace" and next(interrupts) == 0:
+            raise KeyboardInterrupt
+        original(self, *posts)
+
+    monkeypatch.setattr(Tracker, "post", post)
+
+    @flow(task_runner="threads")
+    def main() -> int:
+        with pytest.raises(KeyboardInterrupt):
+            pair.map(range(3 * PART))
+        return len(pair.map(range(3 * PART)))
+
+    assert Running(main).result() == 3 * PART
 
 
 def test_a_map_does_not_wait_for_what_its_caller_holds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import subprocess
 import sys
@@ -10,13 +11,14 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dflow.results import pickling
-from dflow.results.pickling import dumps, dumps_apart, dumps_small, loads
+from dflow.results.pickling import dumps, dumps_apart, dumps_error, dumps_small, loads
 from tests.attempts.shapes import Box, Model
 
 values = st.recursive(
@@ -48,6 +50,27 @@ def test_small_pickles_keep_to_their_limit(value: Any, limit: int) -> None:
     else:
         assert len(data) <= limit
         assert loads(data) == value
+
+
+def test_errors_of_a_package_that_travels_by_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who registers a package means its modules, too: nobody needs it to read what was pickled."""
+    package = tmp_path / "travelling"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "errors.py").write_text("class Bad(Exception): pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    error = importlib.import_module("travelling.errors").Bad("text", 1)
+    cloudpickle.register_pickle_by_value(sys.modules["travelling"])
+    try:
+        data = dumps_error(error, 10_000)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules["travelling"])
+    monkeypatch.delitem(sys.modules, "travelling")
+    monkeypatch.delitem(sys.modules, "travelling.errors")
+    monkeypatch.setattr(sys, "path", [])
+    assert repr(loads(data or b"")) == "Bad('text', 1)"
 
 
 @pytest.mark.parametrize("size", [0, 1, 15_900, 16_384, 20_000, 10_000_000])
