@@ -11,36 +11,35 @@ from dflow.attempts.rows import outcome_in, row_of, weight_of
 from dflow.core.events import AttemptRaised, AttemptSucceeded, Outcome
 from dflow.core.records import ErrorInfo, Held
 
-outcomes = st.builds(
-    AttemptSucceeded,
-    at=st.just(3.0),
-    task_run_id=st.just("a"),
-    dispatch=st.just(2),
-    started_at=st.just(1.0),
-    seconds=st.just(2.0),
-    worker=st.sampled_from(["here", "elsewhere"]),
-    cpu=st.none() | st.floats(0, 1),
-    memory=st.none() | st.integers(0, 2),
-    held=st.sampled_from([Held.RUNNER, Held.JOURNAL, Held.STORED]),
-    value=st.none() | st.binary(),
-    message=st.text(),
-    size=st.none() | st.integers(0),
-) | st.builds(
-    AttemptRaised,
-    at=st.just(3.0),
-    task_run_id=st.just("a"),
-    dispatch=st.just(2),
-    started_at=st.just(1.0),
-    seconds=st.just(2.0),
-    worker=st.sampled_from(["here", "elsewhere"]),
-    cpu=st.none() | st.floats(0, 1),
-    memory=st.none() | st.integers(0, 2),
-    error=st.builds(
-        ErrorInfo, st.text(), st.text(), st.text(), st.none() | st.binary(max_size=2000)
-    ),
-    retriable=st.booleans(),
-    luck=st.floats(0, 1),
+told = st.fixed_dictionaries(
+    {
+        "at": st.just(3.0),
+        "task_run_id": st.just("a"),
+        "dispatch": st.just(2),
+        "started_at": st.just(1.0),
+        "seconds": st.just(2.0),
+        "worker": st.sampled_from(["here", "elsewhere"]),
+        "cpu": st.none() | st.floats(0, 1),
+        "memory": st.none() | st.integers(0, 2),
+    }
 )
+"""What every outcome says."""
+
+returned = st.fixed_dictionaries(
+    {
+        "held": st.sampled_from([Held.RUNNER, Held.JOURNAL, Held.STORED]),
+        "value": st.none() | st.binary(),
+        "message": st.text(),
+        "size": st.none() | st.integers(0),
+    }
+)
+errors = st.builds(ErrorInfo, st.text(), st.text(), st.text(), st.none() | st.binary(max_size=2000))
+raised = st.fixed_dictionaries(
+    {"error": errors, "retriable": st.booleans(), "luck": st.floats(0, 1)}
+)
+outcomes = st.builds(
+    lambda common, more: AttemptSucceeded(**common, **more), told, returned
+) | st.builds(lambda common, more: AttemptRaised(**common, **more), told, raised)
 
 
 @given(outcomes, st.integers(0, 1000))
