@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dflow.core.replay import Table
 from dflow.engine import system
 from dflow.errors import JournalError, RunNotFound
 from dflow.journal import SqliteJournal
+from dflow.ports import RunReader
 from dflow.results.pickling import loads
 from tests.faults import oracle
 from tests.faults.oracle import Made
@@ -101,27 +103,29 @@ def snapshot(home: Path, noted: Lines, copy: Path) -> Snapshot | None:
     shutil.rmtree(copy, ignore_errors=True)
     if home.exists():
         shutil.copytree(home, copy, ignore=shutil.ignore_patterns("*-shm"))
-    journal = SqliteJournal(copy, is_alive=system.is_alive)
-    try:
-        entry = journal.catalog.find("latest")
-    except RunNotFound:
-        return None
-    try:
+    with closing(SqliteJournal(copy, is_alive=system.is_alive)) as journal:
+        try:
+            entry = journal.catalog.find("latest")
+        except RunNotFound:
+            return None
         alive = journal.catalog.is_alive(entry, 0.0)
         try:
             reader = journal.read(entry.id)
         except RunNotFound:
             return Snapshot((), Table(), {}, noted, alive)
-        numbered = list(reader.events())
-        table = Table()
-        table.task_runs.update((run.id, run) for run in reader.task_runs())
-        table.flow_runs.update((run.id, run) for run in reader.flow_runs())
-        ids = [*table.task_runs, *table.flow_runs]
-        values = {run_id: value for run_id in ids if (value := reader.value(run_id)) is not None}
-        events = tuple(event for _, event in numbered if event is not None)
-        return Snapshot(events, table, values, noted, alive)
-    finally:
-        journal.close()
+        with closing(reader):
+            return _read(reader, noted, alive)
+
+
+def _read(reader: RunReader, noted: Lines, alive: bool) -> Snapshot:
+    numbered = list(reader.events())
+    table = Table()
+    table.task_runs.update((run.id, run) for run in reader.task_runs())
+    table.flow_runs.update((run.id, run) for run in reader.flow_runs())
+    ids = [*table.task_runs, *table.flow_runs]
+    values = {run_id: value for run_id in ids if (value := reader.value(run_id)) is not None}
+    events = tuple(event for _, event in numbered if event is not None)
+    return Snapshot(events, table, values, noted, alive)
 
 
 def look(
