@@ -132,6 +132,9 @@ class RunJournal(RunReader, Protocol):
     def catch_up(self) -> bool:
         """Do some of what was put off; return whether there is more. Raises as `append` does."""
 
+    def let_go(self, task_run_ids: Iterable[str]) -> list[str]:
+        """Keep nothing in memory of those that are saved, and hardly asked for again; return which."""
+
 
 class Catalog(Protocol):
     """All root flow runs, and who drives each. Several processes use it at once."""
@@ -178,10 +181,7 @@ class Inbox(Protocol):
 
 
 class Leases(Protocol):
-    """Shares of something limited, held for a time: concurrency limits, keys of a cache.
-
-    A share counts until it expires, is released, or the process that holds it is known to be dead.
-    """
+    """Shares of limited things: each counts until it expires, is released, or its holder is seen to die."""
 
     def acquire(
         self,

@@ -68,6 +68,16 @@ class Graph:
         if holding:
             self._holding[task_run_id] = holding
 
+    def remove(self, task_run_id: str) -> None:
+        """Take a task run out on which nothing depends."""
+        self._forget_edges(task_run_id)
+        self._dependents.pop(task_run_id, None)
+        del self._progress[task_run_id]
+
+    def has_dependents(self, task_run_id: str) -> bool:
+        """Tell whether anything that is there depends on a task run."""
+        return bool(self._dependents.get(task_run_id))
+
     def _forget_edges(self, task_run_id: str) -> None:
         self._holding.pop(task_run_id, None)
         for upstream in self._upstreams.pop(task_run_id, ()):

@@ -7,7 +7,7 @@ Everything here runs in the tracker's thread, after the commands are durable, bu
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,11 @@ class Dispatcher:
         for task_run_id, call in zip(task_run_ids, calls, strict=True):
             self.asked[task_run_id] = asking
             self.calls[task_run_id] = call
+
+    def forget(self, task_run_ids: Iterable[str]) -> None:
+        """Forget how task runs were asked for that have ended, and that nobody needs any more."""
+        for task_run_id in task_run_ids:
+            self.asked.pop(task_run_id, None)
 
     def act(self, orders: Sequence[do.Command]) -> None:
         """Act on commands that need not wait for a record any more: each runner gets its own in groups."""

@@ -19,6 +19,7 @@ from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from dflow.core.id_set import IdSet
 from dflow.results.fingerprints import NoFingerprint, content, fingerprint
 from dflow.results.source import origin
 
@@ -132,7 +133,8 @@ class Children:
         self._parent_id = parent_id
         self._execution = execution
         self._tasks: dict[tuple[str, bytes], Any] = {}
-        self._calls: dict[str, int] = {}
+        self._called = IdSet()
+        self._repeats: dict[str, int] = {}
         self._names: dict[str, int] = {}
         self._position = blake2b(digest_size=SIZE)
         self._lock = threading.Lock()
@@ -152,7 +154,7 @@ class Children:
         self, task_name: str, inputs: Iterable[Known], known_as: bytes = b"", *, apart: bool = False
     ) -> list[tuple[str, str]]:
         """Return the ids and the names of the next calls of a task, one for each of the `inputs`."""
-        made, calls = [], self._calls
+        made = []
         with self._lock:
             task, number = self._task(task_name, known_as), self._names.get(task_name, 0)
             for known in inputs:
@@ -164,9 +166,8 @@ class Children:
                     call.update(b"execution" + self._execution.encode())
                 what = call.digest()
                 run_id = what.hex()
-                repeat = calls.get(run_id, 0)
-                calls[run_id] = repeat + 1
-                if repeat:
+                if not self._called.add(run_id):
+                    repeat = self._repeats[run_id] = self._repeats.get(run_id, 0) + 1
                     what = _digest(what, b"%d" % repeat)
                     run_id = what.hex()
                 if not apart:

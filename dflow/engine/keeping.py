@@ -250,8 +250,10 @@ class LocalKeeper:
         again = self._session.taken_up(flow_run_id)
 
         def begin(ledger: Ledger) -> None:
-            ledger.closed_flows.discard(flow_run_id)
+            ledger.closing.flows.discard(flow_run_id)
             generation = ledger.table.flow_runs[flow_run_id].generation + 1
+            if generation > 1:
+                ledger.recall()
             ledger.apply(ev.FlowRunStarted(at=now, flow_run_id=flow_run_id, generation=generation))
             if again is not None:
                 ledger.renewal.begin(again, now)
@@ -312,7 +314,7 @@ class LocalKeeper:
         while ids := session.in_tracker(lambda ledger: _unfinished(ledger, flow_run_id)):
             await self._until_final(ids, None, native=native)
         now = self.now()
-        left = session.in_tracker(lambda ledger: ledger.cancel_unclaimed(flow_run_id, now))
+        left = session.in_tracker(lambda ledger: ledger.closing.cancel_unclaimed(flow_run_id, now))
         run_logs.show_left("unfinished", left, logging.WARNING)
         if flow_run_id == session.root.flow_run_id and self._shown(flow_run_id).generation > 1:
             finished = session.in_tracker(lambda ledger: left_unclaimed(ledger.table))
@@ -329,11 +331,11 @@ class LocalKeeper:
         seconds = session.settings.stop_grace
         if grace is not None:
             seconds = min(seconds, grace)
-        session.in_tracker(lambda ledger: ledger.cancel_all(flow_run_id, now))
+        session.in_tracker(lambda ledger: ledger.closing.cancel_all(flow_run_id, now))
         ids = session.in_tracker(lambda ledger: _unfinished(ledger, flow_run_id))
         await self._until_final(ids, seconds, native=native)
         now = self.now()
-        session.in_tracker(lambda ledger: ledger.abandon_all(flow_run_id, now))
+        session.in_tracker(lambda ledger: ledger.closing.abandon_all(flow_run_id, now))
 
     async def _until_final(
         self, run_ids: Iterable[str], seconds: float | None, *, native: bool
@@ -372,4 +374,6 @@ class LocalKeeper:
 
 def _unfinished(ledger: Ledger, flow_run_id: str) -> list[str]:
     """Return the task runs that somebody has asked for and works on."""
-    return [run.id for run in ledger.unfinished_under(flow_run_id) if run.id in ledger.claims]
+    return [
+        run.id for run in ledger.closing.unfinished_under(flow_run_id) if run.id in ledger.claims
+    ]

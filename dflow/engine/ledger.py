@@ -8,7 +8,7 @@ and then acts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -16,33 +16,37 @@ from dflow.core import commands as do
 from dflow.core import events as ev
 from dflow.core import machine
 from dflow.core.graph import Graph, Progress
-from dflow.core.records import Cause, FlowStage, Need, Stage, TaskRun
+from dflow.core.records import Need, Stage, TaskRun
 from dflow.core.replay import Changed, Table
 from dflow.core.retry import retry_due
 from dflow.engine.adopted import Adopted
 from dflow.engine.chains import Chains
 from dflow.engine.claims import Changes, Claim, LookUp, Release
+from dflow.engine.closing import Closing
 from dflow.engine.gates import Gates
 from dflow.engine.lookups import Lookups
 from dflow.engine.notes import Notes
 from dflow.engine.readiness import Readiness
 from dflow.engine.renewal import Renewal
+from dflow.engine.retirement import Retirement
 from dflow.engine.tally import Tally
 from dflow.engine.valued import Valued
 
 
 class Ledger:
-    """The table of runs, the graph, and who needs what."""
+    """The table of runs, the graph, and who needs what. `recalled` gives the records of all task runs."""
 
-    def __init__(self, table: Table | None = None) -> None:
+    def __init__(
+        self, table: Table | None = None, recalled: Callable[[], Iterable[TaskRun]] = tuple
+    ) -> None:
         self.table = table or Table()
         self.claims: dict[str, Claim] = {}
-        self.closed_flows: set[str] = set()
         self.notes = Notes()
         self.lookups = Lookups()
         self.judged: set[str] = set()
         self.adopted = Adopted()
         self.tally = Tally()
+        self.closing = Closing(self)
         self._graph = Graph()
         self._gates = Gates()
         self._chains = Chains()
@@ -54,9 +58,12 @@ class Ledger:
         self.take_handles = self._valued.take_handles
         self.renewal = Renewal(self.table, self.apply)
         self._readiness = Readiness(self.table.task_runs, self.claims, self.judged, self.obtainable)
+        self._recalled = recalled
+        self.retirement = Retirement(
+            self.table.task_runs, self.claims, self._graph, self._valued.needed
+        )
         for run in self.table.task_runs.values():
-            self._graph.add(run.id, ())
-            self._graph.mark(run.id, self._readiness.progress(run))
+            self._graph.add(run.id, (), self._readiness.progress(run))
             self.tally.count(None, run)
 
     def take(self) -> Changes:
@@ -97,6 +104,8 @@ class Ledger:
         if flow_run is not None and event.asked != flow_run.generation:
             event = replace(event, asked=flow_run.generation)
         ids = machine.ids_of(event)
+        if self.retirement and any(map(self.retirement.__contains__, ids)):
+            self.recall()
         if handles:
             self.take_handles(ids)
         if any(map(self.table.task_runs.__contains__, ids)):
@@ -116,7 +125,7 @@ class Ledger:
 
         Return whether they can go at once, before it is durable.
         """
-        open_flow = event.flow_run_id not in self.closed_flows
+        open_flow = event.flow_run_id not in self.closing.flows
         if not (open_flow and self._readiness.all_ready(event, claim)):
             self.apply(event)
             return False
@@ -167,69 +176,32 @@ class Ledger:
 
     def drop_handles(self, task_run_ids: Iterable[str]) -> None:
         """Note that one future of each of these task runs is gone."""
-        self._valued.drop_handles(task_run_ids)
+        dropped = list(task_run_ids)
+        self._valued.drop_handles(dropped)
+        self.retirement.consider(dropped)
 
     def _release(self, run: TaskRun) -> None:
         self._changes.orders.append(Release(run.id, run.dispatch))
 
-    # Closing ----------------------------------------------------------------------------------------
+    # Leaving ----------------------------------------------------------------------------------------
 
-    def cancel_all(self, flow_run_id: str, at: float) -> None:
-        """Cancel all that is unfinished under a flow run, and whatever is asked for there from now on."""
-        self.closed_flows |= self.table.family(flow_run_id)
-        self._cancel_left_flows(flow_run_id, at)
-        for run in self.unfinished_under(flow_run_id):
-            self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
+    def retire(self, task_run_ids: Sequence[str]) -> None:
+        """Let task runs leave that were chosen to: the journal has their records."""
+        runs = [self.table.task_runs.pop(task_run_id) for task_run_id in task_run_ids]
+        for run in runs:
+            self.claims.pop(run.id)
+            self._graph.remove(run.id)
+        self._gates.put(task_run_ids, None)
+        self.notes.forget(task_run_ids)
+        self.retirement.note(runs)
 
-    def abandon_all(self, flow_run_id: str, at: float) -> None:
-        """Give up on the bodies under a flow run that were asked to stop and go on."""
-        for run in self.unfinished_under(flow_run_id):
-            self.apply(ev.StopExpired(at=at, task_run_id=run.id, dispatch=run.dispatch))
-
-    def cancel_unclaimed(self, flow_run_id: str, at: float) -> list[str]:
-        """Cancel what an earlier driver left unfinished and nobody has asked for again; return the names.
-
-        Under one flow run, the subflows that were not called again included.
-        """
-        self._cancel_left_flows(flow_run_id, at)
-        asked = self.claims.keys() - self.adopted.waiting
-        left = [run for run in self.unfinished_under(flow_run_id) if run.id not in asked]
-        for run in left:
-            self.apply(ev.CancelRequested(at=at, task_run_id=run.id))
-        return [run.name for run in left]
-
-    def give_up(self, task_run_ids: Iterable[str], at: float) -> None:
-        """Cancel task runs whose caller, in whose thread they run, has gone away."""
-        for task_run_id in task_run_ids:
-            self.apply(ev.CancelRequested(at=at, task_run_id=task_run_id))
-            self.apply(
-                ev.DispatchVoided(
-                    at=at,
-                    task_run_id=task_run_id,
-                    dispatch=self.table.task_runs[task_run_id].dispatch,
-                    cause=Cause.WITHDRAWN,
-                )
-            )
-
-    def _cancel_left_flows(self, flow_run_id: str, at: float) -> None:
-        for member in self.table.family(flow_run_id) - {flow_run_id}:
-            run = self.table.flow_runs[member]
-            if not run.stage.final and run.stage is not FlowStage.INTERRUPTED:
-                message = "What ran it ended before it did."
-                self.apply(ev.FlowRunInterrupted(at=at, flow_run_id=member, message=message))
-            if not run.stage.final:
-                self.apply(ev.FlowCancelRequested(at=at, flow_run_id=member))
-
-    def unfinished_under(self, flow_run_id: str) -> list[TaskRun]:
-        """Return the task runs that are not final, of a flow run and of the subflows under it."""
-        if not self.tally.unfinished.total():
-            return []
-        family = self.table.family(flow_run_id)
-        return [
-            run
-            for run in self.table.task_runs.values()
-            if not run.stage.final and run.flow_run_id in family
-        ]
+    def recall(self) -> None:
+        """Take back what has left: a body begins again, and will ask for it. Nothing leaves any more."""
+        if self.retirement.end():
+            for run in self._recalled():
+                if run.id not in self.table.task_runs:
+                    self.table.task_runs[run.id] = run
+                    self._graph.add(run.id, (), self._readiness.progress(run))
 
     # Failures that are judged first ---------------------------------------------------------------
 
@@ -269,6 +241,8 @@ class Ledger:
         self._changes.records[run.id] = run
         if before is not None and isinstance(run, TaskRun):
             return self._follow(before, run, orders, event)
+        if isinstance(event, ev.FlowRunCreated):
+            self.retirement.called(event.parent_id)
         self._changes.orders.extend(orders)
         return ()
 
@@ -287,6 +261,8 @@ class Ledger:
             self._graph.add(run.id, self._readiness.edges(run), self._readiness.progress(run))
             if run.upstreams:
                 self._valued.count_consumers(run)
+        if runs[0].parent_id != runs[0].flow_run_id:
+            self.retirement.called(runs[0].parent_id)
         if not ready:
             for run in runs:
                 followers += self._consider(run.id, at)
@@ -326,6 +302,7 @@ class Ledger:
         if final:
             self.lookups.close(run.id)
             self._valued.release_if_unneeded(run.id)
+            self.retirement.consider((run.id,))
         return followers
 
     def connect(self, run: TaskRun, orders: Iterable[do.Command]) -> None:
@@ -339,7 +316,7 @@ class Ledger:
         run = self.table.task_runs[task_run_id]
         if run.stage is not Stage.WAITING or task_run_id not in self.claims:
             return
-        if run.flow_run_id in self.closed_flows:
+        if run.flow_run_id in self.closing.flows:
             yield ev.CancelRequested(at=at, task_run_id=task_run_id)
             return
         failed = self._graph.failed_upstream(task_run_id)
@@ -387,7 +364,7 @@ class Ledger:
                 yield self._upstream_failed(dependent, run, at)
 
     def _upstream_failed(self, run: TaskRun, cause: TaskRun, at: float) -> ev.Event:
-        if run.flow_run_id in self.closed_flows:
+        if run.flow_run_id in self.closing.flows:
             return ev.CancelRequested(at=at, task_run_id=run.id)
         if run.attempts_now:
             return ev.UpstreamLost(

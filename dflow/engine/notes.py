@@ -28,6 +28,10 @@ class Notes:
         """Note what becomes of these task runs from now on."""
         self._watched.update(task_run_ids)
 
+    def forget(self, task_run_ids: Iterable[str]) -> None:
+        """Watch these task runs no more."""
+        self._watched.difference_update(task_run_ids)
+
     def compare(self, before: TaskRun | None, run: TaskRun) -> bool:
         """Note what has changed, if the task run is watched; tell whether its end was noted."""
         if not self._watched or before is None or run.id not in self._watched:

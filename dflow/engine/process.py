@@ -364,8 +364,12 @@ def _close_ambient() -> None:
             return
         returned = ev.FlowRunReturned(at=now, flow_run_id=scope.flow_run_id, state_name="Completed")
         try:
-            opened.in_tracker(lambda led: led.cancel_all(scope.flow_run_id, now), patient=False)
-            opened.in_tracker(lambda led: led.abandon_all(scope.flow_run_id, now), patient=False)
+            opened.in_tracker(
+                lambda led: led.closing.cancel_all(scope.flow_run_id, now), patient=False
+            )
+            opened.in_tracker(
+                lambda led: led.closing.abandon_all(scope.flow_run_id, now), patient=False
+            )
             opened.tracker.commit(returned, patient=False)
         except JournalUnavailable as error:
             run_logs.show(

@@ -80,7 +80,7 @@ class Session:
         self.clock = clock
         self.ids = ids
         self.journal = journal
-        self.ledger = Ledger(table)
+        self.ledger = Ledger(table, journal.task_runs)
         self.checkpoints = str(settings.home / "checkpoints" / root.root_id)
         self.persisting = Persisting(root.root_id, settings, self.ledger.table, self.warn)
         self.errors: dict[str, BaseException] = {}
@@ -113,6 +113,7 @@ class Session:
             holds=self.conditions.holds,
             tell=self.hooks.tell,
             luck=ids.luck,
+            forget=self.dispatcher.forget,
         )
         interpreter.a_session_begins()
         self.tracker.start()
@@ -203,7 +204,7 @@ class Session:
         self.tracker.check()
         self.tracker.hide(ids)
         post = self.tracker.post_soon if at_once else self.tracker.post
-        post(Asked(event, claim, not options.here, accept))
+        post(Asked(event, claim, parent is None or not options.here, accept))
         if orders is not None:
             for task_run_id in ids:
                 self.tracker.when_final(task_run_id, partial(orders.put, None))
@@ -345,7 +346,7 @@ class Session:
 
         def action(ledger: Ledger) -> None:
             ledger.apply(ev.FlowCancelRequested(at=now, flow_run_id=flow_run_id))
-            ledger.cancel_all(flow_run_id, now)
+            ledger.closing.cancel_all(flow_run_id, now)
 
         self.in_tracker(action)
         stop = self.stops.get(flow_run_id)
@@ -355,8 +356,7 @@ class Session:
     def cancel(self, task_run_ids: Sequence[str]) -> None:
         """Ask for task runs to end: what has not started at once, what runs is asked to stop."""
         now = self.clock.now()
-        for task_run_id in task_run_ids:
-            self.tracker.post(ev.CancelRequested(at=now, task_run_id=task_run_id))
+        self.tracker.post(*(ev.CancelRequested(at=now, task_run_id=each) for each in task_run_ids))
 
     # The end ------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty
 
 from dflow.attempts.clock import monotonic
@@ -21,6 +20,7 @@ from dflow.core import events as ev
 from dflow.core.creation import ids_of as ids_of
 from dflow.core.records import FlowRun, TaskRun
 from dflow.engine.alarms import Alarms
+from dflow.engine.awaited import Awaited
 from dflow.engine.claims import Changes
 from dflow.engine.ledger import Ledger
 from dflow.engine.notes import Noted
@@ -61,9 +61,10 @@ class Tracker:
     """The thread that owns the ledger.
 
     `act` is called with the commands of each transaction after it is durable, `echo` with its log lines and
-    events, `changed` with the records that it changed, `tell` with what was noted of watched task runs. First
-    dispatches overtake their record, which waits a moment for what comes next. An event that `holds` takes is
-    not applied; `luck` feeds the jitter of retries. What was asked to stop has `stop_grace` seconds for it.
+    events, `changed` with the records that it changed, `tell` with what was noted of watched task runs,
+    `forget` with the task runs that have left the ledger. First dispatches overtake their record, which waits
+    a moment for what comes next. An event that `holds` takes is not applied; `luck` feeds the jitter of
+    retries. What was asked to stop has `stop_grace` seconds for it.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Tracker:
         holds: Callable[[ev.Event], bool],
         tell: Callable[[Sequence[Noted]], None],
         luck: Callable[[], float],
+        forget: Callable[[Sequence[str]], None],
     ) -> None:
         self.shown: dict[str, TaskRun | FlowRun] = {
             **ledger.table.flow_runs,
@@ -96,10 +98,12 @@ class Tracker:
         self._changed = changed
         self._holds = holds
         self._tell = tell
+        self._forget = forget
         self._posts = Postbox()
         self._alarms = Alarms(clock, stop_grace, luck)
-        self._waiting: dict[str, list[Callable[[], None]]] = {}
-        self._waiting_lock = threading.Lock()
+        self._awaited = Awaited(self.shown, ledger.retirement)
+        self.when_final = self._awaited.when_final
+        self.when_all_final = self._awaited.when_all_final
         self._logs: list[LogEntry] = []
         self._storing: set[Key] = set()
         self._asked_for: list[str] = []
@@ -165,44 +169,13 @@ class Tracker:
         """Call `then` at a time, in seconds since 1970, from the tracker's thread. Raises as `check` does."""
         self.post(Alarm(due, then))
 
-    def when_final(self, run_id: str, then: Callable[[], None]) -> None:
-        """Call `then` once the run is shown as final: now, or later in the tracker's thread."""
-        with self._waiting_lock:
-            run = self.shown.get(run_id)
-            going = self.failure is None and not self.ended
-            if going and (run is None or not run.stage.final):
-                self._waiting.setdefault(run_id, []).append(then)
-                return
-        then()
-
-    def when_all_final(self, run_ids: Iterable[str], then: Callable[[], None]) -> None:
-        """Call `then` once each of these runs has been shown as final: now, or later in the tracker's thread.
-
-        They are looked at one after the other, each once: waiting for many costs no more than for one.
-        """
-        self._go_on(iter(run_ids), then)
-
-    def _go_on(self, left: Iterator[str], then: Callable[[], None]) -> None:
-        with self._waiting_lock:
-            if self.failure is None and not self.ended:
-                for run_id in left:
-                    run = self.shown.get(run_id)
-                    if run is None or not run.stage.final:
-                        waiting = self._waiting.setdefault(run_id, [])
-                        waiting.append(partial(self._go_on, left, then))
-                        return
-        then()
-
     def fail(self, error: DflowError) -> None:
         """Stop showing anything, and wake everybody who waits: they will find `failure`."""
         self.failure = error
         self._wake_all()
 
     def _wake_all(self) -> None:
-        with self._waiting_lock:
-            calls = [call for waiting in self._waiting.values() for call in waiting]
-            self._waiting.clear()
-        for call in calls:
+        for call in self._awaited.end():
             call()
         for mark in self._reached:
             mark.reached.set()
@@ -256,7 +229,21 @@ class Tracker:
             mark.durable = True
             mark.reached.set()
         self._reached.clear()
+        if goes_on and self._ledger.retirement.due:
+            self._retire()
         return goes_on
+
+    def _retire(self) -> None:
+        """Keep nothing in memory of some task runs that nobody needs any more, if the journal has them."""
+        chosen = self._ledger.retirement.choose()
+        gone = self._journal.let_go(chosen)
+        self._ledger.retire(gone)
+        for task_run_id in gone:
+            self.shown.pop(task_run_id, None)
+        self._forget(gone)
+        if len(gone) < len(chosen):
+            self._ledger.retirement.put_back(set(chosen).difference(gone))
+            self._catch_up()
 
     def _take_in(self) -> bool:
         """Take what has come, waiting for something; return False after the last post."""
@@ -283,7 +270,8 @@ class Tracker:
         patience = self._alarms.seconds_left()
         if self._held:
             patience = min(patience, HOLD)
-        return min(patience, CALM) if self._put_off else patience
+        idle = not (self._put_off or self._ledger.retirement.due)
+        return patience if idle else min(patience, CALM)
 
     def _catch_up(self) -> None:
         """Let the journal do some of what it has put off, unless something waits to be written."""
@@ -371,11 +359,7 @@ class Tracker:
         self.shown.update(records)
         if noted := self._ledger.notes.take():
             self._tell(noted)
-        calls: list[Callable[[], None]] = []
-        with self._waiting_lock:
-            for run_id in self._waiting.keys() & records.keys():
-                if records[run_id].stage.final:
-                    calls += self._waiting.pop(run_id)
+        calls = self._awaited.take(records)
         self._changed(records.values())
         for call in calls:
             call()

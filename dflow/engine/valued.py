@@ -30,6 +30,10 @@ class Valued:
         at_runner = run.id in self.with_runner and run.held is not Held.OUTDATED
         return run.held.kept or at_runner
 
+    def needed(self, task_run_id: str) -> bool:
+        """Tell whether the value of a task run is with its runner, or needed wherever it is."""
+        return task_run_id in self.with_runner or self._needs.needed(task_run_id)
+
     def take_handles(self, task_run_ids: Iterable[str]) -> None:
         """Note one more future of each of these task runs."""
         self._needs.take_handles(task_run_ids)

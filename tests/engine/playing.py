@@ -23,7 +23,8 @@ ERROR = ErrorInfo("ValueError", "no")
 class Play:
     """One ledger, what is out with its runner, and what the runner holds. `luck` decides everything.
 
-    If it `lags`, what is asked for is at times taken with what comes next.
+    If it `lags`, what is asked for is at times taken with what comes next. If it `retires`, what nobody needs
+    leaves its memory. Upstreams are only `held` ones, or any.
     """
 
     luck: random.Random
@@ -40,6 +41,9 @@ class Play:
     questions: list[LookUp] = field(default_factory=list)
     caches: bool = False
     lags: bool = False
+    held: bool = False
+    retires: bool = False
+    left: dict[str, TaskRun] = field(default_factory=dict)
     now: float = 1000.0
 
     def __post_init__(self) -> None:
@@ -64,7 +68,8 @@ class Play:
 
     def make(self, number: int) -> ev.TaskCreated:
         """Return a new task run with upstreams among those that were asked for before."""
-        candidates = self.luck.sample(self.asked, min(len(self.asked), self.luck.randint(0, 3)))
+        known = [t for t in self.asked if self.handles[t.task_run_id] > 0 or not self.held]
+        candidates = self.luck.sample(known, min(len(known), self.luck.randint(0, 3)))
         needs = (Need.DATA, Need.DATA, Need.WAIT, Need.ALLOW)
         return ev.TaskCreated(
             at=self.now,
@@ -162,6 +167,16 @@ class Play:
                     self.release(order.run_id)
                 case LookUp():
                     self.questions.append(order)
+        if self.retires:
+            self.retire()
+
+    def retire(self) -> None:
+        """Let go of what may go, which must be needed by nobody."""
+        while chosen := self.ledger.retirement.choose():
+            for task_run_id in chosen:
+                assert not self.needed(task_run_id), f"{task_run_id} is still needed"
+                self.left[task_run_id] = self.runs[task_run_id]
+            self.ledger.retire(chosen)
 
     def withdraw(self, order: do.Withdraw) -> None:
         """Give a dispatch back that has not started."""

@@ -131,7 +131,9 @@ def test_it_waits_for_the_end(runner: ScriptedRunner, world: World) -> None:
     got = [runner.expect(4)[3]]
     runner.fail(failed, KeyError("k"))
     got.append(runner.expect(5)[4])
-    world.session.in_tracker(lambda ledger: ledger.give_up([cancelled.info.task_run_id], 1.0))
+    world.session.in_tracker(
+        lambda ledger: ledger.closing.give_up([cancelled.info.task_run_id], 1.0)
+    )
     got.append(runner.expect(6)[5])
     given = [next(iter(work.inputs.values())).value.exception() for work in got]  # type: ignore[union-attr]
     assert [type(error) for error in given] == [CrashedError, KeyError, CancelledError]

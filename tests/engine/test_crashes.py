@@ -104,6 +104,7 @@ class Driver:
             holds=lambda event: False,
             tell=lambda noted: None,
             luck=lambda: 0.5,
+            forget=lambda task_run_ids: None,
         )
 
     def memory(self) -> dict[str, Record]:

@@ -221,7 +221,7 @@ def test_a_dead_drivers_work_is_taken_up(
     for event in wanted:
         later.ask(event)
     later.finish()
-    left = later.ledger.cancel_unclaimed(FLOW, later.now)
+    left = later.ledger.closing.cancel_unclaimed(FLOW, later.now)
     later.act()
     assert all(run.stage.final for run in later.runs.values())
     asked = {event.task_run_id for event in wanted}
@@ -240,7 +240,7 @@ def test_cancelling_everything_ends_everything(play: Play, count: int, steps: in
     for _ in range(steps):
         play.step()
     out = set(play.out)
-    play.ledger.cancel_all(FLOW, play.now)
+    play.ledger.closing.cancel_all(FLOW, play.now)
     play.act()
     late = play.make(count)
     play.ask(late)
@@ -248,9 +248,9 @@ def test_cancelling_everything_ends_everything(play: Play, count: int, steps: in
     assert play.runs[late.task_run_id].stage is Stage.CANCELLED
     for _ in range(10):
         play.step()
-    play.ledger.abandon_all(FLOW, play.now)
+    play.ledger.closing.abandon_all(FLOW, play.now)
     play.act()
-    assert not play.ledger.unfinished_under(FLOW)
+    assert not play.ledger.closing.unfinished_under(FLOW)
     untried = [run for run in play.runs.values() if run.stage is Stage.FAILED and not run.attempts]
     before = {run.id for run in untried if run.state_name == "UpstreamFailed"}
     assert all(_failed_before(play, i) for i in before)

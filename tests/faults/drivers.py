@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dflow import runs
-from dflow.engine import process
+from dflow.engine import driver_scope, process, retirement
 from dflow.engine.claims import Changes
 from dflow.engine.defined import to_the_end
 from dflow.engine.identity import Children
@@ -61,6 +61,8 @@ def drive(order: Order) -> None:
         DFLOW_LOG_LEVEL="ERROR",
         DFLOW_DURABILITY=order.durability,
     )
+    retirement.KEPT = 1  # or task runs would leave the memory of a driver in long runs only
+    driver_scope.CALLED = 1
     Transactions(order.crash_at, order.place).count()
     SABOTAGES[order.sabotage]()
     oracle.note(order.oracle, "resume" if order.resumes else "run")

@@ -90,6 +90,10 @@ def test_readers_see_what_the_events_tell(
         record.append(batch)
         if data.draw(st.booleans()):
             record.catch_up()
+        if known := list(driver.table.task_runs):
+            some = data.draw(st.lists(st.sampled_from(known), unique=True))
+            gone = record.let_go(some)
+            assert gone == [run_id for run_id in some if run_id not in record._unsaved]
         values |= dict.fromkeys(driver.table.task_runs.keys() - values.keys())
         values |= {e.task_run_id: e.value for e in batch.events if isinstance(e, OUTCOMES)}
         assert {run: record.value(run) for run in driver.table.task_runs} == values

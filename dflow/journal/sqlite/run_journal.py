@@ -173,6 +173,13 @@ class SqliteRunJournal(SqliteRunReader):
             self._save(self._unsaved.oldest())
             return bool(self._unsaved)
 
+    def let_go(self, task_run_ids: Iterable[str]) -> list[str]:
+        """Keep nothing in memory of those whose records are not behind; return which."""
+        with self._turn:
+            saved = [run_id for run_id in task_run_ids if run_id not in self._unsaved]
+            self._numbers.forget(saved)
+        return saved
+
     def _save(self, due: Sequence[str]) -> None:
         if due:
             self._write(Batch(), {}, due)

@@ -36,6 +36,10 @@ class Unsaved:
         """Return how many there are."""
         return len(self._runs)
 
+    def __contains__(self, run_id: str) -> bool:
+        """Tell whether the record of a task run is behind."""
+        return run_id in self._runs
+
     def valued(self, run_id: str) -> int | None:
         """Return which event brought the value of a task run; None if that is not known here."""
         return self._valued.get(run_id)

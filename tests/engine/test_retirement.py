@@ -1,0 +1,295 @@
+"""Task runs that nobody needs leave the driver's memory, and nobody can tell, but by its size."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dflow import flow, task, wait
+from dflow.core import events as ev
+from dflow.core import invariants
+from dflow.core.records import Held, Stage
+from dflow.core.replay import Table
+from dflow.engine import driver_scope, retirement
+from dflow.engine.ledger import Ledger
+from tests.engine.playing import FLOW, Play
+from tests.engine.test_ledger import played
+from tests.engine.world import World, assert_sound
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_stay() -> Iterator[None]:
+    """Let them go as soon as they may."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retirement, "KEPT", 0)
+        patch.setattr(retirement, "AT_ONCE", 3)
+        patch.setattr(driver_scope, "CALLED", 1)
+        yield
+
+
+# The ledger, by itself ------------------------------------------------------------------------------------
+
+
+def play(seed: int, *, retires: bool, follows: bool, shares_memory: bool, lags: bool) -> Play:
+    """Return a play; `retires` decides nothing that luck does."""
+    ledger = Ledger()
+    one = Play(
+        random.Random(seed), follows, shares_memory, ledger, lags=lags, held=True, retires=retires
+    )
+    ledger._recalled = lambda: [*one.left.values(), *one.runs.values()]
+    return one
+
+
+@settings(max_examples=1000)
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 25),
+    st.fixed_dictionaries(dict.fromkeys(("follows", "shares_memory", "lags"), st.booleans())),
+)
+def test_what_happens_is_the_same(seed: int, count: int, how: dict[str, bool]) -> None:
+    """With the same luck the history is the same, and who has left and who has not are all there were."""
+    whole, part = (play(seed, retires=retires, **how) for retires in (False, True))
+    for one in (whole, part):
+        played(one, count)
+    assert part.events == whole.events
+    for one in (whole, part):
+        for asked in list(one.asked):
+            while one.handles[asked.task_run_id] > 0:
+                one.drop(asked.task_run_id)
+    assert part.events == whole.events
+    assert not part.left.keys() & part.runs.keys()
+    assert part.left | part.runs == whole.runs
+    assert all(run_id in part.ledger.retirement for run_id in part.left)
+    stay = {id_ for id_, run in part.runs.items() if run.stage is not Stage.COMPLETED}
+    for run in reversed(part.runs.values()):
+        if run.id in stay:
+            stay |= {upstream.task_run_id for upstream in run.upstreams}
+    assert part.runs.keys() == stay & part.runs.keys()
+    # A body that begins again asks for all again, which goes on as if none had left.
+    part.retires = False
+    part.ledger.recall()
+    for one in (whole, part):
+        for event in list(one.asked):
+            one.ask(event)
+        one.finish()
+    assert part.runs == whole.runs
+    table = Table()
+    table.flow_runs.update(part.ledger.table.flow_runs)
+    table.task_runs.update((run_id, part.runs[run_id]) for run_id in whole.runs)
+    assert invariants.check(part.events, table) == []
+    assert part.ledger.tally.unfinished[FLOW] == 0
+    assert part.ledger.tally.groups == whole.ledger.tally.groups
+
+
+def test_one_that_is_asked_for_again_is_recalled() -> None:
+    """With all others: its record is not made anew."""
+    one = play(1, retires=True, follows=False, shares_memory=False, lags=False)
+    one.ask(event := one.make(0))
+    times = {"started_at": one.now, "seconds": 1.0}
+    one.report(("t0", 1), ev.AttemptSucceeded, **times, held=Held.JOURNAL, value=b"v")
+    assert not one.left
+    one.drop("t0")
+    assert one.runs == {}
+    before = one.left["t0"]
+    one.retires = False
+    one.ask(event)
+    assert one.runs == {"t0": before}
+
+
+# Flows ------------------------------------------------------------------------------------------------------
+
+BODIES: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_bodies() -> None:
+    BODIES.clear()
+
+
+@task
+def double(x: int) -> int:
+    """Return twice a number."""
+    BODIES.append(x)
+    return 2 * x
+
+
+def names_in_memory(world: World) -> set[str]:
+    """Return the names of the task runs that the ledger has."""
+    world.settle()
+    world.settle()  # what was dropped with the first goes with the second
+    while world.session.ledger.retirement.due:
+        world.settle()
+    ledger = world.session.ledger
+    ids = set(ledger.table.task_runs)
+    assert set(ledger._graph._progress) == ids
+    for known in (ledger.claims, world.session.dispatcher.asked, world.session.tracker.shown):
+        assert set(known) - set(ledger.table.flow_runs) <= ids
+    return {run.name for run in ledger.table.task_runs.values()}
+
+
+def test_who_has_no_future_goes(world: World) -> None:
+    """Those of maps and of submits when the last future is gone, and what was called directly."""
+
+    @flow
+    def main() -> int:
+        assert double.map(range(10)).result() == [2 * x for x in range(10)]
+        assert double(10) == 20
+        held = double.submit(11)
+        wait([double.submit(12), held])
+        assert names_in_memory(world) == {"double-11"}
+        return held.result()
+
+    assert main() == 22
+    assert set(world.states().values()) == {"Completed"}
+    assert len(world.states()) == 13
+    assert_sound(world.journal)
+
+
+def test_what_is_depended_on_stays_as_long(world: World) -> None:
+    """A chain goes from its end, when the future of that goes."""
+
+    @flow
+    def main() -> int:
+        end = double.submit(1)
+        for _ in range(5):
+            end = double.submit(end)
+        value = end.result()
+        assert len(names_in_memory(world)) == 6
+        del end
+        assert names_in_memory(world) == set()
+        return value
+
+    assert main() == 64
+    assert_sound(world.journal)
+
+
+def test_failures_stay(world: World) -> None:
+    """And what they depend on: who fails later for their sake names them."""
+
+    @task
+    def fails(x: int) -> int:
+        raise ValueError(f"bad {x}")
+
+    @flow
+    def main() -> str:
+        failed = fails.submit(double.submit(1))
+        wait([failed])
+        assert names_in_memory(world) == {"double-0", "fails-0"}
+        return str(double.submit(failed).result(raise_on_failure=False))
+
+    assert "bad 2" in main()
+    assert_sound(world.journal)
+
+
+def test_who_called_and_who_was_called_by_a_task_stay(world: World) -> None:
+    """Bodies of tasks may be tried again, and ask again; so may those of the subflows that they call."""
+
+    @flow
+    def inner(x: int) -> int:
+        return double(x) + double(x + 1)
+
+    @task
+    def outer(x: int) -> int:
+        return double.submit(x).result() + inner(x)
+
+    @flow
+    def main() -> int:
+        value = outer.submit(1).result() + inner(5)
+        assert names_in_memory(world) == {"outer-0", "double-0"}
+        return value
+
+    assert main() == 2 + 6 + 22
+    assert_sound(world.journal)
+
+
+@pytest.mark.parametrize("retried", ["main", "inner"])
+def test_a_body_that_is_tried_again_finds_all(world: World, retried: str) -> None:
+    """What has left is recalled, whichever flow begins again, and does not run again."""
+
+    def fail_once(name: str) -> None:
+        BODIES.append(name)
+        if name == retried and BODIES.count(name) == 1:
+            raise ValueError("once")
+
+    @flow(retries=1)
+    def inner() -> int:
+        value = sum(double.map(range(5)).result()) + double(100)
+        assert names_in_memory(world) == set() or BODIES.count(retried) == 1
+        fail_once("inner")
+        return value
+
+    @flow(retries=1)
+    def main() -> int:
+        value = sum(double.map(range(10, 15)).result()) + inner()
+        fail_once("main")
+        return value
+
+    assert main() == 120 + 220
+    assert sorted(x for x in BODIES if isinstance(x, int)) == [*range(5), *range(10, 15), 100]
+    left = [line for line in world.lines() if "nobody has asked" in line or "left" in line]
+    assert left == []
+    assert_sound(world.journal)
+
+
+def test_the_end_of_a_flow_waits_for_those_without_futures(world: World) -> None:
+    """They may leave while it waits."""
+
+    @flow
+    def main() -> None:
+        for x in range(50):
+            double.submit(x)
+
+    main()
+    assert set(world.states().values()) == {"Completed"}
+    assert len(BODIES) == 50
+    assert_sound(world.journal)
+
+
+def test_a_resumed_run_keeps_all(world: World) -> None:
+    """It is compared with what was there before."""
+
+    @flow
+    def main() -> int:
+        value = sum(double.map(range(5)).result())
+        if BODIES.count("main") == 0:
+            BODIES.append("main")
+            assert names_in_memory(world) == set()
+            raise ValueError("once")
+        assert len(names_in_memory(world)) == 5
+        return value
+
+    with pytest.raises(ValueError, match="once"):
+        main()
+    assert main.resume("latest") == 20
+    assert len(BODIES) == 6
+    assert_sound(world.journal)
+
+
+def test_what_the_journal_has_not_saved_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes once it is saved; others need not wait for it."""
+    asked: list[int] = []
+
+    @flow
+    def main() -> None:
+        journal = world.session.journal
+
+        def unwilling(task_run_ids: Iterable[str]) -> list[str]:
+            ids = list(task_run_ids)
+            asked.append(len(ids))
+            return ids[len(asked) % 2 :]
+
+        monkeypatch.setattr(journal, "let_go", unwilling)
+        assert double.map(range(7)).result() == [2 * x for x in range(7)]
+        assert names_in_memory(world) == set()
+
+    main()
+    assert asked[:2] == [3, 3]
+    assert len(world.task_runs()) == 7
+    assert_sound(world.journal)
