@@ -18,10 +18,10 @@ from dflow.core.id_set import IdSet
 from dflow.core.records import Stage, TaskRun
 from dflow.engine.claims import Claim
 
-KEPT = 10_000
+KEPT = 2_000
 """How many task runs stay that might go: they take about 1 kB each."""
-AT_ONCE = 1000
-"""How many go at once."""
+AT_ONCE = 1_000
+"""How many go at once, when nothing else is to be done."""
 
 
 class Retirement:
@@ -78,10 +78,14 @@ class Retirement:
         """Whether there are too many that might go."""
         return len(self._free) > KEPT
 
-    def choose(self) -> list[str]:
-        """Return some that go now: those that have been free for longest."""
+    def choose(self, changed: int = 0) -> list[str]:
+        """Return some that go now: those that have been free for longest.
+
+        More go than have `changed` since the last time, so that those that go keep up with those that come.
+        """
+        most = AT_ONCE + 2 * changed
         chosen: dict[str, None] = {}
-        while len(self._free) > KEPT and len(chosen) < AT_ONCE:
+        while len(self._free) > KEPT and len(chosen) < most:
             task_run_id = self._free.popleft()
             if self._may_go(task_run_id):
                 chosen[task_run_id] = None

@@ -230,12 +230,12 @@ class Tracker:
             mark.reached.set()
         self._reached.clear()
         if goes_on and self._ledger.retirement.due:
-            self._retire()
+            self._retire(len(changes.records))
         return goes_on
 
-    def _retire(self) -> None:
+    def _retire(self, changed: int) -> None:
         """Keep nothing in memory of some task runs that nobody needs any more, if the journal has them."""
-        chosen = self._ledger.retirement.choose()
+        chosen = self._ledger.retirement.choose(changed)
         gone = self._journal.let_go(chosen)
         self._ledger.retire(gone)
         for task_run_id in gone:
