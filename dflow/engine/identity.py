@@ -25,6 +25,8 @@ from dflow.results.source import origin
 
 SIZE = 16
 """Bytes of an identity."""
+FEW = 8
+"""Up to how many calls with the same inputs are counted by looking for each."""
 RULE = 2
 """The rule by which task runs are named; each run records its own. A change here is a new number."""
 
@@ -134,7 +136,7 @@ class Children:
         self._execution = execution
         self._tasks: dict[tuple[str, bytes], Any] = {}
         self._called = IdSet()
-        self._repeats: dict[str, int] = {}
+        self._repeats: dict[bytes, int] = {}
         self._names: dict[str, int] = {}
         self._position = blake2b(digest_size=SIZE)
         self._lock = threading.Lock()
@@ -167,8 +169,7 @@ class Children:
                 what = call.digest()
                 run_id = what.hex()
                 if not self._called.add(run_id):
-                    repeat = self._repeats[run_id] = self._repeats.get(run_id, 0) + 1
-                    what = _digest(what, b"%d" % repeat)
+                    what = self._repeated(what)
                     run_id = what.hex()
                 if not apart:
                     self._position.update(what)
@@ -176,6 +177,15 @@ class Children:
                 number += 1
             self._names[task_name] = number
         return made
+
+    def _repeated(self, what: bytes) -> bytes:
+        """Return the identity of one more call with the same inputs."""
+        number = self._repeats.get(what, 1)
+        while not self._called.add((repeated := _digest(what, b"%d" % number)).hex()):
+            number += 1
+        if number > FEW:
+            self._repeats[what] = number + 1
+        return repeated
 
     def _task(self, task_name: str, known_as: bytes) -> Any:
         """Return the hash of all that the calls of a task have in common, to be copied for each."""

@@ -43,9 +43,11 @@ def test_the_order_of_calls_plays_no_part(made: list[tuple[str, int]], luck: Any
 def test_the_kth_call_with_the_same_inputs_is_its_own() -> None:
     """Repeated calls are told apart by their number; in the next pass they are found again."""
     one, two = Children("p"), Children("p")
-    made = [("a", 1)] * 3
-    assert len(set(ids(one, made))) == 3
+    made = [("a", 1)] * 30
+    assert len(set(ids(one, made))) == 30
     assert ids(Children("p"), made) == ids(two, made)
+    mixed = [("a", x % 3) for x in range(90)]
+    assert set(ids(Children("p"), made)) <= set(ids(Children("p"), mixed))
 
 
 def test_parent_name_and_inputs_all_count() -> None:
