@@ -14,6 +14,7 @@ from dflow.core.events import Event, UpstreamsMet
 from dflow.core.records import Cause, Ending, Stage
 from dflow.ports import TaskRunner
 from tests.api.test_flows_and_tasks import add, record
+from tests.pythons import threads_at_exit
 
 
 @task(max_worker_losses=1)
@@ -73,6 +74,7 @@ def test_what_waits_on_a_dead_worker_is_not_sent_out_in_a_loop(
     assert max(sent_out.values()) <= 4
 
 
+@threads_at_exit
 def test_work_left_open_outside_of_a_flow_is_cancelled(tmp_path: Path) -> None:
     """A script that ends without waiting for what it submitted leaves it Cancelled, and says nothing odd."""
     script = tmp_path / "script.py"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dflow import runs
+from tests.pythons import threads_at_exit
 
 SCRIPT = Path(__file__).with_name("started.py")
 
@@ -36,6 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@threads_at_exit
 def test_a_program_waits_for_what_it_has_started(home: Path) -> None:
     """Though its main thread has come to the end, the runs complete."""
     program = begun(home, "3", "go on")
