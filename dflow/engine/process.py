@@ -358,18 +358,14 @@ def _close_ambient() -> None:
         return
     opened, scope = _ambient
     _ambient = None
-    now = opened.clock.now()
+    run_id, now = scope.flow_run_id, opened.clock.now()
     with _ambient_exit:
         if opened.tracker.failure is not None:
             return
-        returned = ev.FlowRunReturned(at=now, flow_run_id=scope.flow_run_id, state_name="Completed")
+        returned = ev.FlowRunReturned(at=now, flow_run_id=run_id, state_name="Completed")
         try:
-            opened.in_tracker(
-                lambda led: led.closing.cancel_all(scope.flow_run_id, now), patient=False
-            )
-            opened.in_tracker(
-                lambda led: led.closing.abandon_all(scope.flow_run_id, now), patient=False
-            )
+            opened.in_tracker(lambda led: led.closing.cancel_all(run_id, now), patient=False)
+            opened.in_tracker(lambda led: led.closing.abandon_all(run_id, now), patient=False)
             opened.tracker.commit(returned, patient=False)
         except JournalUnavailable as error:
             run_logs.show(
