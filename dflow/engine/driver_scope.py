@@ -34,8 +34,8 @@ from dflow.states import StateType
 
 PACE = 0.5
 """Seconds that a map waits at most for the tracker to take in one of its parts."""
-CALLED = 256
-"""Of how many direct calls that have ended the tracker is told at once."""
+OVER = 256
+"""Of how many direct calls that are over the tracker is told at once."""
 
 
 class DriverScope:
@@ -57,7 +57,7 @@ class DriverScope:
         self._dropped: list[str] | None = None
         # Reentrant: a future may be collected in the middle of the dropping of another one.
         self._dropping = threading.RLock()
-        self._called: list[str] = []
+        self._over: list[str] = []
         self._mark: threading.Event | None = None
         self._children = Children(parent_id, execution)
         flow_run = session.ledger.table.flow_runs.get(flow_run_id)
@@ -170,7 +170,7 @@ class DriverScope:
                     value, ran = await run_body(*self._given_to(order)), True
                 order = await orders.get()
         if ran and self.status(event.task_run_id).type is StateType.COMPLETED:
-            self._has_called(event.task_run_id)
+            self._is_over(event.task_run_id)
             return Called(value, ran)
         try:
             return Called(self.session.value(event.task_run_id), ran)
@@ -179,14 +179,20 @@ class DriverScope:
         finally:
             self.session.errors.pop(event.task_run_id, None)
 
-    def _has_called(self, task_run_id: str) -> None:
+    def _is_over(self, task_run_id: str) -> None:
         """Note that a call has its value: until then it holds the task run, as a future does."""
         with self._dropping:
-            self._called.append(task_run_id)
-            if len(self._called) < CALLED:
-                return
-            called, self._called = self._called, []
-        self.drop(*called)
+            self._over.append(task_run_id)
+            full = len(self._over) >= OVER
+        if full:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Let go of the task runs of all direct calls that are over."""
+        with self._dropping:
+            over, self._over = self._over, []
+        if over:
+            self.drop(*over)
 
     def _withdrawn(self, order: Go) -> bool:
         """Give up a dispatch that was cancelled before its body began here; return whether it was."""
@@ -218,7 +224,6 @@ class DriverScope:
         return (
             not event.upstreams
             and event.task_run_id not in ledger.table.task_runs
-            and event.task_run_id not in ledger.retirement
             and event.flow_run_id not in ledger.closing.flows
         )
 

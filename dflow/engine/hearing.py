@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +12,6 @@ from msgspec.structs import replace
 from dflow.core import events as ev
 from dflow.engine import run_logs
 from dflow.engine.tracker import Came, News
-from dflow.errors import InternalError
 from dflow.messages import (
     CancelAsked,
     ChildrenCreated,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _CAME = (ev.Event, LogEntry, HandleDropped, Storing)
 _FAILURES = (ev.AttemptRaised, ev.AttemptTimedOut)
+
+_log = logging.getLogger("dflow.engine")
 
 
 class Hearing:
@@ -98,7 +100,8 @@ class Hearing:
 
     def _ask_for_attempt(self, message: ChildrenCreated) -> None:
         parent = self._session.dispatcher.asked.get(message.parent[0])
-        if parent is None:
-            raise InternalError(f"An attempt of an unknown task run asked: {message.parent}.")
+        if parent is None:  # its body has ended long ago, and a thread that it began goes on
+            _log.debug("Nobody hears any more what %s asks for.", message.parent)
+            return
         calls, options = message.calls, message.options
         self._session.ask(message.event, calls, options, parent.runner, message.parent)

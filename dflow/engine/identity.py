@@ -135,7 +135,7 @@ class Children:
         self._parent_id = parent_id
         self._execution = execution
         self._tasks: dict[tuple[str, bytes], Any] = {}
-        self._called = IdSet()
+        self._ids = IdSet()
         self._repeats: dict[bytes, int] = {}
         self._names: dict[str, int] = {}
         self._position = blake2b(digest_size=SIZE)
@@ -168,7 +168,7 @@ class Children:
                     call.update(b"execution" + self._execution.encode())
                 what = call.digest()
                 run_id = what.hex()
-                if not self._called.add(run_id):
+                if not self._ids.add(run_id):
                     what = self._repeated(what)
                     run_id = what.hex()
                 if not apart:
@@ -181,7 +181,7 @@ class Children:
     def _repeated(self, what: bytes) -> bytes:
         """Return the identity of one more call with the same inputs."""
         number = self._repeats.get(what, 1)
-        while not self._called.add((repeated := _digest(what, b"%d" % number)).hex()):
+        while not self._ids.add((repeated := _digest(what, b"%d" % number)).hex()):
             number += 1
         if number > FEW:
             self._repeats[what] = number + 1

@@ -25,6 +25,7 @@ from dflow.engine.futures import slot_given_back
 from dflow.engine.ledger import Ledger
 from dflow.engine.links import LocalLink
 from dflow.engine.recovery import left_unclaimed, mixed_with_lost
+from dflow.engine.retirement import recall
 from dflow.engine.session import Session
 from dflow.engine.waiting import bell
 from dflow.errors import InternalError, JournalDamaged, MissingResult
@@ -170,9 +171,11 @@ class LocalKeeper:
             context = RunContext(info=flow, link=link)
         else:
             context = structs.replace(around, info=flow, link=link, notes={}, at_end=[])
-        context.notes["scope"] = DriverScope(
+        scope = DriverScope(
             session, run_id, run_id, lambda: session.open_runner(run_id), context.execution
         )
+        context.notes["scope"] = scope
+        context.at_end.append(lambda _: scope.let_go())
         return context
 
     @contextmanager
@@ -204,6 +207,8 @@ class LocalKeeper:
         upstreams: tuple[Upstream, ...],
     ) -> Opened:
         """Record that a subflow is called. One that an attempt has left behind is taken up again."""
+        if parent_id in self._session.ledger.retirement:
+            recall(self._session)  # in which flow run it is called is recorded of its caller
         around = flow.parent_flow_run_id or flow.root_id
         self._session.add_flow(flow, runner or self._session.runner_of(around))
         self._session.hooks.add_flow(flow.flow_run_id, callbacks)
@@ -247,13 +252,14 @@ class LocalKeeper:
     def start(self, flow_run_id: str) -> int:
         """Record that the body begins, and return the generation."""
         now = self.now()
+        known = self._session.ledger.table.flow_runs.get(flow_run_id)
+        if known is not None and known.generation > 0:
+            recall(self._session)  # the body will ask for what it has asked for before
         again = self._session.taken_up(flow_run_id)
 
         def begin(ledger: Ledger) -> None:
             ledger.closing.flows.discard(flow_run_id)
             generation = ledger.table.flow_runs[flow_run_id].generation + 1
-            if generation > 1:
-                ledger.recall()
             ledger.apply(ev.FlowRunStarted(at=now, flow_run_id=flow_run_id, generation=generation))
             if again is not None:
                 ledger.renewal.begin(again, now)

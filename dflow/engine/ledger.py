@@ -8,7 +8,7 @@ and then acts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -34,11 +34,9 @@ from dflow.engine.valued import Valued
 
 
 class Ledger:
-    """The table of runs, the graph, and who needs what. `recalled` gives the records of all task runs."""
+    """The table of runs, the graph, and who needs what."""
 
-    def __init__(
-        self, table: Table | None = None, recalled: Callable[[], Iterable[TaskRun]] = tuple
-    ) -> None:
+    def __init__(self, table: Table | None = None) -> None:
         self.table = table or Table()
         self.claims: dict[str, Claim] = {}
         self.notes = Notes()
@@ -58,7 +56,6 @@ class Ledger:
         self.take_handles = self._valued.take_handles
         self.renewal = Renewal(self.table, self.apply)
         self._readiness = Readiness(self.table.task_runs, self.claims, self.judged, self.obtainable)
-        self._recalled = recalled
         self.retirement = Retirement(
             self.table.task_runs, self.claims, self._graph, self._valued.needed
         )
@@ -104,8 +101,6 @@ class Ledger:
         if flow_run is not None and event.asked != flow_run.generation:
             event = replace(event, asked=flow_run.generation)
         ids = machine.ids_of(event)
-        if self.retirement and any(map(self.retirement.__contains__, ids)):
-            self.recall()
         if handles:
             self.take_handles(ids)
         if any(map(self.table.task_runs.__contains__, ids)):
@@ -187,21 +182,23 @@ class Ledger:
 
     def retire(self, task_run_ids: Sequence[str]) -> None:
         """Let task runs leave that were chosen to: the journal has their records."""
-        runs = [self.table.task_runs.pop(task_run_id) for task_run_id in task_run_ids]
+        runs = [self.table.task_runs[task_run_id] for task_run_id in task_run_ids]
+        self.retirement.note(run.id for run in runs)
         for run in runs:
-            self.claims.pop(run.id)
+            del self.table.task_runs[run.id], self.claims[run.id]
             self._graph.remove(run.id)
         self._gates.put(task_run_ids, None)
         self.notes.forget(task_run_ids)
-        self.retirement.note(runs)
+        for run in runs:
+            self.retirement.consider(upstream.task_run_id for upstream in run.upstreams)
 
-    def recall(self) -> None:
-        """Take back what has left: a body begins again, and will ask for it. Nothing leaves any more."""
-        if self.retirement.end():
-            for run in self._recalled():
-                if run.id not in self.table.task_runs:
-                    self.table.task_runs[run.id] = run
-                    self._graph.add(run.id, (), self._readiness.progress(run))
+    def take_back(self, task_runs: Iterable[TaskRun]) -> dict[str, TaskRun]:
+        """Take task runs back that have left; return them by their ids."""
+        back = {run.id: run for run in task_runs if run.id not in self.table.task_runs}
+        self.table.task_runs.update(back)
+        for run in back.values():
+            self._graph.add(run.id, (), self._readiness.progress(run))
+        return back
 
     # Failures that are judged first ---------------------------------------------------------------
 
@@ -242,7 +239,7 @@ class Ledger:
         if before is not None and isinstance(run, TaskRun):
             return self._follow(before, run, orders, event)
         if isinstance(event, ev.FlowRunCreated):
-            self.retirement.called(event.parent_id)
+            self.retirement.note_caller(event.parent_id)
         self._changes.orders.extend(orders)
         return ()
 
@@ -262,7 +259,7 @@ class Ledger:
             if run.upstreams:
                 self._valued.count_consumers(run)
         if runs[0].parent_id != runs[0].flow_run_id:
-            self.retirement.called(runs[0].parent_id)
+            self.retirement.note_caller(runs[0].parent_id)
         if not ready:
             for run in runs:
                 followers += self._consider(run.id, at)

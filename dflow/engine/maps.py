@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -306,6 +307,16 @@ class _Expanding(Generic[R]):
 
     def _expand(self) -> None:
         """Ask for the task runs, or note why there will be none."""
+        try:
+            self._ask()
+        finally:
+            if self._run is not None:
+                with suppress(
+                    ValueError
+                ):  # it was over at once, or the body is, and waits for this
+                    self._run.at_end.remove(self._expansion_is_over)
+
+    def _ask(self) -> None:
         try:
             ready = self._ready()
         except Exception as error:  # a task run that failed tells of it itself

@@ -1,27 +1,37 @@
 """Retirement: task runs that have ended, and that nobody needs any more, leave the driver's memory.
 
-The journal has them. A task run may go when it has completed and was asked for by the body of a flow, has no
-future, no value at its runner, and nothing in memory that depends on it or that it called: so whatever is in
-memory finds there all that it stands on. The last ones to become free stay.
+The journal has them. A task run may go when it has completed at its first dispatch, so that no other body of
+it goes on anywhere; was asked for by the body of a flow, not of a task, which may be tried again at any time;
+is not looked up in the cache; has no future, and no value at its runner; has never called anything; and when
+nothing in memory depends on it. Those stay that became free last.
 
-A body that begins again asks for its task runs again. Before that all are recalled, and from then on they
-stay, as they do in a run that is resumed: its end is compared with what was there before.
+The body of a flow that begins again asks for its task runs again. Before that all are recalled, and from
+then on they stay, as they do in a run that is resumed: its end is compared with what was there before.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from dflow.core.graph import Graph
 from dflow.core.id_set import IdSet
 from dflow.core.records import Stage, TaskRun
 from dflow.engine.claims import Claim
+from dflow.errors import JournalUnavailable
+
+if TYPE_CHECKING:
+    from dflow.engine.ledger import Ledger
+    from dflow.engine.session import Session
 
 KEPT = 2_000
 """How many task runs stay that might go: they take about 1 kB each."""
 AT_ONCE = 1_000
-"""How many go at once, when nothing else is to be done."""
+"""How many go at once, beside twice as many as have changed meanwhile."""
+LOOK = 0.5
+"""Seconds between two tries to read a journal that cannot be used at the moment."""
 
 
 class Retirement:
@@ -44,13 +54,10 @@ class Retirement:
         self._free: deque[str] = deque()
 
     def __contains__(self, task_run_id: str) -> bool:
-        """Tell whether a task run has left; any thread may ask."""
+        """Tell whether a task run has left, and was not recalled; any thread may ask."""
         return task_run_id in self._gone
 
-    def __bool__(self) -> bool:
-        return len(self._gone) > 0
-
-    def called(self, parent_id: str | None) -> None:
+    def note_caller(self, parent_id: str | None) -> None:
         """Note that a run has called another one."""
         if parent_id is not None:
             self._callers.add(parent_id)
@@ -67,7 +74,8 @@ class Retirement:
         claim = self._claims.get(task_run_id)
         return (
             claim is not None
-            and not claim.cached  # who looks for values notes more of it
+            and not claim.cached
+            and run.dispatch == 1
             and run.parent_id == run.flow_run_id
             and task_run_id not in self._callers
             and not self._graph.has_dependents(task_run_id)
@@ -93,18 +101,44 @@ class Retirement:
 
     def put_back(self, task_run_ids: Iterable[str]) -> None:
         """Let some that were chosen stay for now."""
-        self._free.extendleft(task_run_ids)
+        self._free.extendleft(reversed(list(task_run_ids)))
 
-    def note(self, runs: Iterable[TaskRun]) -> None:
-        """Note that task runs have left; what they have taken values of may go now, too."""
-        for run in runs:
-            self._gone.add(run.id)
-            self.consider(upstream.task_run_id for upstream in run.upstreams)
+    def note(self, task_run_ids: Iterable[str]) -> None:
+        """Note that task runs leave."""
+        for task_run_id in task_run_ids:
+            self._gone.add(task_run_id)
 
     def end(self) -> bool:
         """Let nothing go any more; return whether anything has gone."""
-        any_gone = bool(self)
         self._goes_on = False
-        self._gone = IdSet()
         self._free.clear()
-        return any_gone
+        return len(self._gone) > 0
+
+    def forget(self) -> None:
+        """Note that all who had gone are back."""
+        self._gone = IdSet()
+
+
+def recall(session: Session) -> None:
+    """Take all back that have left, from the journal. Nothing leaves any more. Raises `JournalError`.
+
+    For the thread of a body: it waits while the journal cannot be used.
+    """
+    if not session.in_tracker(lambda ledger: ledger.retirement.end()):
+        return
+    runs = _recorded(session)
+
+    def take_back(ledger: Ledger) -> None:
+        session.tracker.shown.update(ledger.take_back(runs))
+        ledger.retirement.forget()
+
+    session.in_tracker(take_back)
+
+
+def _recorded(session: Session) -> list[TaskRun]:
+    while True:
+        try:
+            return list(session.journal.task_runs())
+        except JournalUnavailable:
+            session.tracker.check()
+            threading.Event().wait(LOOK)

@@ -80,7 +80,7 @@ class Session:
         self.clock = clock
         self.ids = ids
         self.journal = journal
-        self.ledger = Ledger(table, journal.task_runs)
+        self.ledger = Ledger(table)
         self.checkpoints = str(settings.home / "checkpoints" / root.root_id)
         self.persisting = Persisting(root.root_id, settings, self.ledger.table, self.warn)
         self.errors: dict[str, BaseException] = {}

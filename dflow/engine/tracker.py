@@ -109,7 +109,7 @@ class Tracker:
         self._asked_for: list[str] = []
         self._reached: list[Committed] = []
         self._closing = False
-        self._put_off = False
+        self._put_off = self._stuck = False
         self._taken_at = 0.0
         self._only_asked = True
         self._held = 0
@@ -229,9 +229,13 @@ class Tracker:
             mark.durable = True
             mark.reached.set()
         self._reached.clear()
-        if goes_on and self._ledger.retirement.due:
+        if goes_on and self._may_retire():
             self._retire(len(changes.records))
         return goes_on
+
+    def _may_retire(self) -> bool:
+        """Tell whether task runs may leave the memory, and the journal may have saved some of them."""
+        return self._ledger.retirement.due and (self._put_off or not self._stuck)
 
     def _retire(self, changed: int) -> None:
         """Keep nothing in memory of some task runs that nobody needs any more, if the journal has them."""
@@ -241,9 +245,10 @@ class Tracker:
         for task_run_id in gone:
             self.shown.pop(task_run_id, None)
         self._forget(gone)
-        if len(gone) < len(chosen):
-            self._ledger.retirement.put_back(set(chosen).difference(gone))
-            self._catch_up()
+        self._stuck = len(gone) < len(chosen)
+        if self._stuck:
+            left = set(gone)
+            self._ledger.retirement.put_back(run_id for run_id in chosen if run_id not in left)
 
     def _take_in(self) -> bool:
         """Take what has come, waiting for something; return False after the last post."""
@@ -270,7 +275,7 @@ class Tracker:
         patience = self._alarms.seconds_left()
         if self._held:
             patience = min(patience, HOLD)
-        idle = not (self._put_off or self._ledger.retirement.due)
+        idle = not (self._put_off or self._may_retire())
         return patience if idle else min(patience, CALM)
 
     def _catch_up(self) -> None:
@@ -280,6 +285,7 @@ class Tracker:
         self._put_off = False
         try:
             self._put_off = self._journal.catch_up()
+            self._stuck = False
         except JournalUnavailable as error:  # until it has written something again
             _log.debug("What the journal has put off has to wait: %s", error)
 

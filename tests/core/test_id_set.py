@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,13 @@ from dflow.core.id_set import IdSet
 @given(st.lists(st.text(max_size=3)), st.lists(st.text(max_size=3)))
 def test_it_has_what_was_added(added: list[str], others: list[str]) -> None:
     """As a set of Python: each id is new once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(id_set, "_FEW", 5)
+        check(added, others)
+
+
+def check(added: list[str], others: list[str]) -> None:
+    """Add ids, and compare with a set."""
     ids, known = IdSet(), set[str]()
     for each in added:
         assert ids.add(each) is (each not in known)

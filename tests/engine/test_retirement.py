@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dflow import flow, task, wait
-from dflow.core import events as ev
+from dflow import current_run, flow, task, wait
 from dflow.core import invariants
-from dflow.core.records import Held, Stage
+from dflow.core.records import Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import driver_scope, retirement
-from dflow.engine.ledger import Ledger
+from dflow.errors import JournalUnavailable
+from task_runners import ThreadPoolTaskRunner
 from tests.engine.playing import FLOW, Play
 from tests.engine.test_ledger import played
-from tests.engine.world import World, assert_sound
+from tests.engine.world import PATIENCE, World, assert_sound
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,7 +31,7 @@ def _few_stay() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retirement, "KEPT", 0)
         patch.setattr(retirement, "AT_ONCE", 3)
-        patch.setattr(driver_scope, "CALLED", 1)
+        patch.setattr(driver_scope, "OVER", 1)
         yield
 
 
@@ -37,12 +40,7 @@ def _few_stay() -> Iterator[None]:
 
 def play(seed: int, *, retires: bool, follows: bool, shares_memory: bool, lags: bool) -> Play:
     """Return a play; `retires` decides nothing that luck does."""
-    ledger = Ledger()
-    one = Play(
-        random.Random(seed), follows, shares_memory, ledger, lags=lags, held=True, retires=retires
-    )
-    ledger._recalled = lambda: [*one.left.values(), *one.runs.values()]
-    return one
+    return Play(random.Random(seed), follows, shares_memory, lags=lags, held=True, retires=retires)
 
 
 @settings(max_examples=1000)
@@ -64,15 +62,23 @@ def test_what_happens_is_the_same(seed: int, count: int, how: dict[str, bool]) -
     assert part.events == whole.events
     assert not part.left.keys() & part.runs.keys()
     assert part.left | part.runs == whole.runs
+    assert all(run.dispatch == 1 for run in part.left.values())
     assert all(run_id in part.ledger.retirement for run_id in part.left)
-    stay = {id_ for id_, run in part.runs.items() if run.stage is not Stage.COMPLETED}
+    stay = {
+        run_id
+        for run_id, run in part.runs.items()
+        if run.stage is not Stage.COMPLETED or run.dispatch > 1
+    }
     for run in reversed(part.runs.values()):
         if run.id in stay:
             stay |= {upstream.task_run_id for upstream in run.upstreams}
     assert part.runs.keys() == stay & part.runs.keys()
     # A body that begins again asks for all again, which goes on as if none had left.
     part.retires = False
-    part.ledger.recall()
+    assert part.ledger.retirement.end() is bool(part.left)
+    assert part.ledger.take_back([*part.left.values(), *part.runs.values()]) == part.left
+    part.ledger.retirement.forget()
+    assert not any(run_id in part.ledger.retirement for run_id in part.left)
     for one in (whole, part):
         for event in list(one.asked):
             one.ask(event)
@@ -84,21 +90,6 @@ def test_what_happens_is_the_same(seed: int, count: int, how: dict[str, bool]) -
     assert invariants.check(part.events, table) == []
     assert part.ledger.tally.unfinished[FLOW] == 0
     assert part.ledger.tally.groups == whole.ledger.tally.groups
-
-
-def test_one_that_is_asked_for_again_is_recalled() -> None:
-    """With all others: its record is not made anew."""
-    one = play(1, retires=True, follows=False, shares_memory=False, lags=False)
-    one.ask(event := one.make(0))
-    times = {"started_at": one.now, "seconds": 1.0}
-    one.report(("t0", 1), ev.AttemptSucceeded, **times, held=Held.JOURNAL, value=b"v")
-    assert not one.left
-    one.drop("t0")
-    assert one.runs == {}
-    before = one.left["t0"]
-    one.retires = False
-    one.ask(event)
-    assert one.runs == {"t0": before}
 
 
 # Flows ------------------------------------------------------------------------------------------------------
@@ -236,6 +227,148 @@ def test_a_body_that_is_tried_again_finds_all(world: World, retried: str) -> Non
     assert_sound(world.journal)
 
 
+def test_who_waits_while_all_are_recalled(world: World) -> None:
+    """Those that have left meanwhile have ended, for one flow run too whose end waits for them."""
+    gates = [threading.Event() for _ in range(3)]
+
+    @task
+    def waits(number: int) -> None:
+        gates[number].wait(PATIENCE)
+
+    @flow
+    def first() -> None:
+        for number in range(3):
+            waits.submit(number)
+
+    @flow(retries=1)
+    def again() -> None:
+        BODIES.append("again")
+        if len(BODIES) == 1:
+            for gate in gates[1:]:  # the end of the other one waits for the first of them
+                gate.set()
+            while len(names_in_memory(world)) > 1:
+                pass
+            raise ValueError("once")
+        gates[0].set()
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=3))
+    def main() -> None:
+        handles = [first.start(), again.start()]
+        for handle in handles:
+            handle.result(timeout=PATIENCE)
+
+    main()
+    assert BODIES == ["again"] * 2
+    assert_sound(world.journal)
+
+
+def test_a_journal_that_cannot_be_used_delays_the_recall(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost, and nothing runs again."""
+    monkeypatch.setattr(retirement, "LOOK", 0.01)
+    refused: list[int] = []
+
+    @flow(retries=1)
+    def main() -> int:
+        value = sum(double.map(range(5)).result())
+        if not refused:
+            assert names_in_memory(world) == set()
+            journal = world.session.journal
+            task_runs = journal.task_runs
+
+            def refuses() -> Iterator[TaskRun]:
+                refused.append(1)
+                if len(refused) < 3:
+                    raise JournalUnavailable("busy")
+                return task_runs()
+
+            monkeypatch.setattr(journal, "task_runs", refuses)
+            raise ValueError("once")
+        return value
+
+    assert main() == 20
+    assert len(refused) == 3
+    assert len(BODIES) == 5
+    assert_sound(world.journal)
+
+
+def test_a_subflow_that_is_called_late_belongs_to_its_flow(world: World) -> None:
+    """A thread of a body calls it when the task run has left: the flow waits for what it asks for."""
+    has_left, called = threading.Event(), threading.Event()
+
+    @flow
+    def inner() -> None:
+        double.submit(1)
+        called.set()
+
+    @task
+    def outer() -> threading.Thread:
+        def late() -> None:
+            has_left.wait(PATIENCE)
+            inner()
+
+        thread = threading.Thread(target=current_run().bind(late))
+        thread.start()
+        return thread
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+    def main() -> None:
+        thread = outer.submit().result()
+        assert names_in_memory(world) == set()
+        has_left.set()
+        assert called.wait(PATIENCE)
+        table = world.session.ledger.table
+        assert len(table.family(world.session.root.flow_run_id)) == 2
+        thread.join()
+
+    main()
+    assert set(world.states().values()) == {"Completed"}
+    assert_sound(world.journal)
+
+
+def test_direct_calls_of_a_body_that_is_over_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though they are too few for the tracker to be told of before."""
+    monkeypatch.setattr(driver_scope, "OVER", 100)
+
+    @flow
+    def inner(x: int) -> int:
+        return double(x) + double(x + 1)
+
+    @flow
+    def main() -> None:
+        for number in range(5):
+            inner(10 * number)
+        assert names_in_memory(world) == set()
+        double(1000)
+        assert names_in_memory(world) == {"double-0"}
+
+    main()
+    assert_sound(world.journal)
+
+
+def test_maps_that_came_late_go(world: World) -> None:
+    """Those over a list that was still to come are held by nobody but their futures."""
+
+    @task
+    def numbers(count: int) -> list[int]:
+        return list(range(count))
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+    def main() -> None:
+        for count in (3, 5):
+            assert double.map(numbers.submit(count)).result() == [2 * x for x in range(count)]
+        deadline = time.monotonic() + PATIENCE
+        while names_in_memory(world) and time.monotonic() < deadline:
+            gc.collect()
+        assert names_in_memory(world) == set()
+
+    main()
+    assert_sound(world.journal)
+
+
 def test_the_end_of_a_flow_waits_for_those_without_futures(world: World) -> None:
     """They may leave while it waits."""
 
@@ -286,6 +419,7 @@ def test_what_the_journal_has_not_saved_stays(
             return ids[len(asked) % 2 :]
 
         monkeypatch.setattr(journal, "let_go", unwilling)
+        monkeypatch.setattr(journal, "catch_up", lambda: True)
         assert double.map(range(7)).result() == [2 * x for x in range(7)]
         assert names_in_memory(world) == set()
 

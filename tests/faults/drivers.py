@@ -62,7 +62,7 @@ def drive(order: Order) -> None:
         DFLOW_DURABILITY=order.durability,
     )
     retirement.KEPT = 1  # or task runs would leave the memory of a driver in long runs only
-    driver_scope.CALLED = 1
+    driver_scope.OVER = 1
     Transactions(order.crash_at, order.place).count()
     SABOTAGES[order.sabotage]()
     oracle.note(order.oracle, "resume" if order.resumes else "run")
