@@ -52,6 +52,7 @@ class Retirement:
         self._gone = IdSet()
         self._callers: set[str] = set()
         self._free: deque[str] = deque()
+        self._unsaved = 0
 
     def __contains__(self, task_run_id: str) -> bool:
         """Tell whether a task run has left, and was not recalled; any thread may ask."""
@@ -83,14 +84,15 @@ class Retirement:
 
     @property
     def due(self) -> bool:
-        """Whether there are too many that might go."""
-        return len(self._free) > KEPT
+        """Whether there are too many that might go, and some of them may be saved by now."""
+        return len(self._free) > KEPT + self._unsaved
 
     def choose(self, changed: int = 0) -> list[str]:
         """Return some that go now: those that have been free for longest.
 
         More go than have `changed` since the last time, so that those that go keep up with those that come.
         """
+        self._unsaved = 0
         most = AT_ONCE + 2 * changed
         chosen: dict[str, None] = {}
         while len(self._free) > KEPT and len(chosen) < most:
@@ -100,8 +102,13 @@ class Retirement:
         return list(chosen)
 
     def put_back(self, task_run_ids: Iterable[str]) -> None:
-        """Let some that were chosen stay for now."""
+        """Let some stay that were chosen, and are not saved: until there are more, or `look_again`."""
         self._free.extendleft(reversed(list(task_run_ids)))
+        self._unsaved = len(self._free) + AT_ONCE - KEPT
+
+    def look_again(self) -> None:
+        """Note that some more are saved."""
+        self._unsaved = 0
 
     def note(self, task_run_ids: Iterable[str]) -> None:
         """Note that task runs leave."""

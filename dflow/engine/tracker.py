@@ -109,7 +109,7 @@ class Tracker:
         self._asked_for: list[str] = []
         self._reached: list[Committed] = []
         self._closing = False
-        self._put_off = self._stuck = False
+        self._put_off = False
         self._taken_at = 0.0
         self._only_asked = True
         self._held = 0
@@ -229,13 +229,9 @@ class Tracker:
             mark.durable = True
             mark.reached.set()
         self._reached.clear()
-        if goes_on and self._may_retire():
+        if goes_on and self._ledger.retirement.due:
             self._retire(len(changes.records))
         return goes_on
-
-    def _may_retire(self) -> bool:
-        """Tell whether task runs may leave the memory, and the journal may have saved some of them."""
-        return self._ledger.retirement.due and (self._put_off or not self._stuck)
 
     def _retire(self, changed: int) -> None:
         """Keep nothing in memory of some task runs that nobody needs any more, if the journal has them."""
@@ -245,8 +241,7 @@ class Tracker:
         for task_run_id in gone:
             self.shown.pop(task_run_id, None)
         self._forget(gone)
-        self._stuck = len(gone) < len(chosen)
-        if self._stuck:
+        if len(gone) < len(chosen):
             left = set(gone)
             self._ledger.retirement.put_back(run_id for run_id in chosen if run_id not in left)
 
@@ -275,7 +270,7 @@ class Tracker:
         patience = self._alarms.seconds_left()
         if self._held:
             patience = min(patience, HOLD)
-        idle = not (self._put_off or self._may_retire())
+        idle = not (self._put_off or self._ledger.retirement.due)
         return patience if idle else min(patience, CALM)
 
     def _catch_up(self) -> None:
@@ -285,7 +280,7 @@ class Tracker:
         self._put_off = False
         try:
             self._put_off = self._journal.catch_up()
-            self._stuck = False
+            self._ledger.retirement.look_again()
         except JournalUnavailable as error:  # until it has written something again
             _log.debug("What the journal has put off has to wait: %s", error)
 
