@@ -56,8 +56,12 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
 
     async def end(self, *, failed: bool) -> None:
         """Do what is to be done once the body has ended, the last first; it is told whether it failed."""
-        while self.at_end:
-            waited_for = self.at_end.pop()(failed)
+        while True:
+            try:
+                then = self.at_end.pop()  # what is over is taken out by other threads
+            except IndexError:
+                return
+            waited_for = then(failed)
             if waited_for is not None:
                 await waited_for
 

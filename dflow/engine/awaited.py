@@ -55,7 +55,10 @@ class Awaited:
 
     def _is_final(self, run_id: str) -> bool:
         run = self._shown.get(run_id)
-        return run_id in self._gone if run is None else run.stage.final
+        if run is None and run_id not in self._gone:
+            run = self._shown.get(run_id)  # it may have come back between the looks
+            return run is not None and run.stage.final
+        return run is None or run.stage.final
 
     def take(self, records: Mapping[str, TaskRun | FlowRun]) -> list[Call]:
         """Return the calls that need not wait any more now that these records are shown."""

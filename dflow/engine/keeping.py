@@ -207,9 +207,9 @@ class LocalKeeper:
         upstreams: tuple[Upstream, ...],
     ) -> Opened:
         """Record that a subflow is called. One that an attempt has left behind is taken up again."""
-        if parent_id in self._session.ledger.retirement:
-            recall(self._session)  # in which flow run it is called is recorded of its caller
         around = flow.parent_flow_run_id or flow.root_id
+        if parent_id != around and self._session.in_tracker(partial(_has_gone, parent_id)):
+            recall(self._session)  # in which flow run it is called is recorded of its caller
         self._session.add_flow(flow, runner or self._session.runner_of(around))
         self._session.hooks.add_flow(flow.flow_run_id, callbacks)
         known = self._session.ledger.table.flow_runs.get(flow.flow_run_id)
@@ -376,6 +376,12 @@ class LocalKeeper:
         if self._shown(flow_run_id).stage.final:
             self._session.hooks.tell_flow(self._session.flow_info(flow_run_id))
         return self._shown(flow_run_id)
+
+
+def _has_gone(caller_id: str, ledger: Ledger) -> bool:
+    """Let a run stay that calls another one; return whether it has left already."""
+    ledger.retirement.note_caller(caller_id)
+    return caller_id in ledger.retirement
 
 
 def _unfinished(ledger: Ledger, flow_run_id: str) -> list[str]:

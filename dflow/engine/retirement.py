@@ -20,7 +20,7 @@ from dflow.core.graph import Graph
 from dflow.core.id_set import IdSet
 from dflow.core.records import Stage, TaskRun
 from dflow.engine.claims import Claim
-from dflow.errors import JournalUnavailable
+from dflow.errors import JournalError, JournalUnavailable
 
 if TYPE_CHECKING:
     from dflow.engine.ledger import Ledger
@@ -52,7 +52,7 @@ class Retirement:
         self._gone = IdSet()
         self._callers: set[str] = set()
         self._free: deque[str] = deque()
-        self._unsaved = 0
+        self._more = 0
 
     def __contains__(self, task_run_id: str) -> bool:
         """Tell whether a task run has left, and was not recalled; any thread may ask."""
@@ -85,14 +85,14 @@ class Retirement:
     @property
     def due(self) -> bool:
         """Whether there are too many that might go, and some of them may be saved by now."""
-        return len(self._free) > KEPT + self._unsaved
+        return len(self._free) > KEPT + self._more
 
     def choose(self, changed: int = 0) -> list[str]:
         """Return some that go now: those that have been free for longest.
 
         More go than have `changed` since the last time, so that those that go keep up with those that come.
         """
-        self._unsaved = 0
+        self._more = 0
         most = AT_ONCE + 2 * changed
         chosen: dict[str, None] = {}
         while len(self._free) > KEPT and len(chosen) < most:
@@ -104,11 +104,11 @@ class Retirement:
     def put_back(self, task_run_ids: Iterable[str]) -> None:
         """Let some stay that were chosen, and are not saved: until there are more, or `look_again`."""
         self._free.extendleft(reversed(list(task_run_ids)))
-        self._unsaved = len(self._free) + AT_ONCE - KEPT
+        self._more = len(self._free) + AT_ONCE - KEPT
 
     def look_again(self) -> None:
         """Note that some more are saved."""
-        self._unsaved = 0
+        self._more = 0
 
     def note(self, task_run_ids: Iterable[str]) -> None:
         """Note that task runs leave."""
@@ -127,9 +127,9 @@ class Retirement:
 
 
 def recall(session: Session) -> None:
-    """Take all back that have left, from the journal. Nothing leaves any more. Raises `JournalError`.
+    """Take all back that have left, from the journal; from now on nothing leaves.
 
-    For the thread of a body: it waits while the journal cannot be used.
+    It waits while the journal cannot be used. When that cannot be read the flow run ends: `JournalError`.
     """
     if not session.in_tracker(lambda ledger: ledger.retirement.end()):
         return
@@ -149,3 +149,6 @@ def _recorded(session: Session) -> list[TaskRun]:
         except JournalUnavailable:
             session.tracker.check()
             threading.Event().wait(LOOK)
+        except JournalError as error:
+            session.tracker.fail(error)
+            raise
