@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from dflow import current_run, flow, task, wait
 from dflow.core import invariants
-from dflow.core.records import Stage, TaskRun
+from dflow.core.id_set import IdSet
+from dflow.core.records import FlowRun, Stage, TaskRun
 from dflow.core.replay import Table
 from dflow.engine import driver_scope, retirement
+from dflow.engine.awaited import Awaited
 from dflow.errors import JournalUnavailable
 from task_runners import ThreadPoolTaskRunner
 from tests.engine.playing import FLOW, Play
@@ -269,6 +271,24 @@ def test_who_waits_while_all_are_recalled(world: World) -> None:
     main()
     assert BODIES == ["again"] * 2
     assert_sound(world.journal)
+
+
+def test_who_looks_while_all_come_back() -> None:
+    """One that is gone no more at the second look is shown by then."""
+    run = TaskRun("t", FLOW, FLOW, "task", "t", 0.0, stage=Stage.COMPLETED)
+
+    class Returning(dict[str, TaskRun | FlowRun]):
+        """It has the task run from the second look on."""
+
+        def get(self, key: str, default: Any = None) -> Any:
+            found = super().get(key, default)
+            self.setdefault(key, run)
+            return found
+
+    calls: list[int] = []
+    awaited = Awaited(Returning(), IdSet())
+    awaited.when_all_final(["t"], lambda: calls.append(1))
+    assert calls == [1]
 
 
 def test_a_journal_that_cannot_be_used_delays_the_recall(
