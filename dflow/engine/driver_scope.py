@@ -185,9 +185,9 @@ class DriverScope:
             self._over.append(task_run_id)
             full = len(self._over) >= OVER
         if full:
-            self.let_go()
+            self.drop_calls()
 
-    def let_go(self) -> None:
+    def drop_calls(self) -> None:
         """Let go of the task runs of all direct calls that are over."""
         with self._dropping:
             over, self._over = self._over, []

@@ -175,7 +175,7 @@ class LocalKeeper:
             session, run_id, run_id, lambda: session.open_runner(run_id), context.execution
         )
         context.notes["scope"] = scope
-        context.at_end.append(lambda _: scope.let_go())
+        context.at_end.append(lambda _: scope.drop_calls())
         return context
 
     @contextmanager
