@@ -310,11 +310,13 @@ class _Expanding(Generic[R]):
         try:
             self._ask()
         finally:
-            if self._run is not None:
-                with suppress(
-                    ValueError
-                ):  # it was over at once, or the body is, and waits for this
-                    self._run.at_end.remove(self._expansion_is_over)
+            self._need_not_wait()
+
+    def _need_not_wait(self) -> None:
+        """Let the body that asked for it end without a look at this: until then it would hold the futures."""
+        if self._run is not None:
+            with suppress(ValueError):  # the body does not wait for it, or has come to that already
+                self._run.at_end.remove(self._expansion_is_over)
 
     def _ask(self) -> None:
         try:
