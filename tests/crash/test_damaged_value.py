@@ -39,9 +39,7 @@ def flip(home: Path, run_id: str) -> None:
     (record,) = home.glob("runs/*/journal.sqlite")
     with sqlite3.connect(record) as db:
         found = db.execute("SELECT valued FROM task_runs WHERE id = ?", [run_id]).fetchone()
-        table, column, key = (
-            ("task_values", "number", *found) if found else ("results", "run_id", run_id)
-        )
+        table, column, key = ("pages", "number", *found) if found else ("results", "run_id", run_id)
         ((value,),) = db.execute(f"SELECT value FROM {table} WHERE {column} = ?", [key])
         changed = bytes([value[0] ^ 1]) + value[1:]
         db.execute(f"UPDATE {table} SET value = ? WHERE {column} = ?", [changed, key])

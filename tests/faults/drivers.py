@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dflow import runs
 from dflow.engine import driver_scope, process, retirement
@@ -29,6 +29,7 @@ from dflow.engine.identity import Children
 from dflow.engine.tracker import Tracker
 from dflow.errors import NotResumable
 from dflow.journal.sqlite.connection import Use
+from dflow.journal.sqlite.run_journal import SqliteRunJournal
 from tests.faults import oracle
 from tests.faults.flows import CASES
 
@@ -88,6 +89,8 @@ class Transactions:
     place: str
 
     seen = 0
+    alone: ClassVar[set[int]] = set()
+    """The threads that write with one statement now, which begins no transaction in words."""
 
     def count(self) -> None:
         """Count from now on: this stands before and behind what each transaction does."""
@@ -106,8 +109,19 @@ class Transactions:
             if _writes(use):
                 self._reach("after")
 
-        Use.__enter__ = entered  # type: ignore[method-assign]  # in the program that is to die
-        Use.__exit__ = left  # type: ignore[method-assign]  # in the program that is to die
+        write = SqliteRunJournal._write_alone
+
+        def alone(journal: SqliteRunJournal, *given: Any) -> int:
+            Transactions.alone.add(threading.get_ident())
+            try:
+                return write(journal, *given)
+            finally:
+                Transactions.alone.discard(threading.get_ident())
+
+        # In the program that is to die.
+        Use.__enter__ = entered  # type: ignore[method-assign]
+        Use.__exit__ = left  # type: ignore[method-assign]
+        SqliteRunJournal._write_alone = alone  # type: ignore[assignment,method-assign]
 
     def _reach(self, place: str) -> None:
         if Transactions.seen == self.crash_at and place == self.place:
@@ -115,7 +129,7 @@ class Transactions:
 
 
 def _writes(use: Use) -> bool:
-    return use._begin == "BEGIN IMMEDIATE"
+    return use._begin == "BEGIN IMMEDIATE" or threading.get_ident() in Transactions.alone
 
 
 def _show_before_writing() -> None:

@@ -32,6 +32,17 @@ def test_a_loss_that_nobody_tells_is_found(subject: Subject, tmp_path: Path) -> 
         )
 
 
+def test_a_driver_is_killed_within_a_transaction(tmp_path: Path) -> None:
+    """Part of it is in the file, and what undoes that beside it; without this the state is another one."""
+    subject = corruption.cut_short(tmp_path / "cut")
+    home = tmp_path / "home"
+    corruption.put(home, subject.files)
+    assert corruption.outcome(corruption.read, home, subject) == "harmless"
+    del subject.files["journal.sqlite-journal"]
+    corruption.put(home, subject.files)
+    assert corruption.outcome(corruption.read, home, subject) == "detected"
+
+
 def test_another_state_is_found(subject: Subject) -> None:
     """A state that was never acknowledged, or another value, is wrong; a value that is gone is noticed."""
     whole = subject.states[-1]

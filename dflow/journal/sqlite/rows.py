@@ -103,13 +103,13 @@ class Head(Struct, frozen=True):
 
 
 def head_of(row: Row | None) -> Head:
-    """Return the head that a row holds."""
+    """Return the head of a record, from its row and the number of its last page, which may be ahead."""
     with sound("the head"):
         check(row is not None, "the head")
-        *values, mark = row or ()
+        *values, mark, last_page = row or ()
         head = Head(*values)
         check(head.mark == mark, "the head")
-        return head
+        return replace(head, events=max(head.events, last_page or 0))
 
 
 # Events ----------------------------------------------------------------------------------------------

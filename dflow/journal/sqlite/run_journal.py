@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
+from typing import NoReturn
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -92,7 +93,7 @@ class SqliteRunJournal(SqliteRunReader):
             now = replace(before, epoch=self._epoch, logs=logs, recorded=before.events)
             if now != before:
                 now = replace(now, task_runs=self._save_tail(db, before))
-                numbers = now.epoch, now.task_runs, now.logs, now.recorded
+                numbers = now.epoch, now.events, now.task_runs, now.logs, now.recorded
                 db.execute(SQL["begin_epoch"], (*numbers, now.mark, *_kept(entry)))
         self._head = now
         self._missing = level.above(Level(now.epoch, now.events, logs))
@@ -109,11 +110,29 @@ class SqliteRunJournal(SqliteRunReader):
             if not batch.events:
                 return self._write(batch, new, list(new))  # no event tells of them
             first, last = self._head.events + 1, self._head.events + len(batch.events)
-            return self._write(batch, new, self._unsaved.due(first, last, new))
+            due = self._unsaved.due(first, last, new)
+            if not (due or batch.logs or batch.flow_runs) and len(batch.events) <= IN_A_PAGE:
+                told = _Told(batch.events, first)
+                if told.is_one_row(last):
+                    return self._write_alone(told, first, last, new)
+            return self._write(batch, new, due)
+
+    def _write_alone(self, told: _Told, first: int, last: int, new: Runs) -> int:
+        """Write events that are all of a transaction, with one statement: calls of tasks ask for one each."""
+        now = self._head
+        value = told.task_values[0][1:] if told.task_values else (None, None)
+        row = (*page_row(last, told.events), *value, now.epoch, now.events)
+        with self._refusing, self._connection.usable() as db:
+            if db.execute(SQL["insert_lone_page"], row).rowcount != 1:
+                self._refuse(db)
+        self._head = replace(now, events=last)
+        self._unsaved.change((), first, new, told.valued)
+        self._watermark.set(Level(now.epoch, last, now.logs or 0))
+        return last
 
     def _write(self, batch: Batch, new: Runs, due: Sequence[str]) -> int:
         """Write a batch, which has brought these `new` records, and the records that are due."""
-        now, waits = self._head, self._unsaved
+        now, waits, told = self._head, self._unsaved, _Told(batch.events, self._head.events + 1)
         first, last = now.events + 1, now.events + len(batch.events)
         with self._refusing, self._connection.writing() as db:
             numbers = self._numbers.given(db, due)
@@ -124,9 +143,10 @@ class SqliteRunJournal(SqliteRunReader):
                 logs=(now.logs or 0) + len(batch.logs),
                 recorded=waits.recorded(due, first, last, new),
             )
-            self._advance(db, after)
-            valued = _write_events(db, batch.events, first)
-            put(db, SQL["save_task_run"], waits.rows(numbers, last, new, valued))
+            if not _set_head(db, now, after):
+                self._refuse(db)
+            told.write(db, first)
+            put(db, SQL["save_task_run"], waits.rows(numbers, last, new, told.valued))
             if batch.flow_runs:
                 put(db, SQL["save_flow_run"], map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
@@ -134,17 +154,16 @@ class SqliteRunJournal(SqliteRunReader):
             put(db, SQL["insert_log"], map(log_row, count((now.logs or 0) + 1), batch.logs))
         self._head = after
         self._numbers.note(numbers)
-        waits.change(due, first, new, valued)
+        waits.change(due, first, new, told.valued)
         self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
         return last
 
-    def _advance(self, db: sqlite3.Connection, after: Head) -> None:
-        """Note the last numbers. Raises RunTakenOver if another epoch has begun."""
-        if not _set_head(db, self._head, after):
-            found = head(db)
-            if found.epoch != self._epoch:
-                raise taken_over(found.run_id, self._epoch)
-            raise damaged(self._connection.path, "somebody else has written to it")
+    def _refuse(self, db: sqlite3.Connection) -> NoReturn:
+        """Raise RunTakenOver if another epoch has begun, or else JournalDamaged: nothing was written."""
+        found = head(db)
+        if found.epoch != self._epoch:
+            raise taken_over(found.run_id, self._epoch)
+        raise damaged(self._connection.path, "somebody else has written to it")
 
     def look(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `look` finds in one state of the file, with all records saved."""
@@ -212,31 +231,45 @@ class SqliteRunJournal(SqliteRunReader):
         super().close()
 
 
-def _write_events(db: sqlite3.Connection, events: Sequence[Event], first: int) -> dict[str, int]:
-    """Write events from the number `first` on; return which of them have brought values of task runs."""
-    written: list[Row] = []
-    valued: dict[str, int] = {}
-    task_values: list[Row] = []
-    flow_values: dict[str, bytes | None] = {}
-    for number, event in enumerate(events, start=first):
-        row, owner, value = bare(event)
-        written.append(row)
-        if owner is None:
-            continue
-        if isinstance(event, FlowEvent):
-            flow_values[owner] = value
-            continue
-        valued[owner] = number
-        if value is not None:
-            task_values.append((number, *value_row(owner, value)[1:]))
-    for start in range(0, len(written), IN_A_PAGE):
-        page = written[start : start + IN_A_PAGE]
-        db.execute(SQL["insert_page"], page_row(first + start + len(page) - 1, page))
-    put(db, SQL["save_task_value"], task_values)
-    put(db, SQL["drop_value"], [(owner,) for owner, value in flow_values.items() if value is None])
-    kept = [value_row(owner, value) for owner, value in flow_values.items() if value is not None]
-    put(db, SQL["save_value"], kept)
-    return valued
+class _Told:
+    """Events as pages have them, from the number `first` on, and beside them the values that they bring.
+
+    `valued` are the events that brought values of task runs, or said that there is none in the journal.
+    """
+
+    __slots__ = ("events", "flow_values", "task_values", "valued")
+
+    def __init__(self, events: Sequence[Event], first: int) -> None:
+        self.events: list[Row] = []
+        self.valued: dict[str, int] = {}
+        self.task_values: list[Row] = []
+        self.flow_values: dict[str, bytes | None] = {}
+        for number, event in enumerate(events, start=first):
+            row, owner, value = bare(event)
+            self.events.append(row)
+            if owner is None:
+                continue
+            if isinstance(event, FlowEvent):
+                self.flow_values[owner] = value
+                continue
+            self.valued[owner] = number
+            if value is not None:
+                self.task_values.append((number, *value_row(owner, value)[1:]))
+
+    def is_one_row(self, last: int) -> bool:
+        """Tell whether there is no value but that of the `last` event."""
+        return not self.flow_values and all(row[0] == last for row in self.task_values)
+
+    def write(self, db: sqlite3.Connection, first: int) -> None:
+        """Write the events, the first of which has this number, and the values."""
+        for start in range(0, len(self.events), IN_A_PAGE):
+            page = self.events[start : start + IN_A_PAGE]
+            db.execute(SQL["insert_page"], page_row(first + start + len(page) - 1, page))
+        put(db, SQL["save_task_value"], self.task_values)
+        values = self.flow_values.items()
+        put(db, SQL["drop_value"], [(owner,) for owner, value in values if value is None])
+        kept = [value_row(owner, value) for owner, value in values if value is not None]
+        put(db, SQL["save_value"], kept)
 
 
 def _number(db: sqlite3.Connection, query: str) -> int:

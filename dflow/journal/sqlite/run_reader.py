@@ -315,22 +315,25 @@ def found_level(db: sqlite3.Connection) -> Level:
 def first_of_pages(db: sqlite3.Connection) -> int:
     """Return the number of the first event that is in a page, or will be."""
     row = db.execute(SQL["pages"], (0, 1)).fetchone()
-    return head(db).events + 1 if row is None else int(row[0] - row[1] + 1)
+    with sound("the first page of events"):
+        return head(db).events + 1 if row is None else int(row[0] - row[1] + 1)
 
 
 def next_pages(after: int, db: sqlite3.Connection) -> list[Row]:
     """Return the next pages of events after a number, none of which may be missing."""
+    what = f"the list of events after {after}"
     rows: list[Row] = []
     end = after
-    for row in db.execute(SQL["pages"], (after, PAGE)):
-        last, count, *_ = row
-        follows = last - count == end if rows else last - count <= after
-        check(follows and last > end, f"the list of events after {after}")
-        rows.append(row)
-        end = last
-        if end - after >= PAGE:
-            break
-    check(bool(rows), f"the list of events after {after}")
+    with sound(what):
+        for row in db.execute(SQL["pages"], (after, PAGE)):
+            last, count, *_ = row
+            follows = last - count == end if rows else last - count <= after
+            check(follows and last > end, what)
+            rows.append(row)
+            end = last
+            if end - after >= PAGE:
+                break
+    check(bool(rows), what)
     return rows
 
 

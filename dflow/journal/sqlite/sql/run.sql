@@ -5,22 +5,30 @@ INSERT INTO meta (run_id, epoch, events, task_runs, flow_runs, logs, recorded, m
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: head
--- Who may write, the last number of each table, and how far the records have come.
-SELECT run_id, epoch, events, task_runs, flow_runs, logs, recorded, mark FROM meta;
+-- Who may write, the last number of each table, how far the records have come; and the number of the last page.
+SELECT run_id, epoch, events, task_runs, flow_runs, logs, recorded, mark, (SELECT max(number) FROM pages)
+FROM meta;
 
 -- name: advance
--- Nothing is changed where another driver has begun, or another head stands.
+-- Nothing is changed where another driver has begun, or another event is the last one.
 UPDATE meta SET events = ?, task_runs = ?, flow_runs = ?, logs = ?, recorded = ?, mark = ?
-WHERE epoch = ? AND events = ?;
+WHERE epoch = ? AND max(events, coalesce((SELECT max(number) FROM pages), 0)) = ?;
 
 -- name: begin_epoch
-UPDATE meta SET epoch = ?, task_runs = ?, logs = ?, recorded = ?, mark = ?, entry = ?, entry_mark = ?;
+UPDATE meta
+SET epoch = ?, events = ?, task_runs = ?, logs = ?, recorded = ?, mark = ?, entry = ?, entry_mark = ?;
 
 -- name: entry
 SELECT entry, entry_mark FROM meta;
 
 -- name: insert_page
 INSERT INTO pages (number, count, events, mark) VALUES (?, ?, ?, ?);
+
+-- name: insert_lone_page
+-- As `advance`, but `meta` stays behind: this is all of a transaction.
+INSERT INTO pages (number, count, events, mark, value, value_mark)
+SELECT ?, ?, ?, ?, ?, ? FROM meta
+WHERE epoch = ? AND max(events, coalesce((SELECT max(number) FROM pages), 0)) = ?;
 
 -- name: pages
 -- Pages are never changed, so they fit together whenever they are read.
@@ -105,7 +113,10 @@ SELECT run_id, value, mark FROM results WHERE run_id IN (VALUES (?));
 INSERT INTO task_values (number, value, mark) VALUES (?, ?, ?);
 
 -- name: task_value
-SELECT number, value, mark FROM task_values WHERE number IN (VALUES (?));
+WITH asked AS (VALUES (?))
+SELECT number, value, mark FROM task_values WHERE number IN asked
+UNION ALL
+SELECT number, value, value_mark FROM pages WHERE number IN asked AND value IS NOT NULL;
 
 -- name: valued
 SELECT number, id, valued FROM task_runs WHERE number IN (VALUES (?));
