@@ -21,7 +21,7 @@ from typing import Any
 
 from dflow import settings as settings_module
 from dflow.attempts.context import FlowInfo, works_for_another
-from dflow.attempts.haste import calm, hurry
+from dflow.attempts.haste import calm, hurried_by_interrupts
 from dflow.core import events as ev
 from dflow.core.records import Policy
 from dflow.core.replay import Table
@@ -243,14 +243,12 @@ def session(root: RootRun) -> Iterator[Session]:
         if os.getpid() == here.pid:  # a fork leaves alone what is its parent's
             with _lock:
                 _roots.pop(run_id, None)
-            try:
-                watch.stop()
-                opened.close()
-            except KeyboardInterrupt:
-                hurry()
-                raise
-            finally:
-                _tell_end(opened, catalog, epoch, refused=refused)
+            with hurried_by_interrupts():
+                try:
+                    watch.stop()
+                    opened.close()
+                finally:
+                    _tell_end(opened, catalog, epoch, refused=refused)
 
 
 def _tell_end(opened: Session, catalog: Catalog, epoch: int, *, refused: bool) -> None:

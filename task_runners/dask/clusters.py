@@ -25,7 +25,7 @@ from weakref import WeakSet
 import dask
 from distributed import Client, Scheduler, SpecCluster, Worker
 
-from dflow.attempts.haste import in_haste
+from dflow.attempts.haste import hurry, in_haste, interrupted_twice
 from dflow.errors import ClusterError
 from task_runners.dask import hosting, settings, station, versions
 from task_runners.dask.internals import hide_noise
@@ -360,5 +360,7 @@ Starting one may raise `ClusterError`.
 
 @atexit.register
 def _end_all() -> None:
+    if interrupted_twice():
+        hurry()
     with contextlib.suppress(KeyboardInterrupt):  # whoever presses Ctrl-C now does not want to wait
         shared.close_all()
