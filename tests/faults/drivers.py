@@ -111,10 +111,10 @@ class Transactions:
 
         write = SqliteRunJournal._write_alone
 
-        def alone(journal: SqliteRunJournal, *given: Any) -> int:
+        def alone(journal: SqliteRunJournal, *given: Any) -> None:
             Transactions.alone.add(threading.get_ident())
             try:
-                return write(journal, *given)
+                write(journal, *given)
             finally:
                 Transactions.alone.discard(threading.get_ident())
 

@@ -107,46 +107,44 @@ class SqliteRunJournal(SqliteRunReader):
         """Write a batch in one transaction; return the number of the last event."""
         with self._turn:
             new = {run.id: run for run in batch.task_runs}
-            if not batch.events:
-                return self._write(batch, new, list(new))  # no event tells of them
-            first, last = self._head.events + 1, self._head.events + len(batch.events)
-            due = self._unsaved.due(first, last, new)
-            if not (due or batch.logs or batch.flow_runs) and len(batch.events) <= IN_A_PAGE:
-                told = _Told(batch.events, first)
-                if told.is_one_row(last):
-                    return self._write_alone(told, first, last, new)
-            return self._write(batch, new, due)
+            told = _Told(batch.events, self._head.events + 1)
+            # Records of which no event tells cannot be behind their events.
+            due = self._unsaved.due(told.first, told.last, new) if batch.events else list(new)
+            if due or batch.logs or batch.flow_runs or not told.is_one_row():
+                self._write(batch, told, new, due)
+            else:
+                self._write_alone(told, new)
+            return told.last
 
-    def _write_alone(self, told: _Told, first: int, last: int, new: Runs) -> int:
+    def _write_alone(self, told: _Told, new: Runs) -> None:
         """Write events that are all of a transaction, with one statement: calls of tasks ask for one each."""
         now = self._head
-        value = told.task_values[0][1:] if told.task_values else (None, None)
-        row = (*page_row(last, told.events), *value, now.epoch, now.events)
         with self._refusing, self._connection.usable() as db:
-            if db.execute(SQL["insert_lone_page"], row).rowcount != 1:
+            if (
+                db.execute(SQL["insert_lone_page"], (*told.row(), now.epoch, now.events)).rowcount
+                != 1
+            ):
                 self._refuse(db)
-        self._head = replace(now, events=last)
-        self._unsaved.change((), first, new, told.valued)
-        self._watermark.set(Level(now.epoch, last, now.logs or 0))
-        return last
+        self._head = replace(now, events=told.last)
+        self._unsaved.change((), told.first, new, told.valued)
+        self._watermark.set(Level(now.epoch, told.last, now.logs or 0))
 
-    def _write(self, batch: Batch, new: Runs, due: Sequence[str]) -> int:
-        """Write a batch, which has brought these `new` records, and the records that are due."""
-        now, waits, told = self._head, self._unsaved, _Told(batch.events, self._head.events + 1)
-        first, last = now.events + 1, now.events + len(batch.events)
+    def _write(self, batch: Batch, told: _Told, new: Runs, due: Sequence[str]) -> None:
+        """Write a batch, which tells this and has brought these `new` records, and what is due."""
+        now, waits = self._head, self._unsaved
         with self._refusing, self._connection.writing() as db:
             numbers = self._numbers.given(db, due)
             after = replace(
                 now,
-                events=last,
+                events=told.last,
                 task_runs=max(now.task_runs, max(numbers.values(), default=0)),
                 logs=(now.logs or 0) + len(batch.logs),
-                recorded=waits.recorded(due, first, last, new),
+                recorded=waits.recorded(due, told.first, told.last, new),
             )
             if not _set_head(db, now, after):
                 self._refuse(db)
-            told.write(db, first)
-            put(db, SQL["save_task_run"], waits.rows(numbers, last, new, told.valued))
+            told.write(db)
+            put(db, SQL["save_task_run"], waits.rows(numbers, told.last, new, told.valued))
             if batch.flow_runs:
                 put(db, SQL["save_flow_run"], map(flow_run_row, batch.flow_runs))
                 after = replace(after, flow_runs=_number(db, "last_flow_run"))
@@ -154,9 +152,8 @@ class SqliteRunJournal(SqliteRunReader):
             put(db, SQL["insert_log"], map(log_row, count((now.logs or 0) + 1), batch.logs))
         self._head = after
         self._numbers.note(numbers)
-        waits.change(due, first, new, told.valued)
+        waits.change(due, told.first, new, told.valued)
         self._watermark.set(Level(after.epoch, after.events, after.logs or 0))
-        return last
 
     def _refuse(self, db: sqlite3.Connection) -> NoReturn:
         """Raise RunTakenOver if another epoch has begun, or else JournalDamaged: nothing was written."""
@@ -201,7 +198,7 @@ class SqliteRunJournal(SqliteRunReader):
 
     def _save(self, due: Sequence[str]) -> None:
         if due:
-            self._write(Batch(), {}, due)
+            self._write(Batch(), _Told((), self._head.events + 1), {}, due)
 
     def _save_all(self) -> None:
         with self._turn:
@@ -232,14 +229,15 @@ class SqliteRunJournal(SqliteRunReader):
 
 
 class _Told:
-    """Events as pages have them, from the number `first` on, and beside them the values that they bring.
+    """Events as pages have them, with the numbers from `first` to `last`, and the values that they bring.
 
     `valued` are the events that brought values of task runs, or said that there is none in the journal.
     """
 
-    __slots__ = ("events", "flow_values", "task_values", "valued")
+    __slots__ = ("events", "first", "flow_values", "last", "task_values", "valued")
 
     def __init__(self, events: Sequence[Event], first: int) -> None:
+        self.first, self.last = first, first + len(events) - 1
         self.events: list[Row] = []
         self.valued: dict[str, int] = {}
         self.task_values: list[Row] = []
@@ -256,15 +254,21 @@ class _Told:
             if value is not None:
                 self.task_values.append((number, *value_row(owner, value)[1:]))
 
-    def is_one_row(self, last: int) -> bool:
-        """Tell whether there is no value but that of the `last` event."""
-        return not self.flow_values and all(row[0] == last for row in self.task_values)
+    def is_one_row(self) -> bool:
+        """Tell whether this fits into one page, with no value but that of the last event."""
+        fits = 0 < len(self.events) <= IN_A_PAGE and not self.flow_values
+        return fits and all(number == self.last for number, *_ in self.task_values)
 
-    def write(self, db: sqlite3.Connection, first: int) -> None:
-        """Write the events, the first of which has this number, and the values."""
+    def row(self) -> Row:
+        """Return that one row."""
+        value = self.task_values[0][1:] if self.task_values else (None, None)
+        return (*page_row(self.last, self.events), *value)
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Write the events and the values."""
         for start in range(0, len(self.events), IN_A_PAGE):
             page = self.events[start : start + IN_A_PAGE]
-            db.execute(SQL["insert_page"], page_row(first + start + len(page) - 1, page))
+            db.execute(SQL["insert_page"], page_row(self.first + start + len(page) - 1, page))
         put(db, SQL["save_task_value"], self.task_values)
         values = self.flow_values.items()
         put(db, SQL["drop_value"], [(owner,) for owner, value in values if value is None])
