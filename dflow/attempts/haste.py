@@ -10,6 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+CHAIN = 100
+"""How many exceptions are looked at that led to the one by which a program ends."""
+
 _asked = threading.Event()
 
 
@@ -39,12 +42,15 @@ def in_haste() -> bool:
 
 
 def interrupted_twice() -> bool:
-    """Tell whether this program has ended by a Ctrl-C that came while an earlier one was being handled."""
+    """Tell whether the last thing that ended this program was a Ctrl-C while an earlier one was handled.
+
+    One that the program raises itself in place of the first counts, too: nobody can tell them apart.
+    """
     error: BaseException | None = getattr(sys, "last_value", None)
-    if not isinstance(error, KeyboardInterrupt):
-        return False
-    while error is not None:
+    interrupts = 0
+    for _ in range(CHAIN):
+        if error is None or not (interrupts or isinstance(error, KeyboardInterrupt)):
+            break
+        interrupts += isinstance(error, KeyboardInterrupt)
         error = error.__context__
-        if isinstance(error, KeyboardInterrupt):
-            return True
-    return False
+    return interrupts > 1

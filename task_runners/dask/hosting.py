@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from dflow.attempts import clock
-from dflow.attempts.haste import in_haste
+from dflow.attempts.haste import hurried_by_interrupts, in_haste
 from dflow.errors import ClusterError
 from task_runners.dask import main_guard
 from task_runners.dask.runner import OwnCluster
@@ -189,15 +189,25 @@ def _end(popen: subprocess.Popen[bytes], grace: float = GRACE) -> None:
     if in_haste():  # left without a word it ends at once, with all that came from it
         return
     try:
-        popen.wait(grace)
+        with hurried_by_interrupts():
+            popen.wait(grace)
     except subprocess.TimeoutExpired:
         descendants += _descendants(popen)
         popen.kill()
         popen.wait()
-    for child in _still_there(descendants, LINGER):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
+    except KeyboardInterrupt:
+        descendants += _descendants(popen)
+        popen.kill()
+        _kill(descendants)
+        raise
+    _kill(_still_there(descendants, LINGER))
     _still_there(descendants, LINGER)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for one in processes:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
 
 
 def _still_there(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:

@@ -29,9 +29,16 @@ def test_an_end_that_is_interrupted_makes_haste() -> None:
     assert haste.in_haste()
 
 
+LOOP = """
+error, first, second = KeyboardInterrupt(), ValueError(), ValueError()
+error.__context__, first.__context__, second.__context__ = first, second, first
+raise error
+"""
+
 ENDS = {
     "in order": ("pass", False),
     "by an error": ("raise ValueError", False),
+    "by Ctrl-C behind errors that led to each other": (LOOP, False),
     "by Ctrl-C": ("raise KeyboardInterrupt", False),
     "by Ctrl-C behind an error": (
         "try: raise ValueError\nexcept ValueError: raise KeyboardInterrupt",

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import psutil
 
+from tests.faults import oracle as noted
 from tests.faults.drivers import Order, text_of
 
 ROOT = Path(__file__).parents[2]
@@ -172,8 +173,8 @@ def _meets(fate: Fate, oracle: Path, pid: int, ended: Callable[[float], bool]) -
     ``ended(seconds)`` waits at most so long, and tells whether it has.
     """
     deadline = time.monotonic() + DEADLINE
-    due = _lines(oracle) + (fate.after_lines or 0)
-    while _lines(oracle) < due:
+    due = noted.count(oracle) + (fate.after_lines or 0)
+    while noted.count(oracle) < due:
         if ended(0.005):
             return False
         if time.monotonic() > deadline:
@@ -194,10 +195,6 @@ def _kill(pid: int) -> None:
         traced = process.children() if process.name() == "strace" else []
         for each in traced or [process]:
             each.kill()
-
-
-def _lines(oracle: Path) -> int:
-    return oracle.read_bytes().count(b"\n") if oracle.exists() else 0
 
 
 @contextmanager

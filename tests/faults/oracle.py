@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def note(oracle: str, what: str, **about: Any) -> None:
     line = json.dumps({"what": what, "pid": os.getpid(), "at": time.monotonic(), **about})
     handle = os.open(oracle, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(handle, f"{line}\n".encode())
+        os.write(handle, f"\n{line}\n".encode())  # behind what a kill may have cut off
     finally:
         os.close(handle)
 
@@ -84,10 +84,19 @@ def happened(oracle: str, what: str, key: str) -> bool:
 
 
 def lines(oracle: Path) -> list[dict[str, Any]]:
-    """Return all that was noted."""
+    """Return all that was noted, but for what a kill has cut in the middle: the system may stop there."""
     if not oracle.exists():
         return []
-    return [json.loads(line) for line in oracle.read_bytes().splitlines()]
+    found = []
+    for line in filter(None, oracle.read_bytes().splitlines()):
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
+
+
+def count(oracle: Path) -> int:
+    """Return how many lines were noted, without reading them."""
+    return oracle.read_bytes().count(b"\n") // 2 if oracle.exists() else 0
 
 
 def _plain(parameters: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from tests.faults import oracle
 from tests.faults.lanes import ROOT, Place
 
 DEADLINE = 40.0
@@ -58,11 +59,7 @@ class Program:
 
     def until_noted(self, lines: int) -> None:
         """Wait until there are so many lines in the oracle. Raises `TooLate`."""
-        self.until(lambda: self._noted() >= lines)
-
-    def _noted(self) -> int:
-        oracle = self.place.oracle
-        return oracle.read_bytes().count(b"\n") if oracle.exists() else 0
+        self.until(lambda: oracle.count(self.place.oracle) >= lines)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

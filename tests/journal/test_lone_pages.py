@@ -12,7 +12,17 @@ from dflow.core import events as ev
 from dflow.errors import JournalDamaged, RunTakenOver
 from dflow.journal import SqliteJournal
 from dflow.ports import RunJournal
-from tests.journal.world import RUN, Driver, OpenAt, entry, flow_created, life, log, without_value
+from tests.journal.world import (
+    RUN,
+    Driver,
+    OpenAt,
+    entry,
+    flow_created,
+    life,
+    log,
+    task_created,
+    without_value,
+)
 
 EVENTS = len(life("t"))
 
@@ -55,10 +65,11 @@ def test_it_is_all_that_is_written(journal: SqliteJournal) -> None:
     ("events", "logs"),
     [
         ([*life("a", b"one"), *life("b", b"two")], []),
+        ([*life("a", b"one"), task_created("b")], []),
         (life("a", b"one"), [log("said")]),
         ([event for n in range(100) for event in life(f"t{n}", None)], []),
     ],
-    ids=["two values", "log lines", "more than a page"],
+    ids=["two values", "a value before the end", "log lines", "more than a page"],
 )
 def test_with_more_the_head_goes_along(
     journal: SqliteJournal, events: list[Any], logs: list[Any]
@@ -67,6 +78,9 @@ def test_with_more_the_head_goes_along(
     record, driver = begun(journal)
     record.append(driver.batch(events, logs))
     assert asked(journal, "SELECT events FROM meta") == [(1 + len(events),)]
+    brought = {e.task_run_id: e.value for e in events if isinstance(e, ev.AttemptSucceeded)}
+    kept = {run_id: value for run_id, value in brought.items() if value is not None}
+    assert record.values(brought) == kept
 
 
 def test_readers_and_the_next_driver_see_it(journal: SqliteJournal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import psutil
@@ -193,6 +194,32 @@ def test_ctrl_c(script: Script) -> None:
     out, err = started.communicate(timeout=60)
     assert (out, err) == ("cluster lives\nclosed\n", "")
     assert gone(cluster)
+
+
+ENDING = """
+if __name__ == "__main__":
+    begin()
+    try:
+        print("ready", flush=True)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        print("ending", flush=True)
+"""
+
+
+def test_ctrl_c_once_more(script: Script) -> None:
+    """Who presses it again while the cluster closes waits no longer for its bodies, and nothing is left."""
+    started = script.start(SITTING + ENDING)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n"
+    cluster = descendants(started.pid)
+    started.send_signal(signal.SIGINT)
+    assert started.stdout.readline() == "ending\n"
+    time.sleep(0.5)
+    assert not gone(cluster)  # it gets seconds for its end
+    started.send_signal(signal.SIGINT)
+    patiently(lambda: gone(cluster), "the end of the cluster", 2.0)
+    assert started.communicate(timeout=60) == ("", "")
 
 
 CLEAN = """
