@@ -119,11 +119,9 @@ class SqliteRunJournal(SqliteRunReader):
     def _write_alone(self, told: _Told, new: Runs) -> None:
         """Write events that are all of a transaction, with one statement: calls of tasks ask for one each."""
         now = self._head
+        row = (*told.row(), now.epoch, now.events)
         with self._refusing, self._connection.usable() as db:
-            if (
-                db.execute(SQL["insert_lone_page"], (*told.row(), now.epoch, now.events)).rowcount
-                != 1
-            ):
+            if db.execute(SQL["insert_lone_page"], row).rowcount != 1:
                 self._refuse(db)
         self._head = replace(now, events=told.last)
         self._unsaved.change((), told.first, new, told.valued)
