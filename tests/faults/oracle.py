@@ -1,6 +1,7 @@
 """The oracle: a file outside of the journal. Bodies note there what they did, flows what they were shown.
 
 Each line is written with one system call, so that what was written before a kill is there, whole, after it.
+Only what a process is writing when it is killed may be cut: that line is as if it had not been begun.
 """
 
 from __future__ import annotations
