@@ -18,7 +18,7 @@ CLUSTERS = "task_runners.dask.clusters"
 """The module of open clusters: without it there are none, and Dask may not have been loaded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots Python before 3.11.4 has no ear for a class's own __setstate__
 class OwnCluster:
     """A cluster on this machine, as it is asked for; None leaves the choice to us."""
 
@@ -58,6 +58,10 @@ class OwnCluster:
                 "cluster_kwargs: memory_limit and processes=False contradict each other: "
                 "only worker processes can be kept to a limit."
             )
+
+    def __getstate__(self) -> list[Any]:
+        """Return the values of the fields, in their order."""
+        return [getattr(self, one.name) for one in fields(self)]
 
     def __setstate__(self, state: Sequence[Any]) -> None:
         """Take over what was pickled; what it did not have yet is as by default."""
