@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 from dflow.attempts import clock
@@ -156,17 +157,15 @@ class Running:
 
         A thread that an item has left behind, and that waits later, changes nothing.
         """
-        mine = self._present
+        return partial(self._waiting, place, self._present)
 
-        @contextmanager
-        def waits() -> Iterator[None]:
-            if self._link is not None:
-                self._link.begun()
-            self.give_back()
-            with place.slot() if self._present == mine else nullcontext():
-                yield
-
-        return waits
+    @contextmanager
+    def _waiting(self, place: Place, mine: int) -> Iterator[None]:
+        if self._link is not None:
+            self._link.begun()
+        self.give_back()
+        with place.slot() if self._present == mine else nullcontext():
+            yield
 
     def look(self, now: float) -> bool:
         """See what the time has brought; return whether there is anything left to look for."""
