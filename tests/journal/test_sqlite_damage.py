@@ -220,3 +220,12 @@ def test_a_value_without_a_name_is_damage(journal: SqliteJournal) -> None:
     record = journal.write(RUN, 2)
     altered(journal, "INSERT INTO results VALUES (CAST('flow' AS BLOB), 'value', 1)")
     assert len(record.damaged_values()) == 1
+
+
+@pytest.mark.parametrize("count", ["'many'", "x'01'"])
+def test_a_page_without_a_count_is_damage(journal: SqliteJournal, count: str) -> None:
+    """Whoever reads the events is told of the journal's own error, not of Python's."""
+    reader = journal.read(RUN)
+    altered(journal, f"UPDATE pages SET count = {count}")
+    with pytest.raises(JournalDamaged, match="the first page of events"):
+        list(reader.events())
