@@ -6,9 +6,15 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from dflow.engine import run_logs
 from dflow.errors import JournalUnavailable, RunTakenOver
+from dflow.ports import Catalog
+
+if TYPE_CHECKING:
+    from dflow.engine.session import Session
 
 _untold: deque[Callable[[], None]] = deque()
 
@@ -32,6 +38,17 @@ def tell(*calls: Callable[[], None]) -> None:
             _untold.append(call)
         except RunTakenOver as error:
             run_logs.show(logging.WARNING, f"WARNING {error}")
+
+
+def tell_end(session: Session, catalog: Catalog, epoch: int, *, refused: bool) -> None:
+    """Tell it how a run ended, and that nobody drives it; of a refused one only that."""
+    run_id = session.root.flow_run_id
+    run = session.tracker.shown.get(run_id)
+    if refused or run is None or session.tracker.failure is not None:
+        tell(partial(catalog.release, run_id, epoch))
+    else:
+        state = (run.state_name, run.message, run.changed_at)
+        tell(partial(catalog.end, run_id, epoch, *state))
 
 
 def forget() -> None:

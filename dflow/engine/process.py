@@ -24,10 +24,9 @@ from dflow.attempts.context import FlowInfo, works_for_another
 from dflow.attempts.haste import calm, hurried_by_interrupts
 from dflow.core import events as ev
 from dflow.core.records import Policy
-from dflow.core.replay import Table
 from dflow.engine import listing, remote_flows, run_logs, runners, system
 from dflow.engine.driver_scope import DriverScope
-from dflow.engine.recovery import forget_damaged, forget_gone, take_over
+from dflow.engine.recovery import forget_damaged, forget_gone, table_of, take_over
 from dflow.engine.renewal import Again
 from dflow.engine.roots import root_info
 from dflow.engine.session import Session
@@ -37,7 +36,7 @@ from dflow.errors import JournalUnavailable, NoRunError
 from dflow.journal import SqliteJournal
 from dflow.journal.holding import in_words
 from dflow.messages import LogEntry
-from dflow.ports import Catalog, Clock, Ids, Journal, Missing, RunEntry, TaskRunner
+from dflow.ports import Clock, Ids, Journal, Missing, RunEntry, TaskRunner
 from dflow.settings import Settings
 
 AMBIENT = "session"
@@ -82,6 +81,8 @@ _lock = threading.RLock()
 _process: Process | None = None
 _ambient: tuple[Session, DriverScope] | None = None
 _roots: dict[str, Session] = {}
+_ending: list[Process] = []
+"""What those sessions share that are just ending, once for each of them."""
 _used: set[TaskRunner] = set()
 _watchers: list[Callable[[Session], None]] = []
 
@@ -96,12 +97,33 @@ def process() -> Process:
             return _process
         wanted = settings_module.load()
         if _process is not None and _process.settings != wanted:
-            _process.journal.close()
+            _let_go(_process)
             _process = None
         if _process is None:
             _process = _opened(wanted)
             _end_at_exit()
         return _process
+
+
+def _let_go(old: Process) -> None:
+    """Close a journal on which no session begins any more; where some still end, the last of them does."""
+    if old not in _ending:
+        old.journal.close()
+
+
+@contextmanager
+def _closing(run_id: str, here: Process) -> Iterator[None]:
+    """Keep the journal open while the session of a run ends, whatever begins meanwhile in other threads."""
+    with _lock:
+        _roots.pop(run_id, None)
+        _ending.append(here)
+    try:
+        yield
+    finally:
+        with _lock:
+            _ending.remove(here)
+            if here is not _process and not here.pinned:
+                _let_go(here)
 
 
 @cache
@@ -130,6 +152,7 @@ def _forget_parent() -> None:
     global _process, _ambient
     _process, _ambient = None, None
     _roots.clear()
+    _ending.clear()
     _used.clear()
     listing.forget()
 
@@ -207,7 +230,7 @@ def session(root: RootRun) -> Iterator[Session]:
         epoch = catalog.claim(run_id, holder, now)
     try:
         journal = here.journal.write(run_id, epoch)
-        table = None if root.again is None else _table_of(journal)
+        table = None if root.again is None else table_of(journal)
         opened = Session(
             root.flow,
             journal,
@@ -241,32 +264,12 @@ def session(root: RootRun) -> Iterator[Session]:
         yield opened
     finally:
         if os.getpid() == here.pid:  # a fork leaves alone what is its parent's
-            with _lock:
-                _roots.pop(run_id, None)
-            with hurried_by_interrupts():
+            with _closing(run_id, here), hurried_by_interrupts():
                 try:
                     watch.stop()
                     opened.close()
                 finally:
-                    _tell_end(opened, catalog, epoch, refused=refused)
-
-
-def _tell_end(opened: Session, catalog: Catalog, epoch: int, *, refused: bool) -> None:
-    """Let the catalog know how a run ended, and that nobody drives it; of a refused one only that."""
-    run_id = opened.root.flow_run_id
-    run = opened.tracker.shown.get(run_id)
-    if refused or run is None or opened.tracker.failure is not None:
-        listing.tell(partial(catalog.release, run_id, epoch))
-    else:
-        state = (run.state_name, run.message, run.changed_at)
-        listing.tell(partial(catalog.end, run_id, epoch, *state))
-
-
-def _table_of(journal: Any) -> Table:
-    table = Table()
-    table.flow_runs.update((run.id, run) for run in journal.flow_runs())
-    table.task_runs.update((run.id, run) for run in journal.task_runs())
-    return table
+                    listing.tell_end(opened, catalog, epoch, refused=refused)
 
 
 def _told(missing: Missing) -> str:
@@ -393,5 +396,5 @@ def shutdown() -> None:
         _used.clear()
         listing.tell()
         listing.forget()
-        _process.journal.close()
+        _let_go(_process)
         _process = None

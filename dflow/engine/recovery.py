@@ -9,11 +9,20 @@ from dflow.core.replay import Table
 from dflow.engine.adoption import reattach
 from dflow.engine.ledger import Ledger
 from dflow.engine.session import Session
+from dflow.ports import RunReader
 from dflow.results import files
 
 MESSAGE = "Its driver ended before it did."
 SHOWN = 10
 """How many names are shown."""
+
+
+def table_of(journal: RunReader) -> Table:
+    """Return what is recorded of a run."""
+    table = Table()
+    table.flow_runs.update((run.id, run) for run in journal.flow_runs())
+    table.task_runs.update((run.id, run) for run in journal.task_runs())
+    return table
 
 
 def take_over(session: Session, at: float) -> None:
