@@ -20,6 +20,7 @@ def test_a_session_that_ends_keeps_its_journal(
     way: str, dflow_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What begins meanwhile has a journal of its own; the first one is closed when nobody needs it."""
+    shutdown()  # what earlier tests have left open
     ends, go_on = threading.Event(), threading.Event()
     closed: list[SqliteJournal] = []
     close_session, close_journal = Session.close, SqliteJournal.close
